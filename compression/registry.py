@@ -97,7 +97,7 @@ class Knob:
     """What one field of a plugin may be, and what a study tries of it.
 
     ``search`` is None for a knob that a study leaves at its default unless asked. ``when`` maps
-    other fields to the values under which this knob has an effect: elsewhere it stays at its default.
+    other fields to the values under which this knob has an effect; elsewhere it keeps its default.
     """
 
     valid: Domain
@@ -204,7 +204,8 @@ class Registry(Generic[P]):
             yield f"{self.kind} '{name}' is registered twice"
         if not issubclass(cls, self.base):
             yield f"{self.kind} '{name}' must derive from {self.base.__name__}"
-        if not (cls.__dict__.get("__doc__") or "").strip() or cls.__doc__.startswith(
+        doc = cls.__dict__.get("__doc__") or ""
+        if not doc.strip() or doc.startswith(f"{cls.__name__}("):
             f"{cls.__name__}("
         ):  # type: ignore[union-attr]
             yield f"{self.kind} '{name}' needs a docstring: its first line is its help"

@@ -363,7 +363,7 @@ class Record:
         """Refuse records of a later version."""
         require(
             type(self.schema) is int and 1 <= self.schema <= SCHEMA,
-            f"Record.schema: this version reads 1 to {SCHEMA}, got {self.schema!r}; upgrade paretune",
+            f"Record.schema: got {self.schema!r}, this version reads 1 to {SCHEMA}; upgrade paretune",
         )
 
     @property
@@ -379,7 +379,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same ``n`` examples: how often only the one, or only the other, is right."""
+    """Two models on the same ``n`` examples: how often only one of them is right."""
 
     n: int
     only_reference: int

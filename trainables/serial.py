@@ -33,13 +33,11 @@ def require(condition: bool, message: str) -> None:
 
 def check_scalar(value: object, where: str) -> None:
     """Refuse everything but finite plain Python scalars."""
-    _require(
+    require(
         type(value) in (bool, int, float, str),
-        f"{where}: expected bool, int, float or str, got {type(value).__module__}.{type(value).__name__}",
+        f"{where}: expected bool, int, float or str, got {type(value)}",
     )
-    _require(
-        not isinstance(value, float) or math.isfinite(value), f"{where}: {value} is not finite"
-    )
+    require(not isinstance(value, float) or math.isfinite(value), f"{where}: {value} is not finite")
 
 
 def to_json(value: Any) -> Any:
@@ -92,7 +90,7 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(data) - set(known)):
         raise RecordError(f"{where}: unknown field {', '.join(unknown)}")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values = {k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()}
     missing = [
         k
