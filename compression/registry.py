@@ -206,8 +206,6 @@ class Registry(Generic[P]):
             yield f"{self.kind} '{name}' must derive from {self.base.__name__}"
         doc = cls.__dict__.get("__doc__") or ""
         if not doc.strip() or doc.startswith(f"{cls.__name__}("):
-            f"{cls.__name__}("
-        ):  # type: ignore[union-attr]
             yield f"{self.kind} '{name}' needs a docstring: its first line is its help"
         names = {f.name for f in fields(cls)}
         for f in fields(cls):

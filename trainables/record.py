@@ -363,7 +363,7 @@ class Record:
         """Refuse records of a later version."""
         require(
             type(self.schema) is int and 1 <= self.schema <= SCHEMA,
-            f"Record.schema: got {self.schema!r}, this version reads 1 to {SCHEMA}; upgrade paretune",
+            f"Record.schema: got {self.schema!r}, this version reads up to {SCHEMA}; upgrade it",
         )
 
     @property
