@@ -1,0 +1,21 @@
+"""No early stopping."""
+
+from study.schedulers.base import SCHEDULERS, Budget, Rungs, Scheduler
+
+
+@SCHEDULERS.register("fifo")
+class Fifo(Scheduler):
+    """Every trial runs to its full budget."""
+
+    def start(self, budget: Budget) -> Rungs:
+        """See :class:`Scheduler`."""
+        return _Everything()
+
+    def milestones(self, budget: Budget) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+
+class _Everything(Rungs):
+    def on_report(self, trial: str, epochs_done: int, metric: float, log2_ratio: float) -> bool:
+        return True

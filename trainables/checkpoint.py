@@ -1,0 +1,76 @@
+"""Training state as tensors and JSON: nested containers flattened to one dict of tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+_TENSOR = "$tensor"
+
+
+@dataclass(frozen=True)
+class State:
+    """Tensors by name, and a JSON tree that refers to them. Holds no code and no pickles."""
+
+    tensors: Mapping[str, Tensor]
+    tree: Any
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file with the tree in its header."""
+        tensors = {k: v.contiguous() for k, v in self.tensors.items()}
+        return safetensors.torch.save(tensors, {"tree": json.dumps(self.tree)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> State:
+        """The inverse of :meth:`to_bytes`."""
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        tree = json.loads(header["__metadata__"]["tree"])
+        return cls(safetensors.torch.load(data), tree)
+
+
+def flatten(value: Any) -> State:
+    """Split nested dicts, lists, scalars and tensors into a :class:`State`.
+
+    Integer keys, which torch's optimizers use, are kept by marking them.
+
+    Raises:
+        TypeError: a leaf is neither a tensor nor a JSON scalar.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(item: Any, path: str) -> Any:
+        if isinstance(item, Tensor):
+            tensors[path] = item.detach().clone()
+            return {_TENSOR: path}
+        if isinstance(item, Mapping):
+            return {
+                f"#{k}" if isinstance(k, int) else f".{k}": walk(v, f"{path}/{k}")
+                for k, v in item.items()
+            }
+        if isinstance(item, list | tuple):
+            return [walk(v, f"{path}/{i}") for i, v in enumerate(item)]
+        if item is None or isinstance(item, bool | int | float | str):
+            return item
+        raise TypeError(f"{path}: {type(item).__name__} can't be stored in a checkpoint")
+
+    tree = walk(value, "")
+    return State(tensors, tree)
+
+
+def unflatten(state: State) -> Any:
+    """The inverse of :func:`flatten`, tuples as lists."""
+
+    def walk(item: Any) -> Any:
+        if isinstance(item, dict):
+            if _TENSOR in item:
+                return state.tensors[item[_TENSOR]]
+            return {int(k[1:]) if k[0] == "#" else k[1:]: walk(v) for k, v in item.items()}
+        return [walk(v) for v in item] if isinstance(item, list) else item
+
+    return walk(state.tree)

@@ -1,0 +1,6 @@
+"""Recipes by name. Adding one: a file here and a line below."""
+
+from trainables.recipes.base import RECIPES, NonFiniteLoss, Progress, Recipe, Run
+from trainables.recipes.recover import Recover
+
+__all__ = ["RECIPES", "NonFiniteLoss", "Progress", "Recipe", "Recover", "Run"]

@@ -1,0 +1,90 @@
+"""Win back accuracy by training the adapter only."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from compression.model import trainable
+from torch import nn
+
+from trainables.checkpoint import State, flatten, unflatten
+from trainables.lr_schedules import LR_SCHEDULES
+from trainables.optimizers import OPTIMIZERS
+from trainables.recipes.base import RECIPES, NonFiniteLoss, Progress, Recipe, Run
+from trainables.record import Trial
+from trainables.tasks.base import Prepared, Task
+
+
+@RECIPES.register("recover")
+class Recover(Recipe):
+    """Train the adapter on the task's loss; everything else stays as compressed.
+
+    The model runs in eval mode throughout: freezing parameters does not stop BatchNorm's running
+    statistics in train mode, and a base that drifts is not the base that is shipped.
+    """
+
+    def start(self, model: nn.Module, task: Task, data: Prepared, trial: Trial) -> Run:
+        """See :class:`Recipe`."""
+        return Recovery(model, task, data, trial)
+
+
+class Recovery(Run):
+    """The training of one adapter."""
+
+    def __init__(self, model: nn.Module, task: Task, data: Prepared, trial: Trial) -> None:
+        self.model = model.eval()
+        self.task, self.data, self.trial = task, data, trial
+        self.params = trainable(model)
+        plugin = OPTIMIZERS.build(trial.optimizer.name, trial.optimizer.args)
+        self.optimizer = plugin.build(self.params, trial.lr)
+        schedule = LR_SCHEDULES.build(trial.lr_schedule.name, trial.lr_schedule.args)
+        self.factor = schedule.factor
+        self.generator = torch.Generator().manual_seed(trial.seed)
+        self.epochs_done = self.steps = 0
+        self.total_steps = trial.epochs * math.ceil(len(data.train) / trial.batch_size)
+
+    def advance(self) -> Progress:
+        """See :class:`Run`."""
+        losses = []
+        for batch in self.data.train.batches(self.trial.batch_size, self.generator):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
+            loss = self.task.loss(self.model(batch.inputs), batch.labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.steps += 1
+            losses.append(loss.detach())
+        # Looked at once an epoch: reading every loss would make the device wait at every step.
+        curve = torch.stack(losses)
+        if not bool(curve.isfinite().all()):
+            step = int((~curve.isfinite()).nonzero()[0])
+            raise NonFiniteLoss(
+                f"the loss is {curve[step].item()} at step {step + 1} of epoch "
+                f"{self.epochs_done + 1} ({self.trial.optimizer}, lr {self.trial.lr:g})"
+            )
+        self.epochs_done += 1
+        return Progress(self.epochs_done, curve.mean().item())
+
+    def state(self) -> State:
+        """See :class:`Run`: adapter, optimizer, order of the data, position."""
+        return flatten(
+            {
+                "adapter": [p.detach() for p in self.params],
+                "optimizer": self.optimizer.state_dict(),
+                "generator": self.generator.get_state(),
+                "epochs_done": self.epochs_done,
+                "steps": self.steps,
+            }
+        )
+
+    def restore(self, state: State) -> None:
+        """See :class:`Run`."""
+        saved = unflatten(state)
+        with torch.no_grad():
+            for param, value in zip(self.params, saved["adapter"], strict=True):
+                param.copy_(value)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.generator.set_state(saved["generator"])
+        self.epochs_done, self.steps = saved["epochs_done"], saved["steps"]
