@@ -1,0 +1,207 @@
+"""One writer at a time for a study.
+
+On this machine's disks the lease is a kernel lock, which a killed owner loses at once. Elsewhere it
+is a small file with a heartbeat: a dead owner's lease expires, or is taken at once on its own host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+import weakref
+from typing import Any, Protocol
+
+from study.storage import Storage, StorageError
+
+NAME = "lease.json"
+BEAT_SECONDS = 10.0
+EXPIRES_SECONDS = 60.0
+SETTLE_SECONDS = 1.0
+
+
+class LeaseHeld(StorageError):
+    """Another process works on the study; the message says which."""
+
+
+class LeaseLost(StorageError):
+    """Another process took the lease over, e.g. after this one slept for minutes."""
+
+
+class Lease(Protocol):
+    """The right to write, until released."""
+
+    def check(self) -> None:
+        """Raise :class:`LeaseLost` if it is no longer ours."""
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+
+
+def take(storage: Storage) -> Lease:
+    """Take the lease of the study in ``storage``.
+
+    Raises:
+        LeaseHeld: a living process has it.
+    """
+    if storage.is_local:
+        try:
+            return _FileLock(storage)
+        except _NoLocks:
+            pass
+    return _Heartbeat(storage)
+
+
+def _about_me() -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "started": _start_time(pid),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def _start_time(pid: int) -> str | None:
+    """When a process began, as Linux counts; None if it is dead or the system doesn't say.
+
+    Tells a process from a later one with the same number.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, *fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if state == b"Z" else fields[18].decode()
+
+
+def _refusal(storage: Storage, owner: dict[str, Any]) -> LeaseHeld:
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    return LeaseHeld(
+        f"{storage} is being written by {who} since {owner.get('since', '?')}; "
+        "wait for it, stop it, or choose another --name"
+    )
+
+
+class _NoLocks(Exception):
+    """The system or this network disk has no kernel locks."""
+
+
+# Children that fork without exec would keep a dead owner's lock alive.
+_held: weakref.WeakSet[_FileLock] = weakref.WeakSet()
+
+
+def _drop_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)
+
+
+class _FileLock:
+    def __init__(self, storage: Storage) -> None:
+        try:
+            import fcntl
+        except ImportError as error:
+            raise _NoLocks from error
+        storage.make()
+        self._file = os.open(storage.path(NAME), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = _parse(os.read(self._file, 4096))
+            os.close(self._file)
+            raise _refusal(storage, owner) from error
+        except OSError as error:
+            os.close(self._file)
+            raise _NoLocks from error
+        _held.add(self)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, json.dumps(_about_me()).encode(), 0)
+
+    def check(self) -> None:
+        """The kernel keeps it for us."""
+
+    def release(self) -> None:
+        if self._file >= 0:
+            os.ftruncate(self._file, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file without unlocking it for other holders of the same descriptor."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class _Heartbeat:
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._me = storage, _about_me()
+        if (owner := self._read()) and _alive(owner):
+            raise _refusal(storage, owner)
+        self._beat()
+        time.sleep(SETTLE_SECONDS)  # of two that come at once, the last to write has it
+        if (owner := self._read()).get("token") != self._me["token"]:
+            raise _refusal(storage, owner)
+        self._lost: str | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="paretune-lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        if self._lost:
+            raise LeaseLost(self._lost)
+
+    def release(self) -> None:
+        if self._done.is_set():
+            return
+        self._done.set()
+        self._thread.join()
+        if not self._lost and self._read().get("token") == self._me["token"]:
+            self._storage.delete(NAME)
+
+    def _keep(self) -> None:
+        beaten = time.monotonic()
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                owner = self._read()
+                if owner.get("token") != self._me["token"]:
+                    self._lost = f"the lease of {self._storage} was taken over: {owner}"
+                    return
+                self._beat()
+                beaten = time.monotonic()
+            except StorageError as error:
+                if time.monotonic() - beaten > EXPIRES_SECONDS:
+                    self._lost = f"the lease of {self._storage} expired: {error}"
+                    return
+
+    def _beat(self) -> None:
+        data = self._me | {"beat": time.time()}
+        self._storage.write_text(NAME, json.dumps(data))
+
+    def _read(self) -> dict[str, Any]:
+        if not self._storage.exists(NAME):
+            return {}
+        return _parse(self._storage.read_bytes(NAME))
+
+
+def _alive(owner: dict[str, Any]) -> bool:
+    pid, started = owner.get("pid"), owner.get("started")
+    if started and isinstance(pid, int) and owner.get("host") == socket.gethostname():
+        return bool(_start_time(pid) == started)
+    return time.time() - float(owner.get("beat", 0)) < EXPIRES_SECONDS
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        owner = json.loads(data)
+        if isinstance(owner, dict):
+            return owner
+    return {}

@@ -1,0 +1,187 @@
+"""What is known of a study after the events so far. Pure: no clock, no files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import singledispatchmethod
+
+from study.events import (
+    SEARCH,
+    Answered,
+    Closed,
+    Ended,
+    Event,
+    Opened,
+    Reported,
+    Started,
+    Suggested,
+    Verified,
+)
+from trainables.record import Record, Report, Scalar, Trial, Verification
+
+
+class StateError(ValueError):
+    """Events that contradict each other, e.g. the end of a trial that nobody suggested."""
+
+
+class Phase(StrEnum):
+    """Where a trial stands. The last three are those of ``trainables.record.Status``."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ANSWERED = "answered"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+OPEN = (Phase.WAITING, Phase.RUNNING)
+
+
+@dataclass
+class TrialState:
+    """One suggestion and what became of it.
+
+    ``reports`` are those of the latest start: an interrupted trial begins again. An answered trial
+    has the record it was answered with.
+    """
+
+    number: int
+    role: str
+    params: Mapping[str, Scalar]
+    trial: Trial
+    trial_id: str
+    phase: Phase = Phase.WAITING
+    starts: int = 0
+    reports: list[Report] = field(default_factory=list)
+    record: Record | None = None
+
+
+class StudyState:
+    """The view of a study that its events add up to."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.trials: dict[int, TrialState] = {}
+        self.verifications: dict[str, Verification] = {}
+        self.opened: list[Opened] = []
+        self.closed: list[Closed] = []
+        self._by_id: dict[str, Record] = {}
+        self._spent_before = 0.0
+        self._session: tuple[float, float] | None = None
+        for event in events:
+            self.apply(event)
+
+    @singledispatchmethod
+    def apply(self, event: Event) -> None:
+        """Take one event in.
+
+        Raises:
+            StateError: the event contradicts those before it.
+        """
+        raise StateError(f"not an event: {event!r}")
+
+    @apply.register
+    def _(self, event: Opened) -> None:
+        self._spent_before, self._session = self.spent_seconds, (event.at, event.at)
+        self.opened.append(event)
+        for trial in self.trials.values():
+            if trial.phase is Phase.RUNNING:  # whoever ran it is gone
+                trial.phase = Phase.WAITING
+
+    @apply.register
+    def _(self, event: Suggested) -> None:
+        if event.number in self.trials:
+            raise StateError(f"trial number {event.number} was suggested twice")
+        self.trials[event.number] = TrialState(
+            event.number, event.role, event.params, event.trial, event.trial_id
+        )
+
+    @apply.register
+    def _(self, event: Answered) -> None:
+        trial = self._open_trial(event.number, event.trial_id, "answered")
+        if event.trial_id not in self._by_id:
+            raise StateError(f"trial {event.number} was answered from {event.trial_id}, not ended")
+        trial.phase, trial.record = Phase.ANSWERED, self._by_id[event.trial_id]
+
+    @apply.register
+    def _(self, event: Started) -> None:
+        trial = self._open_trial(event.number, event.trial_id, "started")
+        trial.phase, trial.reports = Phase.RUNNING, []
+        trial.starts += 1
+        self._touch(event.at)
+
+    @apply.register
+    def _(self, event: Reported) -> None:
+        trial = self._open_trial(event.number, event.trial_id, "reported")
+        trial.reports.append(event.report)
+
+    @apply.register
+    def _(self, event: Ended) -> None:
+        trial = self._open_trial(event.number, event.trial_id, "ended")
+        trial.phase, trial.record = Phase(event.record.outcome.status.value), event.record
+        self._by_id.setdefault(event.trial_id, event.record)
+        self._touch(event.at)
+
+    @apply.register
+    def _(self, event: Verified) -> None:
+        self.verifications[event.verification.trial_id] = event.verification
+
+    @apply.register
+    def _(self, event: Closed) -> None:
+        self.closed.append(event)
+        self._spent_before += event.spent_seconds
+        self._session = None
+
+    @property
+    def ended(self) -> list[TrialState]:
+        """Trials that were run to an end, in order of their numbers (baselines first)."""
+        return [t for t in self._sorted() if t.record and t.phase is not Phase.ANSWERED]
+
+    @property
+    def records(self) -> list[Record]:
+        """Records of :attr:`ended`."""
+        return [t.record for t in self.ended if t.record]
+
+    @property
+    def spent_seconds(self) -> float:
+        """Time worked on in all sessions; one that was killed counts up to its last event."""
+        first, last = self._session or (0.0, 0.0)
+        return self._spent_before + last - first
+
+    def record_of(self, trial_id: str) -> Record | None:
+        """The record that a duplicate of ``trial_id`` is answered with."""
+        return self._by_id.get(trial_id)
+
+    def baseline(self, role: str) -> TrialState | None:
+        """The baseline of this role, once it was suggested."""
+        return next((t for t in self.trials.values() if t.role == role), None)
+
+    def interrupted(self) -> list[TrialState]:
+        """Suggested, but neither ended nor answered: what a resumed study runs again."""
+        return [t for t in self._sorted() if t.phase in OPEN]
+
+    def counts(self, role: str = SEARCH) -> dict[str, int]:
+        """Trials of a role by phase (every phase is a key), and ``done``: all but the open ones."""
+        found = Counter(t.phase for t in self.trials.values() if t.role == role)
+        counts = {phase.value: found[phase] for phase in Phase}
+        return counts | {"done": sum(n for phase, n in found.items() if phase not in OPEN)}
+
+    def _sorted(self) -> list[TrialState]:
+        return [self.trials[number] for number in sorted(self.trials)]
+
+    def _open_trial(self, number: int, trial_id: str, what: str) -> TrialState:
+        trial = self.trials.get(number)
+        if trial is None:
+            raise StateError(f"trial {number} {what}, but it was never suggested")
+        if trial.trial_id != trial_id:
+            raise StateError(f"trial {number} is {trial.trial_id}, but {trial_id} {what}")
+        if trial.phase not in OPEN:
+            raise StateError(f"trial {number} {what}, but it is {trial.phase} already")
+        return trial
+
+    def _touch(self, at: float) -> None:
+        if self._session:
+            self._session = (self._session[0], max(self._session[1], at))

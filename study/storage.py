@@ -1,0 +1,176 @@
+"""Where a study's files stand: a folder on any filesystem that pyarrow reaches."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow import fs
+
+# Their writes show up whole, on close, or not at all; and a move there is a copy.
+_ATOMIC = ("s3", "gcs", "abfs")
+
+
+class StorageError(OSError):
+    """A study's file cannot be read or written; the message names it and the cause."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder: ``filesystem`` and the path of its ``root`` there. Names are relative to it."""
+
+    filesystem: fs.FileSystem
+    root: str
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str]) -> Storage:
+        """The folder at a local path or a URI such as ``s3://bucket/path``. Touches nothing.
+
+        Raises:
+            StorageError: no filesystem is known for the URI.
+        """
+        text = os.fspath(uri)
+        if "://" not in text:
+            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+        try:
+            filesystem, root = fs.FileSystem.from_uri(text)
+        except (ValueError, ImportError, OSError) as error:
+            raise StorageError(f"storage '{text}': {error}") from error
+        return cls(filesystem, root.rstrip("/"))
+
+    def __str__(self) -> str:
+        """The root, with the kind of filesystem if it is not this machine's."""
+        return (
+            self.root
+            if self.is_local
+            else f"{self.filesystem.type_name.removeprefix('py::')}://{self.root}"
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the operating system can open the files."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """The full path of ``name`` on the filesystem."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def sub(self, name: str) -> Storage:
+        """The folder ``name`` in this one."""
+        return Storage(self.filesystem, self.path(name))
+
+    def exists(self, name: str = "") -> bool:
+        """Whether a file or a folder of this name stands here."""
+        with self._saying("look at", name):
+            return bool(self._info(name).type != fs.FileType.NotFound)
+
+    def size(self, name: str) -> int:
+        """Length of a file in bytes."""
+        with self._saying("look at", name):
+            info = self._info(name)
+            if info.type != fs.FileType.File:
+                raise FileNotFoundError("no such file")
+            return int(info.size)
+
+    def list(self, name: str = "") -> list[str]:
+        """Sorted names of the files and folders in the folder ``name``; empty if there is none."""
+        with self._saying("list", name):
+            selector = fs.FileSelector(self.path(name), allow_not_found=True)
+            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def read_bytes(self, name: str) -> bytes:
+        """All bytes of a file."""
+        with (
+            self._saying("read", name),
+            self.filesystem.open_input_stream(self.path(name), compression=None) as stream,
+        ):
+            return bytes(stream.read())
+
+    def read_text(self, name: str) -> str:
+        """A UTF-8 file."""
+        return self.read_bytes(name).decode()
+
+    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a file so that readers see the old one or the new one, never a part."""
+        with self._saying("write", name):
+            path = self.path(name)
+            self._make_folder(path)
+            if self.filesystem.type_name in _ATOMIC:
+                self._put(path, data)
+                return
+            aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+            try:
+                self._put(aside, data)
+                self.filesystem.move(aside, path)
+            except BaseException:
+                self._forget(aside)
+                raise
+
+    def write_text(self, name: str, text: str) -> None:
+        """As :meth:`write_bytes`, UTF-8."""
+        self.write_bytes(name, text.encode())
+
+    def make(self) -> None:
+        """Make this folder and those above it."""
+        with self._saying("make", ""):
+            self._make_folder(self.path("."))
+
+    def delete(self, name: str) -> None:
+        """Delete a file, or a folder with all that is in it; nothing happens if it is absent."""
+        with self._saying("delete", name):
+            kind = self._info(name).type
+            if kind == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path(name))
+            elif kind == fs.FileType.File:
+                self.filesystem.delete_file(self.path(name))
+
+    def check_writable(self) -> None:
+        """Write and delete a small file.
+
+        Raises:
+            StorageError: it cannot be done; says why.
+        """
+        name = f".writable-{uuid.uuid4().hex[:8]}"
+        self.write_bytes(name, b"x")
+        self.delete(name)
+
+    def _info(self, name: str) -> fs.FileInfo:
+        return self.filesystem.get_file_info(self.path(name))
+
+    def _make_folder(self, path: str) -> None:
+        folder = path.rpartition("/")[0]
+        if folder:
+            self.filesystem.create_dir(folder, recursive=True)
+
+    def _put(self, path: str, data: bytes | pa.Buffer) -> None:
+        with self.filesystem.open_output_stream(path, compression=None) as stream:
+            stream.write(data)
+        if self.is_local:  # else a power cut after the move could leave an empty file
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+    def _forget(self, path: str) -> None:
+        try:
+            self.filesystem.delete_file(path)
+        except OSError:
+            return  # the error that brought us here is the one to tell
+
+    @contextmanager
+    def _saying(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            where = Storage(self.filesystem, self.path(name))
+            raise StorageError(f"cannot {verb} {where}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The cause in a few words: pyarrow's messages repeat path and detail."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error).strip().splitlines()[0]
