@@ -1,0 +1,272 @@
+"""The study's configuration: typed, checked before anything heavy starts, all errors at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr, ValidationInfo
+from pydantic_core import ErrorDetails
+
+from compression.registry import (
+    Domain,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+    Registry,
+    UnknownName,
+)
+from study import yaml_lines
+from study.checks import rank_problem
+from study.choices import Located, parse_domain, parse_options, parse_plugin, plain
+from study.plugins import PluginFile, load_entry_points
+from study.schedulers import SCHEDULERS, Scheduler
+from study.searchers import SEARCHERS, Searcher
+from study.space import Option, Space, build_space
+from trainables.recipes import RECIPES, Recipe
+from trainables.tasks import TASKS, Task
+
+Probe = Callable[[Any], str | None]
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _plugin(registry: Registry[Any]) -> PlainValidator:
+    return PlainValidator(lambda item: parse_plugin(registry, item))
+
+
+def _options(axis: str) -> PlainValidator:
+    return PlainValidator(lambda value: parse_options(axis, value))
+
+
+def _domain(valid: IntRange | FloatRange) -> PlainValidator:
+    return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
+
+
+def _duration(value: object) -> float | None:
+    """Seconds from ``90``, ``90s``, ``30m``, ``1.5h`` or ``1d``."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
+    if not found or not float(found[1]):
+        raise ValueError(f"expected a time above 0 such as 90s, 30m or 2h, got {value!r}")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _fraction(value: object) -> float:
+    """A fraction from ``0.01`` or ``1pp``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)\s*(pp)?", str(value))
+    if not found or not 0 <= (fraction := float(found[1]) / (100 if found[2] else 1)) <= 1:
+        raise ValueError(f"expected a fraction from 0 to 1 such as 0.01, or 1pp, got {value!r}")
+    return fraction
+
+
+def _concurrency(value: object) -> int | Literal["auto"]:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
+    return value  # type: ignore[return-value]
+
+
+def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
+    if isinstance(value, PluginFile):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"expected the path of a Python file, got {value!r}")
+    file = PluginFile.read(Path((info.context or {}).get("folder", "."), value))
+    file.load()
+    return file
+
+
+Options = tuple[Option, ...]
+Count = Annotated[StrictInt, Field(gt=0)]
+Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
+Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
+Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Keep(_Section):
+    """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric."""
+
+    margin: Annotated[float, PlainValidator(_fraction)] = 0.01
+
+
+class SpaceConfig(_Section):
+    """What is searched. A bare plugin name brings its own knobs and their default domains."""
+
+    method: Annotated[Options, _options("method")] = Field(["int1", "rtn", "block_sparse", "svd"])
+    init: Annotated[Options, _options("init")] = Field(["zeros", "residual"])
+    adapter: Annotated[Options, _options("adapter")] = Field(["none", "lora"])
+    rank: Ranks = Field([1, 2, 4, 8])
+    alpha: Alphas = None
+    optimizer: Annotated[Options, _options("optimizer")] = Field(["adam"])
+    lr_schedule: Annotated[Options, _options("lr_schedule")] = Field(["constant"])
+    batch_size: Batches = Field([32])
+    rest: Annotated[Options, _options("rest")] = Field(["none"])
+
+    @pydantic.field_validator("rank")
+    @classmethod
+    def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
+        task = (info.context or {}).get("task")
+        if task and (problem := rank_problem(rank, task)):
+            raise ValueError(problem)
+        return rank
+
+
+class StudyConfig(_Section):
+    """A whole study, made by :func:`load_config`, :func:`parse_config` or :func:`make_config`."""
+
+    # Plugins register names and the task has a largest rank: both stand before what needs them.
+    plugins: tuple[Annotated[PluginFile, PlainValidator(_plugin_file)], ...] = ()
+    task: Annotated[Task, _plugin(TASKS)]
+    name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
+    trials: Count = 80
+    time_budget: Annotated[float | None, PlainValidator(_duration)] = None
+    concurrency: Annotated[int | Literal["auto"], PlainValidator(_concurrency)] = "auto"
+    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = Field("tpe")
+    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = Field("asha")
+    recipe: Annotated[Recipe, _plugin(RECIPES)] = Field("recover")
+    epochs: Count = 12
+    storage: Annotated[StrictStr, Field(min_length=1)] = "results"
+    tracking_uri: StrictStr | None = None
+    keep: Keep = Field({})
+    space: SpaceConfig = Field({})
+
+    _document: yaml_lines.Document = pydantic.PrivateAttr()
+    _plugin_versions: dict[str, str] = pydantic.PrivateAttr()
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _probe(cls, value: Any, info: ValidationInfo) -> Any:
+        context = info.context if info.context is not None else {}
+        if info.field_name == "task":
+            context["task"] = value
+        probe: Probe | None = context.get("probes", {}).get(info.field_name)
+        if probe and (problem := probe(value)):
+            raise ValueError(problem)
+        return value
+
+    def search_space(self) -> Space:
+        """The space that the searcher draws from."""
+        values = {"rank": self.space.rank, "batch_size": self.space.batch_size}
+        if self.space.alpha is not None:
+            values["alpha"] = self.space.alpha
+        axes = {k: v for k, v in dict(self.space).items() if isinstance(v, tuple)}
+        return build_space(self.task, self.recipe, self.epochs, axes, values)
+
+    def where(self, *path: str | int) -> str:
+        """``FILE:LINE: key`` of a setting, to begin an error with."""
+        return _place(self._document, path)
+
+    def plugin_hashes(self) -> dict[str, str]:
+        """The user's own plugins: sha256 by file, version by entry point. Part of every origin."""
+        return {**self._plugin_versions, **{file.name: file.sha256 for file in self.plugins}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, defaults filled in; :func:`make_config` makes the same config of it."""
+        data = {k: plain(v) for k, v in dict(self).items() if k not in ("keep", "space")}
+        return {**data, "keep": plain(dict(self.keep)), "space": plain(dict(self.space))}
+
+
+def load_config(
+    path: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    probes: Mapping[str, Probe] | None = None,
+) -> StudyConfig:
+    """Read a YAML file; see :func:`parse_config`. Its plugins stand beside it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
+    return parse_config(text, str(path), overrides, probes)
+
+
+def parse_config(
+    text: str,
+    source: str = "config",
+    overrides: Mapping[str, str] | None = None,
+    probes: Mapping[str, Probe] | None = None,
+) -> StudyConfig:
+    """A config from YAML. ``overrides`` are YAML values by dotted key.
+
+    ``probes`` are further checks by top-level key: each takes the value and says what is wrong.
+
+    Raises:
+        InvalidSetting: all errors, each as ``FILE:LINE: key: what is wrong``.
+    """
+    document, errors = yaml_lines.load(text, source), list[str]()
+    for key, value in (overrides or {}).items():
+        try:
+            document = document.override(key, value)
+        except InvalidSetting as error:
+            errors += error.errors
+    return _validate(document, probes or {}, errors)
+
+
+def make_config(data: Mapping[str, Any], source: str = "config") -> StudyConfig:
+    """A config from plain data, such as :meth:`StudyConfig.to_json` gives.
+
+    Raises:
+        InvalidSetting: as :func:`parse_config`.
+    """
+    return _validate(yaml_lines.Document(dict(data), {}, source), {}, [])
+
+
+def _validate(
+    document: yaml_lines.Document, probes: Mapping[str, Probe], errors: list[str]
+) -> StudyConfig:
+    versions: dict[str, str] = {}
+    try:
+        versions = load_entry_points()
+    except InvalidSetting as error:
+        errors += error.errors
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(document.source).stem).lstrip("-._") or "study"
+    context = {"folder": Path(document.source).parent, "probes": probes}
+    try:
+        config = StudyConfig.model_validate({"name": stem, **document.data}, context=context)
+        if not errors:
+            config._document, config._plugin_versions = document, versions
+            config.search_space()
+            return config
+    except pydantic.ValidationError as error:
+        errors += [line for e in error.errors() for line in _lines(e, document)]
+    except InvalidSetting as error:
+        errors += [f"{_place(document, ('space',))}.{message}" for message in error.errors]
+    raise InvalidSetting(errors)
+
+
+def _lines(error: ErrorDetails, document: yaml_lines.Document) -> Iterator[str]:
+    path = error["loc"]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Located):
+        for inner, message in cause.problems:
+            yield f"{_place(document, (*path, *inner))}: {message}"
+    elif isinstance(cause, InvalidSetting):
+        yield from (f"{_place(document, path)}: {message}" for message in cause.errors)
+    else:
+        yield f"{_place(document, path)}: {cause or _said(error)}"
+
+
+def _said(error: ErrorDetails) -> str:
+    """Pydantic's own errors in the words of the others."""
+    *parents, key = error["loc"]
+    if error["type"] == "extra_forbidden":
+        section: type[pydantic.BaseModel] = StudyConfig
+        for parent in parents:
+            section = {"space": SpaceConfig, "keep": Keep}[str(parent)]
+        return UnknownName("key", key, section.model_fields).errors[0]
+    if error["type"] == "missing":
+        return f"is missing; expected one of {', '.join(TASKS)}"
+    message = error["msg"].replace("Input should be", "expected").replace("String", "expected text that")
+    return f"{message}, got {error['input']!r}"
+
+
+def _place(document: yaml_lines.Document, path: yaml_lines.Path) -> str:
+    words = ".".join(str(part) for part in path if isinstance(part, str))
+    return f"{document.where(path)}: {words}"
