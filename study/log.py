@@ -81,10 +81,10 @@ def read(storage: Storage) -> list[Event]:
 
 def exists(storage: Storage) -> bool:
     """Whether a log stands in the folder."""
-    return bool(_files(storage))
+    return bool(files(storage))
 
 
-def _files(storage: Storage) -> list[str]:
+def files(storage: Storage) -> list[str]:
     """The log's files in their order: a log may be moved from one kind of filesystem to another."""
     parts = [f"{FOLDER}/{name}" for name in storage.list(FOLDER) if _PART.fullmatch(name)]
     return [FILE, *parts] if storage.exists(FILE) else parts
@@ -99,17 +99,17 @@ class _Loaded:
 
 
 def _load(storage: Storage) -> _Loaded:
-    files = _files(storage)
+    names = files(storage)
     events: list[Event] = []
     good, cut = b"", 0
-    for name in files:
+    for name in names:
         if cut:
             raise CorruptLog(f"{storage}/{name} follows a file that is cut short; {_ADVICE}")
         data = storage.read_bytes(name)
         found, length = parse(data, f"{storage}/{name}")
         events += found
         good, cut = data[:length], len(data) - length
-    return _Loaded(events, files[-1] if files else None, good, cut)
+    return _Loaded(events, names[-1] if names else None, good, cut)
 
 
 class EventLog:

@@ -21,6 +21,7 @@ from study.events import (
     Verified,
 )
 from trainables.record import Record, Report, Scalar, Trial, Verification
+from trainables.serial import digest
 
 
 class StateError(ValueError):
@@ -58,6 +59,8 @@ class TrialState:
     starts: int = 0
     reports: list[Report] = field(default_factory=list)
     record: Record | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
 
 
 class StudyState:
@@ -110,7 +113,7 @@ class StudyState:
     def _(self, event: Started) -> None:
         trial = self._open_trial(event.number, event.trial_id, "started")
         trial.phase, trial.reports = Phase.RUNNING, []
-        trial.starts += 1
+        trial.starts, trial.started_at = trial.starts + 1, event.at
         self._touch(event.at)
 
     @apply.register
@@ -122,6 +125,7 @@ class StudyState:
     def _(self, event: Ended) -> None:
         trial = self._open_trial(event.number, event.trial_id, "ended")
         trial.phase, trial.record = Phase(event.record.outcome.status.value), event.record
+        trial.ended_at = event.at
         self._by_id.setdefault(event.trial_id, event.record)
         self._touch(event.at)
 
@@ -134,6 +138,13 @@ class StudyState:
         self.closed.append(event)
         self._spent_before += event.spent_seconds
         self._session = None
+
+    @property
+    def study_id(self) -> str:
+        """Tells this study from every other, also from one of the same name and identity."""
+        if not self.opened:
+            raise StateError("the study was never opened")
+        return digest([self.opened[0].identity, repr(self.opened[0].at)])
 
     @property
     def ended(self) -> list[TrialState]:

@@ -21,10 +21,14 @@ class StorageError(OSError):
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder: ``filesystem`` and the path of its ``root`` there. Names are relative to it."""
+    """A folder: ``filesystem`` and the path of its ``root`` there. Names are relative to it.
+
+    ``uri`` opens the same folder in another process.
+    """
 
     filesystem: fs.FileSystem
     root: str
+    uri: str = ""
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str]) -> Storage:
@@ -35,7 +39,8 @@ class Storage:
         """
         text = os.fspath(uri)
         if "://" not in text:
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text)))
+            path = os.path.abspath(os.path.expanduser(text))
+            return cls(fs.LocalFileSystem(), path, path)
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, ImportError, OSError) as error:
@@ -61,7 +66,9 @@ class Storage:
 
     def sub(self, name: str) -> Storage:
         """The folder ``name`` in this one."""
-        return Storage(self.filesystem, self.path(name))
+        base, mark, query = self.uri.partition("?")
+        uri = f"{base.rstrip('/')}/{name}{mark}{query}" if base else ""
+        return Storage(self.filesystem, self.path(name), uri)
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or a folder of this name stands here."""
@@ -82,13 +89,12 @@ class Storage:
             selector = fs.FileSelector(self.path(name), allow_not_found=True)
             return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
-    def read_bytes(self, name: str) -> bytes:
-        """All bytes of a file."""
-        with (
-            self._saying("read", name),
-            self.filesystem.open_input_stream(self.path(name), compression=None) as stream,
-        ):
-            return bytes(stream.read())
+    def read_bytes(self, name: str, offset: int = 0) -> bytes:
+        """The bytes of a file from ``offset`` on."""
+        with self._saying("read", name):
+            with self.filesystem.open_input_file(self.path(name)) as file:
+                file.seek(offset)
+                return bytes(file.read())
 
     def read_text(self, name: str) -> str:
         """A UTF-8 file."""
@@ -166,7 +172,7 @@ class Storage:
         except StorageError:
             raise
         except (OSError, pa.ArrowException) as error:
-            where = Storage(self.filesystem, self.path(name))
+            where = self.sub(name) if name else self
             raise StorageError(f"cannot {verb} {where}: {_reason(error)}") from error
 
 

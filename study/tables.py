@@ -1,0 +1,149 @@
+"""Parquet views of the study log: one row a record, flat columns and the whole of it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study.state import StudyState, TrialState
+from study.storage import Storage
+from trainables.record import Record, Verification, canonical
+
+RECORDS = "records/records.parquet"
+VERIFICATIONS = "records/verifications.parquet"
+
+RECORD_COLUMNS: Mapping[str, pa.DataType] = {
+    "number": pa.int64(),
+    "role": pa.string(),
+    "trial_id": pa.string(),
+    "config_id": pa.string(),
+    "status": pa.string(),
+    "task": pa.string(),
+    "method": pa.string(),
+    "init": pa.string(),
+    "adapter": pa.string(),
+    "rank": pa.int64(),
+    "alpha": pa.float64(),
+    "rest": pa.string(),
+    "recipe": pa.string(),
+    "optimizer": pa.string(),
+    "lr": pa.float64(),
+    "batch_size": pa.int64(),
+    "epochs": pa.int64(),
+    "seed": pa.int64(),
+    "epochs_done": pa.int64(),
+    "best_epoch": pa.int64(),
+    "val_accuracy": pa.float64(),
+    "ratio": pa.float64(),
+    "log2_ratio": pa.float64(),
+    "layer_ratio": pa.float64(),
+    "nominal_ratio": pa.float64(),
+    "stored_bytes": pa.int64(),
+    "file_bytes": pa.int64(),
+    "macs": pa.int64(),
+    "seconds": pa.float64(),
+    "peak_memory": pa.int64(),
+    "sha256": pa.string(),
+    "error": pa.string(),
+    "record_json": pa.string(),
+}
+
+VERIFICATION_COLUMNS: Mapping[str, pa.DataType] = {
+    "trial_id": pa.string(),
+    "verified": pa.bool_(),
+    "problems": pa.string(),
+    "sha256": pa.string(),
+    "file_bytes": pa.int64(),
+    "test_accuracy": pa.float64(),
+    "latency_ms": pa.float64(),
+    "resident_bytes": pa.int64(),
+    "at": pa.string(),
+    "verification_json": pa.string(),
+}
+
+
+def write_parquet(storage: Storage, state: StudyState) -> None:
+    """Write both tables anew, each so that readers see the old one or the new one."""
+    rows = [record_row(t) for t in state.ended]
+    storage.write_bytes(RECORDS, _parquet(rows, RECORD_COLUMNS))
+    checks = [verification_row(v) for v in state.verifications.values()]
+    storage.write_bytes(VERIFICATIONS, _parquet(checks, VERIFICATION_COLUMNS))
+
+
+def record_row(trial: TrialState) -> dict[str, Any]:
+    """The columns of an ended trial; None where there is nothing to say."""
+    if trial.record is None:
+        raise ValueError(f"trial {trial.number} has no record")
+    return {
+        "number": trial.number,
+        "role": trial.role,
+        **asked(trial.record),
+        **measured(trial.record),
+        "record_json": canonical(trial.record),
+    }
+
+
+def asked(record: Record) -> dict[str, Any]:
+    """What was asked, flat. Of several layer rules, each value that occurs, joined by ``;``."""
+    trial = record.trial
+    rules = trial.layers
+    one = rules[0] if len(rules) == 1 else None
+    return {
+        "trial_id": record.trial_id,
+        "config_id": record.config_id,
+        "task": str(trial.task),
+        "method": _joined("+".join(m.name for m in rule.methods) for rule in rules),
+        "init": _joined(rule.init.name for rule in rules),
+        "adapter": _joined(rule.adapter.name for rule in rules),
+        "rank": max(rule.rank for rule in rules),
+        "alpha": one.alpha if one else None,
+        "rest": str(trial.rest),
+        "recipe": trial.recipe.name,
+        "optimizer": trial.optimizer.name,
+        "lr": trial.lr or None,
+        "batch_size": trial.batch_size or None,
+        "epochs": trial.epochs,
+        "seed": trial.seed,
+    }
+
+
+def measured(record: Record) -> dict[str, Any]:
+    """What was measured, flat; a failed trial has no size and no metrics."""
+    outcome, size = record.outcome, record.outcome.size
+    columns: dict[str, Any] = {
+        "status": outcome.status.value,
+        "epochs_done": outcome.epochs_done,
+        "best_epoch": outcome.best_epoch,
+        "val_accuracy": outcome.metrics.get("val", {}).get("accuracy"),
+    }
+    for name in ("ratio", "log2_ratio", "layer_ratio", "nominal_ratio"):
+        columns[name] = getattr(size, name) if size else None
+    for name in ("stored_bytes", "file_bytes"):
+        columns[name] = getattr(size, name) if size else None
+    for name in ("macs", "seconds", "peak_memory", "sha256", "error"):
+        columns[name] = getattr(outcome, name)
+    return columns
+
+
+def verification_row(verification: Verification) -> dict[str, Any]:
+    """The columns of a verification."""
+    names = ("trial_id", "sha256", "file_bytes", "latency_ms", "resident_bytes", "at", "verified")
+    return {name: getattr(verification, name) for name in names} | {
+        "problems": "; ".join(verification.problems),
+        "test_accuracy": verification.metrics.get("accuracy"),
+        "verification_json": canonical(verification),
+    }
+
+
+def _joined(values: Iterable[str]) -> str:
+    return ";".join(dict.fromkeys(values))
+
+
+def _parquet(rows: list[dict[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Buffer:
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
