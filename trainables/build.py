@@ -1,0 +1,71 @@
+"""From the names in a trial to the objects they stand for, and from these to a compressed model."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from compression.model import Rule, compress_model
+from compression.size import measure
+from torch import nn
+
+from compression.adapters import ADAPTERS
+from compression.inits import INITS
+from compression.methods import METHODS
+from trainables.record import Choice, LayerRule, Parts, Size, Trial, canonical
+from trainables.tasks.base import TASKS, Prepared, Task
+
+
+def resolve_task(choice: Choice) -> Task:
+    """The task that a choice names.
+
+    Raises:
+        UnknownName, InvalidSetting: as the registry says.
+    """
+    return TASKS.build(choice.name, choice.args)
+
+
+def resolve_rule(rule: LayerRule) -> Rule:
+    """The method, init and adapter objects that a rule names.
+
+    Raises:
+        UnknownName, InvalidSetting: as the registries say.
+    """
+    return Rule(
+        pattern=rule.pattern,
+        methods=tuple(METHODS.build(c.name, c.args) for c in rule.methods),
+        init=INITS.build(rule.init.name, rule.init.args),
+        adapter=ADAPTERS.build(rule.adapter.name, rule.adapter.args),
+        rank=rule.rank,
+        alpha=rule.alpha,
+    )
+
+
+def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
+    """A compressed and adapted copy of the dense model, as the trial asks."""
+    return compress_model(
+        copy.deepcopy(data.model),
+        [resolve_rule(rule) for rule in trial.layers],
+        task.targets,
+        generator=torch.Generator().manual_seed(trial.seed),
+        rest=METHODS.build(trial.rest.name, trial.rest.args),
+    )
+
+
+def about(trial: Trial) -> dict[str, str]:
+    """What an artifact says of itself beyond its layers: the task, whose architecture it needs."""
+    return {"task": canonical(trial.task)}
+
+
+def measure_size(model: nn.Module, task: Task, data: Prepared, trial: Trial) -> Size:
+    """Bytes of the model's file beside those of the dense model's, both by our own writer."""
+    mine = measure(model, task.targets, about(trial))
+    dense = measure(data.model, task.targets, about(trial))
+    return Size(
+        model=Parts(**mine.model),
+        targets=Parts(**mine.targets),
+        dense_model=Parts(**dense.model),
+        dense_targets=Parts(**dense.targets),
+        nominal_bits=mine.nominal_bits,
+        dense_nominal_bits=dense.nominal_bits,
+    )

@@ -1,0 +1,90 @@
+"""The Ray Tune trainable: one trial from compression to its last report. The one file with Ray.
+
+A worker lives through many trials (``reuse_actors``). The dense model and the data come once,
+through Ray's object store. One Tune step trains up to the next epoch at which the trial may be
+stopped, or for a second, so that the machinery costs little where epochs are short; every epoch is
+reported all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ray import tune
+
+from trainables.attempt import Attempt, Shelf
+from trainables.checkpoint import State
+from trainables.record import Trial, from_json, to_json
+from trainables.tasks.base import Prepared, Task
+
+
+class Loadable(Protocol):
+    """Something that registers a user's plugins when loaded."""
+
+    def load(self) -> None:
+        """Register them, once in a process."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all trials of a study share.
+
+    ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
+    artifact is put on the ``shelf``.
+    """
+
+    task: Task
+    data: Prepared
+    shelf: Shelf
+    milestones: tuple[int, ...] = ()
+    threads: int = 1
+    plugins: Sequence[Loadable] = field(default=())
+
+
+class CompressionTrial(tune.Trainable):
+    """Runs one trial of a study; see the module."""
+
+    def setup(self, config: Mapping[str, Any], context: Context | None = None) -> None:
+        """Once in a worker's life; :meth:`reset_config` for the trials after the first."""
+        if context is None:
+            raise ValueError("CompressionTrial needs its context: use tune.with_parameters")
+        torch.set_num_threads(context.threads)
+        for plugin in context.plugins:
+            plugin.load()
+        self.context = context
+        self.reset_config(config)
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        """Take up another trial."""
+        trial = from_json(Trial, json.loads(new_config["trial"]))
+        self.attempt = Attempt(self.context.task, self.context.data, trial, self.context.shelf)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train on to where the trial may be stopped, and say what came out.
+
+        ``reports`` are the epochs since the last step, ``outcome`` is the trial's, should it end
+        here. An error ends this trial, not the worker.
+        """
+        reports = self.attempt.advance(self.context.milestones)
+        outcome = self.attempt.outcome
+        return {
+            "epochs_done": outcome.epochs_done,
+            "reports": json.dumps(to_json(reports)),
+            "outcome": json.dumps(to_json(outcome)),
+            "done": self.attempt.finished,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """The training's state, as safetensors and JSON."""
+        Path(checkpoint_dir, "state.safetensors").write_bytes(self.attempt.state().to_bytes())
+
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+        """The inverse of :meth:`save_checkpoint`."""
+        data = Path(checkpoint, "state.safetensors").read_bytes()
+        self.attempt.restore(State.from_bytes(data))
