@@ -56,22 +56,33 @@ def take(storage: Storage) -> Lease:
     return _Heartbeat(storage)
 
 
-def _about_me() -> dict[str, Any]:
+def process_name() -> str:
+    """A word for this process that no other process has had or will have."""
     pid = os.getpid()
+    return f"{socket.gethostname()}:{pid}:{_start_time(pid) or ''}"
+
+
+def process_alive(name: str) -> bool | None:
+    """Whether the process of this :func:`process_name` lives; None if that can't be told here."""
+    host, _, rest = name.rpartition(":")[0].rpartition(":")
+    started = name.rpartition(":")[2]
+    if host != socket.gethostname() or not started or not rest.isdigit():
+        return None
+    return _start_time(int(rest)) == started
+
+
+def _about_me() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
-        "pid": pid,
-        "started": _start_time(pid),
+        "pid": os.getpid(),
+        "process": process_name(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "token": uuid.uuid4().hex,
     }
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process began, as Linux counts; None if it is dead or the system doesn't say.
-
-    Tells a process from a later one with the same number.
-    """
+    """When a process began, as Linux counts; None if it is dead or the system doesn't say."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state, *fields = file.read().rpartition(b")")[2].split()
@@ -193,10 +204,9 @@ class _Heartbeat:
 
 
 def _alive(owner: dict[str, Any]) -> bool:
-    pid, started = owner.get("pid"), owner.get("started")
-    if started and isinstance(pid, int) and owner.get("host") == socket.gethostname():
-        return bool(_start_time(pid) == started)
-    return time.time() - float(owner.get("beat", 0)) < EXPIRES_SECONDS
+    alive = process_alive(str(owner.get("process", "")))
+    beaten = time.time() - float(owner.get("beat", 0)) < EXPIRES_SECONDS
+    return beaten if alive is None else alive
 
 
 def _parse(data: bytes) -> dict[str, Any]:

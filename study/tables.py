@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from study.state import StudyState, TrialState
 from study.storage import Storage
-from trainables.record import Record, Verification, canonical
+from trainables.record import Record, Trial, Verification, canonical
 
 RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
@@ -80,20 +80,19 @@ def record_row(trial: TrialState) -> dict[str, Any]:
     return {
         "number": trial.number,
         "role": trial.role,
-        **asked(trial.record),
+        "trial_id": trial.trial_id,
+        "config_id": trial.record.config_id,
+        **asked(trial.trial),
         **measured(trial.record),
         "record_json": canonical(trial.record),
     }
 
 
-def asked(record: Record) -> dict[str, Any]:
+def asked(trial: Trial) -> dict[str, Any]:
     """What was asked, flat. Of several layer rules, each value that occurs, joined by ``;``."""
-    trial = record.trial
     rules = trial.layers
     one = rules[0] if len(rules) == 1 else None
     return {
-        "trial_id": record.trial_id,
-        "config_id": record.config_id,
         "task": str(trial.task),
         "method": _joined("+".join(m.name for m in rule.methods) for rule in rules),
         "init": _joined(rule.init.name for rule in rules),

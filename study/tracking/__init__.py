@@ -1,0 +1,18 @@
+"""MLflow, as a view of the study log that a process of its own keeps up to date."""
+
+from study.tracking.address import (
+    TrackingError,
+    check_reachable,
+    default_tracking_uri,
+    ui_command,
+)
+from study.tracking.tracker import Summary, Tracker
+
+__all__ = [
+    "Summary",
+    "Tracker",
+    "TrackingError",
+    "check_reachable",
+    "default_tracking_uri",
+    "ui_command",
+]

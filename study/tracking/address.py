@@ -1,0 +1,134 @@
+"""Where MLflow's store is, and whether it answers. MLflow itself is not imported here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+_SQLITE = "sqlite:///"
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class TrackingError(OSError):
+    """The MLflow store cannot be used; the message says which and why."""
+
+
+def default_tracking_uri() -> str:
+    """The store that plain ``mlflow ui`` opens in this folder, or what the environment says."""
+    here = f"{_SQLITE}{os.path.abspath('mlflow.db')}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or here
+
+
+def ui_command(uri: str) -> str:
+    """What a person types (or opens) to see the runs."""
+    if _web(uri):
+        return uri
+    at_default = uri == f"{_SQLITE}{os.path.abspath('mlflow.db')}"
+    # A folder with old experiments makes plain `mlflow ui` open that folder instead.
+    if at_default and not _old_experiments() and "MLFLOW_BACKEND_STORE_URI" not in os.environ:
+        return "mlflow ui"
+    return f"mlflow ui --backend-store-uri {uri}"
+
+
+def check_reachable(uri: str, timeout: float = 10.0) -> None:
+    """Find out within ``timeout`` seconds whether the store can be used.
+
+    Raises:
+        TrackingError: it cannot; says why.
+    """
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme == "sqlite":
+        _check_sqlite(uri)
+    elif _web(uri):
+        _within(timeout, uri, lambda: _check_server(uri, timeout))
+    elif scheme in _PORTS:
+        _within(timeout, uri, lambda: _check_port(uri, timeout))
+    elif scheme in ("", "file"):
+        raise TrackingError(
+            f"tracking '{uri}': MLflow no longer writes folders; use sqlite:///PATH.db or a server"
+        )
+    elif scheme != "databricks":
+        raise TrackingError(
+            f"tracking '{uri}': expected sqlite:///PATH.db, http(s)://HOST:PORT or a database URI"
+        )
+
+
+def _web(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
+
+
+def _old_experiments() -> bool:
+    try:
+        with os.scandir("mlruns") as entries:
+            return any(os.path.exists(os.path.join(e.path, "meta.yaml")) for e in entries)
+    except OSError:
+        return False
+
+
+def _check_sqlite(uri: str) -> None:
+    path = uri.partition(":///")[2].partition("?")[0]
+    folder = os.path.dirname(os.path.abspath(path))
+    if not path:
+        raise TrackingError(f"tracking '{uri}': expected sqlite:///PATH.db")
+    if not os.path.isdir(folder):
+        raise TrackingError(f"tracking '{uri}': there is no folder {folder}")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise TrackingError(f"tracking '{uri}': it cannot be written")
+    if os.path.exists(path):
+        try:
+            with open(path, "rb") as file:
+                start = file.read(16)
+        except OSError as error:
+            raise TrackingError(f"tracking '{uri}': {error.strerror}") from error
+        if start not in (b"", b"SQLite format 3\0"):
+            raise TrackingError(f"tracking '{uri}': the file is no SQLite database")
+
+
+def _check_server(uri: str, timeout: float) -> None:
+    request = f"{uri.rstrip('/')}/health"
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise TrackingError(
+                f"tracking '{uri}': the server answers with error {error.code}"
+            ) from error
+
+
+def _check_port(uri: str, timeout: float) -> None:
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS[parts.scheme.partition("+")[0]]
+    socket.create_connection((parts.hostname or "localhost", port), timeout).close()
+
+
+def _within(timeout: float, uri: str, check: Callable[[], None]) -> None:
+    """Run ``check`` for at most ``timeout`` seconds: looking a name up knows no limit."""
+    problems: list[Exception] = []
+
+    def run() -> None:
+        try:
+            check()
+        except (OSError, ValueError) as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    shown = _without_password(uri)
+    if thread.is_alive():
+        raise TrackingError(f"tracking '{shown}': no answer within {timeout:g} s")
+    if problems and isinstance(problems[0], TrackingError):
+        raise problems[0]
+    if problems:
+        reason = getattr(problems[0], "reason", problems[0])
+        raise TrackingError(f"tracking '{shown}': no answer: {reason}") from problems[0]
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
