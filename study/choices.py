@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from compression.registry import (
     Domain,
     FloatRange,
+    IntRange,
     InvalidSetting,
     Knob,
     Plugin,
@@ -122,7 +123,7 @@ def parse_domain(spec: object, valid: Domain) -> Domain:
         return spec
     if isinstance(spec, Mapping):
         return _range(spec, valid)
-    values = spec if isinstance(spec, list | tuple) else [spec]
+    values: list[Any] = list(spec) if isinstance(spec, list | tuple) else [spec]
     if not values:
         raise InvalidSetting(["the list is empty; expected at least one value"])
     if errors := [p for v in values if (p := valid.problem(v))]:
@@ -136,7 +137,9 @@ def parse_domain(spec: object, valid: Domain) -> Domain:
 
 def _range(spec: Mapping[str, Any], valid: Domain) -> Domain:
     if isinstance(valid, Values):
-        raise InvalidSetting([f"takes no range; expected some of {', '.join(map(str, valid.values))}"])
+        raise InvalidSetting(
+            [f"takes no range; expected some of {', '.join(map(str, valid.values))}"]
+        )
     errors = [
         UnknownName("key", key, ("low", "high", "log")).errors[0]
         for key in spec
@@ -196,7 +199,7 @@ def plain(value: Any) -> Any:
         return {value.name: knobs} if knobs else value.name
     if isinstance(value, Values):
         return list(value.values)
-    if isinstance(value, Domain):
+    if isinstance(value, IntRange | FloatRange):
         return {"low": value.low, "high": value.high, "log": value.log}
     if isinstance(value, PluginFile):
         return value.name

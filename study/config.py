@@ -11,6 +11,7 @@ import pydantic
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr, ValidationInfo
 from pydantic_core import ErrorDetails
 
+from compression.methods import METHODS
 from compression.registry import (
     Domain,
     FloatRange,
@@ -63,10 +64,10 @@ def _fraction(value: object) -> float:
     return fraction
 
 
-def _concurrency(value: object) -> int | Literal["auto"]:
+def _concurrency(value: Any) -> int | Literal["auto"]:
     if value != "auto" and (type(value) is not int or value < 1):
         raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
@@ -77,6 +78,11 @@ def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
     file = PluginFile.read(Path((info.context or {}).get("folder", "."), value))
     file.load()
     return file
+
+
+def _as_written(value: Any) -> Any:
+    """A default spelled as in YAML, and parsed like it."""
+    return Field(default=value)
 
 
 Options = tuple[Option, ...]
@@ -99,15 +105,17 @@ class Keep(_Section):
 class SpaceConfig(_Section):
     """What is searched. A bare plugin name brings its own knobs and their default domains."""
 
-    method: Annotated[Options, _options("method")] = Field(["int1", "rtn", "block_sparse", "svd"])
-    init: Annotated[Options, _options("init")] = Field(["zeros", "residual"])
-    adapter: Annotated[Options, _options("adapter")] = Field(["none", "lora"])
-    rank: Ranks = Field([1, 2, 4, 8])
+    method: Annotated[Options, _options("method")] = _as_written(
+        ["int1", "rtn", "block_sparse", "svd"]
+    )
+    init: Annotated[Options, _options("init")] = _as_written(["zeros", "residual"])
+    adapter: Annotated[Options, _options("adapter")] = _as_written(["none", "lora"])
+    rank: Ranks = _as_written([1, 2, 4, 8])
     alpha: Alphas = None
-    optimizer: Annotated[Options, _options("optimizer")] = Field(["adam"])
-    lr_schedule: Annotated[Options, _options("lr_schedule")] = Field(["constant"])
-    batch_size: Batches = Field([32])
-    rest: Annotated[Options, _options("rest")] = Field(["none"])
+    optimizer: Annotated[Options, _options("optimizer")] = _as_written(["adam"])
+    lr_schedule: Annotated[Options, _options("lr_schedule")] = _as_written(["constant"])
+    batch_size: Batches = _as_written([32])
+    rest: Annotated[Options, _options("rest")] = _as_written(["none"])
 
     @pydantic.field_validator("rank")
     @classmethod
@@ -116,6 +124,16 @@ class SpaceConfig(_Section):
         if task and (problem := rank_problem(rank, task)):
             raise ValueError(problem)
         return rank
+
+    @pydantic.field_validator("rest")
+    @classmethod
+    def _any_shape(cls, rest: Options) -> Options:
+        able = [name for name in METHODS if METHODS[name].any_shape]
+        if wrong := [option.name for option in rest if option.name not in able]:
+            raise ValueError(
+                f"{', '.join(wrong)}: only for weights of layers; expected one of {', '.join(able)}"
+            )
+        return rest
 
 
 class StudyConfig(_Section):
@@ -129,14 +147,14 @@ class StudyConfig(_Section):
     trials: Count = 80
     time_budget: Annotated[float | None, PlainValidator(_duration)] = None
     concurrency: Annotated[int | Literal["auto"], PlainValidator(_concurrency)] = "auto"
-    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = Field("tpe")
-    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = Field("asha")
-    recipe: Annotated[Recipe, _plugin(RECIPES)] = Field("recover")
+    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = _as_written("tpe")
+    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = _as_written("asha")
+    recipe: Annotated[Recipe, _plugin(RECIPES)] = _as_written("recover")
     epochs: Count = 12
     storage: Annotated[StrictStr, Field(min_length=1)] = "results"
     tracking_uri: StrictStr | None = None
-    keep: Keep = Field({})
-    space: SpaceConfig = Field({})
+    keep: Keep = _as_written({})
+    space: SpaceConfig = _as_written({})
 
     _document: yaml_lines.Document = pydantic.PrivateAttr()
     _plugin_versions: dict[str, str] = pydantic.PrivateAttr()
@@ -257,14 +275,14 @@ def _said(error: ErrorDetails) -> str:
     """Pydantic's own errors in the words of the others."""
     *parents, key = error["loc"]
     if error["type"] == "extra_forbidden":
-        section: type[pydantic.BaseModel] = StudyConfig
-        for parent in parents:
-            section = {"space": SpaceConfig, "keep": Keep}[str(parent)]
+        sections: dict[str, type[_Section]] = {"space": SpaceConfig, "keep": Keep}
+        section = sections[str(parents[-1])] if parents else StudyConfig
         return UnknownName("key", key, section.model_fields).errors[0]
     if error["type"] == "missing":
         return f"is missing; expected one of {', '.join(TASKS)}"
-    message = error["msg"].replace("Input should be", "expected").replace("String", "expected text that")
-    return f"{message}, got {error['input']!r}"
+    message = error["msg"].replace("Input should be", "expected")
+    message = message.replace("expected greater", "expected a number greater")
+    return f"{message.replace('String should', 'expected text to')}, got {error['input']!r}"
 
 
 def _place(document: yaml_lines.Document, path: yaml_lines.Path) -> str:

@@ -65,9 +65,7 @@ class PluginFile:
     def _cause(self, error: Exception) -> str:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)]
         own = [
-            f.lineno
-            for f in traceback.extract_tb(error.__traceback__)
-            if f.filename == self.name
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.name
         ]
         line = getattr(error, "lineno", None) or (own or lines)[-1]
         return f"plugin file {self.name}, line {line}: {type(error).__name__}: {error}"

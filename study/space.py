@@ -172,7 +172,9 @@ def build_space(
             else axis_params(axis, options[axis], when)
         )
         if clash := sorted(set(found) & set(params)):
-            raise InvalidSetting([f"{axis}: {key} already names another plugin's knob" for key in clash])
+            raise InvalidSetting(
+                [f"{axis}: {key} already names another plugin's knob" for key in clash]
+            )
         if adapted or not when:
             params |= found
     return Space(choice(task), choice(recipe), epochs, params)
@@ -197,7 +199,8 @@ def option_params(axis: str, option: Option) -> dict[str, Param]:
     """
     known = knobs_of(AXES[axis][option.name])
     defaults = AXES[axis][option.name]()
-    prefix, params, errors = _prefix(axis, option.name), {}, []
+    prefix, errors = _prefix(axis, option.name), list[str]()
+    params: dict[str, Param] = {}
     for name in TopologicalSorter({k: v.when for k, v in known.items()}).static_order():
         domain = option.domains.get(name, known[name].search)
         if domain is None:
@@ -225,7 +228,9 @@ def option_problems(axis: str, option: Option) -> list[str]:
     """What the plugin says against combinations of the extremes of its knobs, without repeats."""
     params = option_params(axis, option)
     found: dict[str, None] = {}
-    for corner in itertools.islice(_corners(list(params.items()), {axis: option.name}), _MOST_CORNERS):
+    for corner in itertools.islice(
+        _corners(list(params.items()), {axis: option.name}), _MOST_CORNERS
+    ):
         try:
             _choice(axis, corner)
         except InvalidSetting as error:

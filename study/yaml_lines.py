@@ -80,8 +80,8 @@ def load(text: str, source: str) -> Document:
 
 
 def _parse(text: str, source: str) -> tuple[Any, dict[Path, int]]:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
@@ -95,8 +95,6 @@ def _parse(text: str, source: str) -> tuple[Any, dict[Path, int]]:
         raise InvalidSetting([f"{source}: malformed YAML: {error}".replace("\n", " ")]) from None
     except RecursionError:
         raise InvalidSetting([f"{source}: malformed YAML: nested too deeply"]) from None
-    finally:
-        loader.dispose()
 
 
 def _walk(node: yaml.Node, path: Path, source: str) -> Iterator[tuple[Path, int]]:
@@ -126,5 +124,7 @@ def _replaced(data: Any, path: Path, value: Any, key: str) -> Any:
     # A plugin named by a bare word, `scheduler: asha`, is short for `scheduler: {asha: {}}`.
     inner = {} if data is None else {data: {}} if data == path[0] else data
     if not isinstance(inner, dict):
-        raise InvalidSetting([f"command line: {key}: '{path[0]}' stands below {data!r}, no mapping"])
+        raise InvalidSetting(
+            [f"command line: {key}: '{path[0]}' stands below {data!r}, no mapping"]
+        )
     return {**inner, str(path[0]): _replaced(inner.get(path[0]), path[1:], value, key)}

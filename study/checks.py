@@ -1,0 +1,107 @@
+"""Checks that need the world: the task's layers, the storage, the study there, the tracker."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from compression.model import target_layers
+
+from compression.registry import Domain, Values
+from study import log
+from study.storage import Storage, StorageError
+from study.tracking import TrackingError, check_reachable
+from trainables.tasks import Task
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MISSING: Any = object()
+
+
+def rank_problem(ranks: Domain, task: Task) -> str | None:
+    """Whether some rank is above the largest that any target layer can have."""
+    asked = int(max(ranks.values) if isinstance(ranks, Values) else ranks.high)
+    layers = target_layers(task.architecture(), task.targets).items()
+    largest, name = max((min(layer.weight.flatten(1).shape), name) for name, layer in layers)
+    if asked <= largest:
+        return None
+    return f"{asked} is above {largest}, the largest rank of any target layer ('{name}')"
+
+
+def storage_problem(uri: str) -> str | None:
+    """Whether files can be written there; tried by writing one."""
+    try:
+        Storage.open(uri).check_writable()
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def tracking_problem(uri: str | None) -> str | None:
+    """Whether MLflow answers there, within 10 s. None is the local store."""
+    try:
+        if uri is not None:
+            check_reachable(uri)
+    except TrackingError as error:
+        return str(error)
+    return None
+
+
+def name_problem(uri: str, name: str, resume: bool) -> str | None:
+    """Whether a study of this name can start in the storage, or go on there."""
+    if not _NAME.fullmatch(name):
+        return f"'{name}' must begin with a letter or digit and have only these and . _ - after it"
+    try:
+        storage = Storage.open(uri)
+        if resume and not log.exists(storage.sub(name)):
+            found = ", ".join(study_names(storage)[-5:]) or "none"
+            return f"no study '{name}' to resume in {storage}; there: {found}"
+        if not resume and storage.sub(name).list():
+            return f"'{name}' exists in {storage}; add --resume to go on with it, or name another"
+    except StorageError:
+        return None  # storage_problem says it better
+    return None
+
+
+def study_names(storage: Storage) -> list[str]:
+    """Studies in a storage, by name."""
+    return [name for name in storage.list() if log.exists(storage.sub(name))]
+
+
+def new_name(prefix: str) -> str:
+    """The config's name and the time, UTC."""
+    return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def newest_name(uri: str, prefix: str) -> str | None:
+    """The last study that :func:`new_name` named so; what ``--resume`` alone means."""
+    try:
+        names = study_names(Storage.open(uri))
+    except StorageError:
+        return None
+    own = re.compile(re.escape(prefix) + r"-\d{8}-\d{6}")
+    return max(filter(own.fullmatch, names), default=None)
+
+
+def identity_errors(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """One line for each setting in which a study differs from the one to be resumed."""
+    return [
+        f"resume: {key}: the study has {_shown(old)}, now asked: {_shown(new)}"
+        for key, old, new in _differences(stored, asked, ())
+    ]
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(
+                old.get(key, _MISSING), new.get(key, _MISSING), (*path, str(key))
+            )
+    elif old != new:
+        yield ".".join(path), old, new
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is _MISSING else json.dumps(value)

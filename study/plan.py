@@ -1,0 +1,46 @@
+"""What a study is going to do, said before its first trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compression.model import target_layers
+
+from compression.registry import Domain, Values
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from trainables.tasks import Task
+
+
+def plan_lines(config: StudyConfig) -> list[str]:
+    """The study in a few lines: bytes in reach, budget, baselines, every knob of the space."""
+    total, targets = target_share(config.task)
+    budget = "" if config.time_budget is None else f", at most {config.time_budget:g} s"
+    reach = f"{total / (total - targets):.1f}x" if targets < total else "any ratio"
+    lines = [
+        f"task {config.task.name}: {total:,} bytes of tensors, {targets / total:.1%} of them in "
+        f"the targets: at most {reach} while the rest is left as it is",
+        f"budget: {config.trials} trials of up to {config.epochs} epochs{budget}",
+        "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
+        "space:",
+    ]
+    for key, param in config.search_space().params.items():
+        when = " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in param.when.items())
+        lines.append(f"  {key}: {_shown(param.domain)}" + (f"  when {when}" if when else ""))
+    return lines
+
+
+def target_share(task: Task) -> tuple[int, int]:
+    """Bytes of the dense model's tensors, and of its targets' weights among them."""
+    model = task.architecture()
+    layers = target_layers(model, task.targets).values()
+    storages = {t.untyped_storage().data_ptr(): t.nbytes for t in model.state_dict().values()}
+    weights = {w.untyped_storage().data_ptr() for w in (layer.weight for layer in layers)}
+    return sum(storages.values()), sum(storages[pointer] for pointer in weights)
+
+
+def _shown(domain: Domain) -> str:
+    if isinstance(domain, Values):
+        return ", ".join(map(str, domain.values))
+    return f"{domain.low:g} to {domain.high:g}{', logarithmic' if domain.log else ''}"

@@ -1,0 +1,159 @@
+"""``python -m study.run``: read a config, run the study. Imports what is heavy only on use."""
+
+import sys
+
+if not (3, 11) <= sys.version_info[:2] < (3, 14):
+    sys.exit(
+        f"Paretune needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}. From 3.14 on "
+        "the standard library has a package named `compression`, which gzip imports and which this "
+        "project's own hides."
+    )
+
+import importlib  # noqa: E402
+import json  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
+
+import click  # noqa: E402
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+
+DEFAULT = Path(__file__).parent / "configs" / "digits.yaml"
+KINDS = {
+    "methods": ("compression.methods", "METHODS"),
+    "inits": ("compression.inits", "INITS"),
+    "adapters": ("compression.adapters", "ADAPTERS"),
+    "optimizers": ("trainables.optimizers", "OPTIMIZERS"),
+    "lr_schedules": ("trainables.lr_schedules", "LR_SCHEDULES"),
+    "tasks": ("trainables.tasks", "TASKS"),
+    "recipes": ("trainables.recipes", "RECIPES"),
+    "schedulers": ("study.schedulers", "SCHEDULERS"),
+    "searchers": ("study.searchers", "SEARCHERS"),
+}
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file; without it: digits.")
+@click.option("--name", help="Of the study's folder; without it: the config's name and the time.")
+@click.option("--trials", metavar="N", help="Trials to search with.")
+@click.option("--time-budget", metavar="TIME", help="Such as 90s, 30m or 2h.")
+@click.option("--seed", metavar="N", help="Of data split, trials and search.")
+@click.option("--storage", metavar="URI", help="Folder or URI that holds the studies.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow; without it: what `mlflow ui` opens.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key.")
+@click.option("--resume", is_flag=True, help="Go on with --name, or with the newest study.")
+@click.option("--address", help="Of a running Ray cluster; without it: this machine.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
+@click.option("--list", "kind", type=click.Choice(list(KINDS)), help="Print the names of a kind.")
+@click.option("--quiet", is_flag=True, help="No live view.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one line of JSON.")
+def main(
+    config: Path | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    address: str | None,
+    dry_run: bool,
+    kind: str | None,
+    quiet: bool,
+    as_json: bool,
+    **options: str | None,
+) -> None:
+    """Find the smallest model at the accuracy you can accept.
+
+    Compresses a pretrained model in many ways, recovers each with a small adapter, and draws the
+    Pareto front of accuracy against the bytes that would ship. Without options: the digits study.
+
+    Exit codes: 0 done, 1 the study failed, 2 the input is wrong (one line for each error).
+    """
+    from compression.registry import InvalidSetting
+    from study.storage import StorageError
+
+    try:
+        if kind:
+            return _list(kind, config)
+        read = _read(config or DEFAULT, dict(_overrides(settings, options)), name, resume)
+        from study.study import Study
+
+        name = name or _name(read, resume)
+        study = Study(read, name=name, resume=resume, address=address, quiet=quiet, json=as_json)
+        study.check()
+        if dry_run:
+            from study.plan import plan_lines
+
+            return click.echo("\n".join(plan_lines(read)))
+        sys.exit(study.run().exit_code)
+    except InvalidSetting as error:
+        _fail(2, error.errors)
+    except StorageError as error:
+        _fail(1, (str(error),))
+
+
+def _overrides(
+    settings: tuple[str, ...], options: dict[str, str | None]
+) -> Iterator[tuple[str, str]]:
+    """Config keys with values in YAML: what --set gives, then the options of their own."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            _fail(2, (f"command line: --set: expected KEY=VALUE, got '{setting}'",))
+        yield key.strip(), value
+    for key, given in options.items():
+        if given is not None:
+            # Quoted, so that a folder named 7 stays a word.
+            yield key, json.dumps(given) if key in ("storage", "tracking_uri") else given
+
+
+def _read(path: Path, overrides: dict[str, str], name: str | None, resume: bool) -> "StudyConfig":
+    from compression.registry import InvalidSetting
+    from study.config import load_config
+
+    try:
+        return load_config(path, overrides)
+    except InvalidSetting:
+        # Once more, to say in one go what else is wrong; a good config is checked by the study.
+        from study.checks import name_problem, storage_problem, tracking_problem
+
+        def storage(uri: Any) -> str | None:
+            return storage_problem(uri) or (name_problem(uri, name, resume) if name else None)
+
+        load_config(path, overrides, {"storage": storage, "tracking_uri": tracking_problem})
+        raise
+
+
+def _name(config: "StudyConfig", resume: bool) -> str:
+    from compression.registry import InvalidSetting
+    from study.checks import new_name, newest_name
+
+    if not resume:
+        return new_name(config.name)
+    if name := newest_name(config.storage, config.name):
+        return name
+    raise InvalidSetting(
+        [f"resume: no study of '{config.name}' in {config.storage}; give its --name"]
+    )
+
+
+def _list(kind: str, config: Path | None) -> None:
+    from study.plugins import load_entry_points
+
+    load_entry_points()
+    if config:
+        _read(config, {}, None, False)
+    module, registry = KINDS[kind]
+    plugins = getattr(importlib.import_module(module), registry)
+    width = max(map(len, plugins))
+    for name in plugins:
+        click.echo(f"{name:{width}}  {plugins.help(name)}")
+
+
+def _fail(code: int, lines: tuple[str, ...]) -> NoReturn:
+    for line in lines:
+        click.echo(line, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
