@@ -1,4 +1,4 @@
-"""Checks that need the world: the task's layers, the storage, the study there, the tracker."""
+"""Checks that need the world: the storage, the studies in it, the tracking server."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from compression.model import target_layers
-
-from compression.registry import Domain, Values
 from study import log
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
-from trainables.tasks import Task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MISSING: Any = object()
 
 
-def rank_problem(ranks: Domain, task: Task) -> str | None:
-    """Whether some rank is above the largest that any target layer can have."""
-    asked = int(max(ranks.values) if isinstance(ranks, Values) else ranks.high)
-    layers = target_layers(task.architecture(), task.targets).items()
-    largest, name = max((min(layer.weight.flatten(1).shape), name) for name, layer in layers)
-    if asked <= largest:
-        return None
-    return f"{asked} is above {largest}, the largest rank of any target layer ('{name}')"
+def environment_errors(config: StudyConfig, name: str, resume: bool) -> list[str]:
+    """Everything outside the config that would stop a study of this name, each with its place."""
+    found = {
+        config.where("storage"): storage_problem(config.storage),
+        "name": name_problem(config.storage, name, resume),
+        config.where("tracking_uri"): tracking_problem(config.tracking_uri),
+    }
+    return [f"{place}: {problem}" for place, problem in found.items() if problem]
 
 
 def storage_problem(uri: str) -> str | None:

@@ -21,12 +21,12 @@ from compression.registry import (
     UnknownName,
 )
 from study import yaml_lines
-from study.checks import rank_problem
 from study.choices import Located, parse_domain, parse_options, parse_plugin, plain
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
 from study.space import Option, Space, build_space
+from study.targets import rank_problem
 from trainables.recipes import RECIPES, Recipe
 from trainables.tasks import TASKS, Task
 
@@ -64,7 +64,7 @@ def _fraction(value: object) -> float:
     return fraction
 
 
-def _concurrency(value: Any) -> int | Literal["auto"]:
+def _concurrency(value: Any) -> Any:
     if value != "auto" and (type(value) is not int or value < 1):
         raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
     return value

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compression.model import target_layers
-
 from compression.registry import Domain, Values
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
-    from trainables.tasks import Task
 
 
 def plan_lines(config: StudyConfig) -> list[str]:
@@ -29,15 +26,6 @@ def plan_lines(config: StudyConfig) -> list[str]:
         when = " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in param.when.items())
         lines.append(f"  {key}: {_shown(param.domain)}" + (f"  when {when}" if when else ""))
     return lines
-
-
-def target_share(task: Task) -> tuple[int, int]:
-    """Bytes of the dense model's tensors, and of its targets' weights among them."""
-    model = task.architecture()
-    layers = target_layers(model, task.targets).values()
-    storages = {t.untyped_storage().data_ptr(): t.nbytes for t in model.state_dict().values()}
-    weights = {w.untyped_storage().data_ptr() for w in (layer.weight for layer in layers)}
-    return sum(storages.values()), sum(storages[pointer] for pointer in weights)
 
 
 def _shown(domain: Domain) -> str:
