@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from study import log
+from study.config import StudyConfig
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
 

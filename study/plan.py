@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from compression.registry import Domain, Values
-
-if TYPE_CHECKING:
-    from study.config import StudyConfig
+from study.config import StudyConfig
+from study.targets import target_share
 
 
 def plan_lines(config: StudyConfig) -> list[str]:
