@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from pyarrow import fs
@@ -28,7 +29,7 @@ class Storage:
 
     filesystem: fs.FileSystem
     root: str
-    uri: str = ""
+    uri: str = field(default="", repr=False)
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str]) -> Storage:
@@ -45,15 +46,11 @@ class Storage:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, ImportError, OSError) as error:
             raise StorageError(f"storage '{text}': {error}") from error
-        return cls(filesystem, root.rstrip("/"))
+        return cls(filesystem, root.rstrip("/"), text)
 
     def __str__(self) -> str:
-        """The root, with the kind of filesystem if it is not this machine's."""
-        return (
-            self.root
-            if self.is_local
-            else f"{self.filesystem.type_name.removeprefix('py::')}://{self.root}"
-        )
+        """For people: the path or URI, without keys that stand in it."""
+        return re.sub(r"//[^/@]*@", "//", self.uri.partition("?")[0]) or self.root
 
     @property
     def is_local(self) -> bool:

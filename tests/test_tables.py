@@ -1,0 +1,58 @@
+"""Parquet holds every record whole, beside flat columns of fixed types."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from log_helpers import begin, end, every_kind, make_record, opened, trial_id, verified
+
+from study.state import StudyState
+from study.storage import Storage
+from study.tables import (
+    RECORD_COLUMNS,
+    RECORDS,
+    VERIFICATION_COLUMNS,
+    VERIFICATIONS,
+    record_row,
+    write_parquet,
+)
+from trainables.record import Record, Status, Verification, from_json
+
+
+def written(tmp_path, events, name):
+    write_parquet(Storage.open(tmp_path), StudyState(events))
+    return pq.read_table(tmp_path / name)
+
+
+def test_rows_are_the_ended_trials(tmp_path):
+    rows = written(tmp_path, every_kind(), RECORDS).to_pylist()
+    assert [(r["number"], r["trial_id"]) for r in rows] == [(0, trial_id(0))]
+    record = from_json(Record, json.loads(rows[0]["record_json"]))
+    assert record == make_record(0)
+    assert rows[0]["ratio"] == record.outcome.size.ratio == 4.0
+    assert (rows[0]["method"], rows[0]["adapter"], rows[0]["rank"]) == ("int1", "lora", 4)
+    assert rows[0]["val_accuracy"] == record.outcome.metrics["val"]["accuracy"]
+
+
+def test_verifications(tmp_path):
+    events = [*every_kind()[:-1], verified(0, ("sha256 differs",))]
+    row = written(tmp_path, events, VERIFICATIONS).to_pylist()[0]
+    assert not row["verified"]
+    assert row["test_accuracy"] == 0.95
+    found = from_json(Verification, json.loads(row["verification_json"]))
+    assert found == verified(0, ("sha256 differs",)).verification
+
+
+@pytest.mark.parametrize("events", [[], [opened(), *begin(), *end(status=Status.FAILED)]])
+def test_columns_have_their_types_whatever_is_in_them(tmp_path, events):
+    table = written(tmp_path, events, RECORDS)
+    assert dict(zip(table.schema.names, table.schema.types, strict=True)) == dict(RECORD_COLUMNS)
+    schema = pq.read_table(tmp_path / VERIFICATIONS).schema
+    assert schema.names == list(VERIFICATION_COLUMNS)
+
+
+def test_row_has_every_column():
+    state = StudyState(every_kind())
+    assert set(record_row(state.trials[0])) == set(RECORD_COLUMNS)
+    with pytest.raises(ValueError, match="no record"):
+        record_row(StudyState([opened(), *begin()]).trials[0])
