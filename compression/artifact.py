@@ -1,0 +1,175 @@
+"""The saved model: one safetensors file with a checksummed header, no pickle anywhere.
+
+The file holds every tensor of the model under its dense name (``layer.bias``), packed weights as
+``layer.slot`` and adapters as ``layer.suffix``. One metadata entry holds compact JSON: schema,
+checksum, and the layer table by registry names. The checksum is the SHA-256 of the whole file with
+its own 64 digits read as zeros, so no byte can change unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.container import ArtifactError, Header, pack_file, unpack_file
+from compression.layers import bare, install, kind_of
+from compression.methods import NoMethod
+from compression.registry import InvalidSetting
+from compression.rules import Compression, LayerEntry, compression_of, shapes
+from compression.stored import dense_name, identity, packed_slots, stored_tensors
+from compression.weights import CompressedWeight
+
+__all__ = ["ArtifactError", "Header", "deserialize", "load", "read_header", "save", "serialize"]
+
+
+def serialize(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
+    """The file of a model, dense or compressed. Equal models give equal bytes.
+
+    Args:
+        model: its class and code are not stored; loading needs them.
+        about: remarks to keep in the header.
+
+    Raises:
+        ArtifactError: the model computes with other values than the file would hold.
+    """
+    tensors = {name: stored.tensor for name, stored in stored_tensors(model).items()}
+    return pack_file(tensors, compression_of(model), about or {})
+
+
+def save(
+    model: nn.Module,
+    path: str,
+    about: Mapping[str, str] | None = None,
+    filesystem: Any = None,
+) -> str:
+    """Write :func:`serialize` to ``path``, aside first and then moved, and give its SHA-256.
+
+    Args:
+        model: dense or compressed.
+        path: on this machine, or within ``filesystem``.
+        about: remarks to keep in the header.
+        filesystem: a ``pyarrow.fs.FileSystem``.
+    """
+    data = serialize(model, about)
+    aside = f"{path}.part"
+    if filesystem is None:
+        with open(aside, "wb") as file:
+            file.write(data)
+        os.replace(aside, path)
+    else:
+        with filesystem.open_output_stream(aside) as stream:
+            stream.write(data)
+        filesystem.move(aside, path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load(path: str, model: nn.Module, filesystem: Any = None) -> nn.Module:
+    """Read a saved model into its freshly built dense architecture.
+
+    Args:
+        path: on this machine, or within ``filesystem``.
+        model: the architecture; changed in place.
+        filesystem: a ``pyarrow.fs.FileSystem``.
+
+    Returns:
+        ``model`` with the file's values, in eval mode, nothing trainable.
+
+    Raises:
+        ArtifactError: the file is cut, changed, foreign or too new, or of another architecture.
+        FileNotFoundError: no such file.
+    """
+    return deserialize(_read(path, filesystem), model, path)
+
+
+def read_header(path: str, filesystem: Any = None) -> Header:
+    """What was done to the model in a file, which is checked whole.
+
+    Raises:
+        ArtifactError: as :func:`load`, but for the architecture.
+        FileNotFoundError: no such file.
+    """
+    return unpack_file(_read(path, filesystem), path)[0]
+
+
+def _read(path: str, filesystem: Any) -> bytes:
+    if filesystem is None:
+        with open(path, "rb") as file:
+            return file.read()
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+@torch.no_grad()
+def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.Module:
+    """:func:`load` from bytes; ``source`` names them in errors."""
+    header, tensors = unpack_file(data, source)
+    done = header.compression
+    try:
+        for name, entry in done.layers.items():
+            _install(model, name, entry, tensors)
+        for adapter, entries in done.adapted().items():
+            slots = adapter.layout(shapes(model, entries))
+            live = {key: _take(tensors, key, slot.dtype, slot.shape) for key, slot in slots.items()}
+            ranks = {name: (entry.rank, entry.alpha) for name, entry in entries.items()}
+            adapter.restore(model, ranks, live)
+        _fill(model, done, tensors)
+    except (InvalidSetting, ArtifactError) as error:
+        raise ArtifactError(f"{source}: {error}") from error
+    model.compression = done  # type: ignore[assignment]
+    return model.requires_grad_(False).eval()
+
+
+def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, Tensor]) -> None:
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        raise ArtifactError(f"layer '{name}' is not in this {type(model).__name__}") from None
+    if kind_of(bare(layer)) is None:
+        raise ArtifactError(f"layer '{name}' is a {type(layer).__name__} in this model")
+    if isinstance(entry.method, NoMethod):
+        return
+    shape = tuple(bare(layer).weight.shape)
+    slots = entry.method.layout(shape)
+    packed = {k: _take(tensors, f"{name}.{k}", s.dtype, s.shape) for k, s in slots.items()}
+    install(layer, CompressedWeight(entry.method, shape, packed))
+
+
+def _take(
+    tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]
+) -> Tensor:
+    if name not in tensors:
+        raise ArtifactError(f"tensor '{name}' is missing")
+    found = tensors.pop(name)
+    if (found.dtype, tuple(found.shape)) != (dtype, tuple(shape)):
+        raise ArtifactError(
+            f"tensor '{name}' is {found.dtype} {tuple(found.shape)}, "
+            f"this model needs {dtype} {tuple(shape)}"
+        )
+    return found
+
+
+def _fill(model: nn.Module, done: Compression, tensors: dict[str, Tensor]) -> None:
+    """Copy in what neither methods nor adapters took, and account for every name."""
+    packed = packed_slots(model, done)
+    filled = set()
+    missing = []
+    for key, live in model.state_dict().items():
+        name = dense_name(key, done)
+        if name is None or name in packed:
+            continue
+        if name in tensors:
+            wide = torch.promote_types(tensors[name].dtype, live.dtype) == live.dtype
+            dtype = tensors[name].dtype if wide else live.dtype
+            live.copy_(_take(tensors, name, dtype, tuple(live.shape)))
+            filled.add(identity(live))
+        elif identity(live) not in filled:
+            missing.append(name)
+    if missing or tensors:
+        parts = [f"tensors missing: {', '.join(missing)}"] if missing else []
+        parts += [f"tensors unknown to this model: {', '.join(tensors)}"] if tensors else []
+        raise ArtifactError("; ".join(parts))

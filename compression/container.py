@@ -1,0 +1,130 @@
+"""The file format of saved models: safetensors with one checksummed metadata entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor
+
+from compression.adapters import ADAPTERS, NoAdapter
+from compression.methods import METHODS, NoMethod
+from compression.registry import InvalidSetting, Plugin
+from compression.rules import Compression, LayerEntry
+
+SCHEMA = 1
+_ENTRY = "paretune"
+_BLANK = "0" * 64
+# How the checksum looks in the file, where it is JSON inside a JSON string.
+_CHECKSUM = re.compile(rb'\{\\"sha256\\":\\"([0-9a-f]{64})\\"')
+
+
+class ArtifactError(ValueError):
+    """A file that is not a whole, unchanged model of this format and architecture."""
+
+
+class Header(NamedTuple):
+    """What a file says of itself: what was done to the model, and remarks."""
+
+    compression: Compression
+    about: Mapping[str, str]
+
+
+def pack_file(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[str, str]) -> bytes:
+    """The bytes of a file, checksum filled in."""
+    entry = json.dumps(_to_json(done, about), separators=(",", ":"))
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = write_tensors(on_cpu, {_ENTRY: entry})
+    at = _checksum_span(data)
+    return data[: at.start] + hashlib.sha256(data).hexdigest().encode() + data[at.stop :]
+
+
+def unpack_file(data: bytes, source: str) -> tuple[Header, dict[str, Tensor]]:
+    """Check a file and take it apart.
+
+    Raises:
+        ArtifactError: it is cut, changed, foreign, too new, or needs a plugin that is not here.
+    """
+    try:
+        text = _metadata(data)
+        _check_schema(text)
+        _check_sum(data)
+        return _from_json(json.loads(text)), read_tensors(data)
+    except (ArtifactError, InvalidSetting) as error:
+        raise ArtifactError(f"{source}: {error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{source}: damaged, or no safetensors file ({error})") from error
+
+
+def _metadata(data: bytes) -> str:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise ArtifactError(f"cut short at {len(data)} bytes, or no safetensors file")
+    entries = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    if _ENTRY not in entries:
+        raise ArtifactError("a safetensors file, but not one written by paretune")
+    return str(entries[_ENTRY])
+
+
+def _check_schema(text: str) -> None:
+    schema = json.loads(text)["schema"]
+    if schema != SCHEMA:
+        raise ArtifactError(f"schema {schema}; this version reads schema {SCHEMA}: update paretune")
+
+
+def _checksum_span(data: bytes) -> slice:
+    found = _CHECKSUM.search(data)
+    if not found:
+        raise ArtifactError("sha256: no checksum in the header")
+    return slice(*found.span(1))
+
+
+def _check_sum(data: bytes) -> None:
+    at = _checksum_span(data)
+    blanked = data[: at.start] + _BLANK.encode() + data[at.stop :]
+    if hashlib.sha256(blanked).hexdigest().encode() != data[at]:
+        raise ArtifactError("sha256: the file has changed since it was written, or is cut short")
+
+
+def _to_json(done: Compression, about: Mapping[str, str]) -> dict[str, Any]:
+    """The header's JSON, layers of one kind together, without what is empty."""
+    specs: dict[LayerEntry, list[str]] = {}
+    for name, entry in done.layers.items():
+        specs.setdefault(entry, []).append(name)
+    optional = {
+        "specs": [_spec_to_json(entry, names) for entry, names in specs.items()],
+        "rest": None if isinstance(done.rest, NoMethod) else _plugin_to_json(done.rest),
+        "about": dict(sorted(about.items())),
+    }
+    return {"sha256": _BLANK, "schema": SCHEMA} | {k: v for k, v in optional.items() if v}
+
+
+def _spec_to_json(entry: LayerEntry, names: list[str]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"layers": names, "method": _plugin_to_json(entry.method)}
+    if entry.rank:
+        adapter = _plugin_to_json(entry.adapter)
+        spec |= {"adapter": adapter, "rank": entry.rank, "alpha": entry.alpha}
+    return spec
+
+
+def _plugin_to_json(plugin: Plugin) -> list[Any]:
+    return [plugin.name, plugin.args()] if plugin.args() else [plugin.name]
+
+
+def _from_json(entry: Mapping[str, Any]) -> Header:
+    if unknown := set(entry) - {"sha256", "schema", "specs", "rest", "about"}:
+        raise ArtifactError(f"unknown header fields: {', '.join(sorted(unknown))}")
+    layers: dict[str, LayerEntry] = {}
+    for spec in entry.get("specs", []):
+        method = METHODS.build(*spec["method"])
+        adapter = ADAPTERS.build(*spec["adapter"]) if "adapter" in spec else NoAdapter()
+        built = LayerEntry(method, adapter, spec.get("rank", 0), spec.get("alpha", 0.0))
+        layers |= dict.fromkeys(spec["layers"], built)
+    rest = METHODS.build(*entry.get("rest", ["none"]))
+    return Header(Compression(layers, rest), entry.get("about", {}))

@@ -1,0 +1,82 @@
+"""The contract of an init: what the base becomes, and where the adapter starts."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compression.registry import Plugin, Registry
+from compression.stats import LayerStats
+from compression.weights import CompressedWeight
+
+Compress = Callable[[Tensor], CompressedWeight]
+
+
+class Start(NamedTuple):
+    """A compressed base and the factors of the delta ``B A`` at scale 1.
+
+    B is (out, rank) and A is (rank, in), where in = in_channels/groups * kh * kw for a convolution.
+    """
+
+    base: CompressedWeight
+    B: Tensor
+    A: Tensor
+
+
+class Init(Plugin, ABC):
+    """Where an adapter starts, and what is compressed: some inits change the weight first.
+
+    ``guarantee`` names the norm in which the start ``base + B A`` is never further from W than
+    that of ``zeros``: Frobenius, the norm of the layer's outputs on calibration data, or none.
+    """
+
+    guarantee: ClassVar[Literal["frobenius", "activation", "none"]]
+
+    @abstractmethod
+    def start(
+        self,
+        weight: Tensor,
+        compress: Compress,
+        rank: int,
+        stats: LayerStats | None,
+        generator: torch.Generator | None,
+    ) -> Start:
+        """Compress the weight, or what is left of it, and make the factors.
+
+        Args:
+            weight: W, float32, (out, in) or (out, in/groups, kh, kw); not changed.
+            compress: packs a weight of the same shape.
+            rank: from 1 to min(out, in).
+            stats: of the layer's inputs, if calibrated.
+            generator: of the random entries; torch's global one if None.
+        """
+
+
+INITS: Registry[Init] = Registry("init", Init)  # type: ignore[type-abstract]
+
+
+def random_rows(rank: int, columns: int, generator: torch.Generator | None) -> Tensor:
+    """A (rank, columns) uniform in +-1/sqrt(columns), as LoRA starts it (Kaiming, a = sqrt 5)."""
+    bound = 1 / math.sqrt(columns)
+    return torch.empty(rank, columns).uniform_(-bound, bound, generator=generator)
+
+
+def best_factors(
+    matrix: Tensor, rank: int, scale: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """B (m, rank), A (rank, n) with B A the nearest rank-r matrix: ``U sqrt(S), sqrt(S) V^T``.
+
+    A direction with no weight in it (below rounding of a matrix of norm ``scale``) would start
+    with both factors at zero, where neither has a gradient: there B is 0 and A random.
+    """
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    u, s, vh = u[:, :rank], s[:rank], vh[:rank]
+    root = s.sqrt()
+    alive = s > torch.finfo(s.dtype).eps * max(matrix.shape) * scale
+    rows = random_rows(rank, matrix.shape[1], generator).to(matrix)
+    return u * (root * alive), torch.where(alive[:, None], root[:, None] * vh, rows)

@@ -1,0 +1,32 @@
+"""The adapter starts without effect."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compression.inits.base import INITS, Compress, Init, Start, random_rows
+from compression.stats import LayerStats
+
+
+@INITS.register("zeros")
+class Zeros(Init):
+    """B = 0 and A random: the start is the compressed model itself.
+
+    Source: Hu et al., LoRA, arXiv 2106.09685.
+    """
+
+    guarantee = "frobenius"
+
+    def start(
+        self,
+        weight: Tensor,
+        compress: Compress,
+        rank: int,
+        stats: LayerStats | None,
+        generator: torch.Generator | None,
+    ) -> Start:
+        """See :meth:`Init.start`."""
+        rows, columns = weight.flatten(1).shape
+        a = random_rows(rank, columns, generator).to(weight)
+        return Start(compress(weight), weight.new_zeros(rows, rank), a)

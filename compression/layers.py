@@ -1,0 +1,54 @@
+"""Compressed layers: ordinary ``nn.Linear`` and ``nn.Conv2d`` with a packed weight inside.
+
+A layer is compressed in place: its ``weight`` becomes a buffer decoded once from a submodule
+``packed`` and left out of the state dict, its bias stays. The class stays ``nn.Linear`` or
+``nn.Conv2d`` because PEFT builds the factors of a convolution by calling ``type(layer)``, and
+because everything that takes the dense layer then takes the compressed one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.weights import CompressedWeight
+
+_KINDS: dict[type[nn.Module], str] = {nn.Linear: "linear", nn.Conv2d: "conv2d"}
+
+
+def bare(module: nn.Module) -> Any:
+    """The layer itself, out of an adapter's wrapper."""
+    return getattr(module, "base_layer", module)
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """``linear``, ``conv2d`` or None.
+
+    Subclasses are None: some compute without calling ``forward``, as attention's output does.
+    """
+    return _KINDS.get(type(module))
+
+
+def packed_of(module: nn.Module) -> CompressedWeight | None:
+    """The packed weight of a compressed layer; None for any other module."""
+    packed = bare(module)._modules.get("packed")
+    return packed if isinstance(packed, CompressedWeight) else None
+
+
+@torch.no_grad()
+def install(layer: nn.Module, packed: CompressedWeight) -> None:
+    """Make a dense layer a compressed one, in place.
+
+    Raises:
+        ValueError: the weight's shape is another.
+    """
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if tuple(weight.shape) != packed.shape:
+        raise ValueError(f"weight is {tuple(weight.shape)}, packed for {packed.shape}")
+    packed.to(weight.device)
+    decoded = packed.dense().to(weight.dtype).contiguous()
+    del layer.weight
+    layer.register_buffer("weight", decoded, persistent=False)
+    layer.packed = packed

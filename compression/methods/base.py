@@ -1,0 +1,111 @@
+"""The contract of a compression method."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from compression.registry import InvalidSetting, Plugin, Registry, Scalar
+from compression.stats import LayerStats
+from compression.weights import CompressedWeight
+
+Part = Literal["base", "scales", "indices", "adapter", "untouched", "header"]
+Shape = tuple[int, ...]
+
+
+class Slot(NamedTuple):
+    """One packed tensor: its dtype and shape, and the part of the file it counts under."""
+
+    dtype: torch.dtype
+    shape: Shape
+    part: Part
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method does to the layers it was given: one method for each, and structure edits."""
+
+    specs: Mapping[str, Method]
+    edits: tuple[Mapping[str, Scalar], ...] = ()
+
+
+class Method(Plugin, ABC):
+    """How a weight is stored: a frozen config that packs one weight tensor and reads it back.
+
+    A method sees the full weight W of a layer, (out, in) or (out, in/groups, kh, kw), and treats
+    it as the matrix ``W.flatten(1)`` of shape (m, n). ``layout`` is the exact formula of the bytes.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
+    any_shape: ClassVar[bool] = False
+    """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
+
+    def plan(self, layers: Mapping[str, nn.Module], stats: Mapping[str, LayerStats]) -> Plan:
+        """Decide over all matched layers together; by default each layer is on its own.
+
+        Args:
+            layers: by full dotted name.
+            stats: of the calibrated ones among them.
+        """
+        return Plan(dict.fromkeys(layers, self))
+
+    @final
+    def compress(self, weight: Tensor, stats: LayerStats | None = None) -> CompressedWeight:
+        """Pack ``weight``, which is left as it is.
+
+        Returns:
+            The packed weight under the *resolved* method (svd: energy becomes rank).
+
+        Raises:
+            InvalidSetting: the weight is not finite, is empty, or does not suit the settings.
+        """
+        if not self.any_shape and (weight.ndim < 2 or not weight.numel()):
+            raise InvalidSetting([f"{self.name}: cannot take a weight of {tuple(weight.shape)}"])
+        if not torch.isfinite(weight).all():
+            raise InvalidSetting([f"{self.name}: the weight holds NaN or infinity"])
+        values = weight.detach().to(torch.float32)
+        method, tensors = self.encode(values, stats)
+        return CompressedWeight(method, tuple(weight.shape), tensors)
+
+    @abstractmethod
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """The resolved method and its packed tensors, none of which shares memory with W."""
+
+    @abstractmethod
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The weight that the packed tensors stand for: float32 of ``shape``."""
+
+    @abstractmethod
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """Every packed tensor by name."""
+
+    @abstractmethod
+    def nominal_bits(self, shape: Shape) -> int:
+        """Bits of the values alone, without scales, indices or headers."""
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates for each output position of the layer."""
+        return math.prod(shape)
+
+    def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """``x @ W.T`` for x (..., n): by the dense weight unless the form allows less work."""
+        return x @ self.decode(tensors, shape).flatten(1).T
+
+
+METHODS: Registry[Method] = Registry("method", Method)  # type: ignore[type-abstract]
+
+
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """(m, n) of ``W.flatten(1)``."""
+    return shape[0], math.prod(shape[1:])

@@ -1,0 +1,38 @@
+"""No compression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from compression.methods.base import METHODS, Method, Shape, Slot
+from compression.stats import LayerStats
+
+
+@METHODS.register("none")
+class NoMethod(Method):
+    """The weight as it is, in float32.
+
+    Stored bytes: ``4 m n``. A model leaves such layers untouched, in their own dtype.
+    """
+
+    any_shape = True
+
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.encode`."""
+        return self, {"weight": weight.clone(memory_format=torch.contiguous_format)}
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """See :meth:`Method.decode`."""
+        return tensors["weight"]
+
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """See :meth:`Method.layout`."""
+        return {"weight": Slot(torch.float32, shape, "base")}
+
+    def nominal_bits(self, shape: Shape) -> int:
+        """32 for each value."""
+        return 32 * math.prod(shape)

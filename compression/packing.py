@@ -1,0 +1,82 @@
+"""Dense packing of small integers into bytes, vectorised.
+
+Codes lie end to end, least significant bit first, with no padding but that of the last byte:
+``bytes = ceil(n * bits / 8)``. Eight codes of ``bits`` bits are exactly ``bits`` bytes, which is
+the group that both directions work on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_BITS = 16
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Length of ``count`` packed codes: ``ceil(count * bits / 8)``."""
+    return -(-count * bits // 8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack integers in [0, 2**bits) tightly.
+
+    Args:
+        codes: integer tensor (n,).
+        bits: 1 to 16.
+
+    Returns:
+        uint8 tensor (ceil(n * bits / 8),).
+
+    Raises:
+        ValueError: a code does not fit in ``bits``, or ``bits`` is out of range.
+    """
+    _check_bits(bits)
+    codes = codes.to(torch.int64)
+    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >> bits):
+        raise ValueError(f"codes must lie in [0, {2**bits}) to be packed in {bits} bits")
+    if bits > 8:
+        return torch.cat([pack(codes & 255, 8), pack(codes >> 8, bits - 8)])
+    count = codes.numel()
+    groups = torch.nn.functional.pad(codes, (0, -count % 8)).view(-1, 8)
+    words = (groups << _steps(8, bits, codes)).sum(1, keepdim=True)
+    octets = (words >> _steps(bits, 8, codes)) & 255
+    return octets.flatten()[: packed_bytes(count, bits)].to(torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The inverse of :func:`pack`.
+
+    Args:
+        packed: uint8 tensor (ceil(count * bits / 8),).
+        bits: 1 to 16.
+        count: number of codes.
+
+    Returns:
+        int64 tensor (count,).
+
+    Raises:
+        ValueError: ``packed`` has another length than ``count`` codes need.
+    """
+    _check_bits(bits)
+    if packed.shape != (packed_bytes(count, bits),):
+        raise ValueError(
+            f"{count} codes of {bits} bits are {packed_bytes(count, bits)} bytes, "
+            f"got a tensor of shape {tuple(packed.shape)}"
+        )
+    if bits > 8:
+        return unpack(packed[:count], 8, count) | unpack(packed[count:], bits - 8, count) << 8
+    octets = packed.to(torch.int64)
+    octets = torch.nn.functional.pad(octets, (0, -octets.numel() % bits)).view(-1, bits)
+    words = (octets << _steps(bits, 8, octets)).sum(1, keepdim=True)
+    codes: Tensor = (words >> _steps(8, bits, octets)) & (2**bits - 1)
+    return codes.flatten()[:count]
+
+
+def _steps(count: int, step: int, like: Tensor) -> Tensor:
+    return torch.arange(0, count * step, step, device=like.device)
+
+
+def _check_bits(bits: int) -> None:
+    if not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be from 1 to {MAX_BITS}, got {bits}")

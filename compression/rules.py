@@ -1,0 +1,197 @@
+"""Which layers are compressed, and how: rules, target layers, and what was done in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from compression.adapters import Adapter, NoAdapter
+from compression.inits import Init, Zeros
+from compression.layers import bare, kind_of
+from compression.methods import Method, NoMethod
+from compression.methods.base import Shape
+from compression.registry import InvalidSetting
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the target layers that match ``pattern`` are compressed and adapted.
+
+    ``rank`` is clamped for each layer to min(out, in), with the scale ``alpha / rank`` kept;
+    ``alpha`` None means a scale of 1.
+    """
+
+    pattern: str = "*"
+    methods: tuple[Method, ...] = (NoMethod(),)
+    init: Init = field(default_factory=Zeros)
+    adapter: Adapter = field(default_factory=NoAdapter)
+    rank: int = 0
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """What was done to one layer: its resolved method, and its adapter with rank and alpha."""
+
+    method: Method
+    adapter: Adapter = field(default_factory=NoAdapter)
+    rank: int = 0
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What was done to a model.
+
+    ``layers`` by dotted name, without those left as they were; ``rest`` the method that all other
+    floating-point tensors went through; ``notes`` are remarks for people.
+    """
+
+    layers: Mapping[str, LayerEntry] = field(default_factory=dict)
+    rest: Method = field(default_factory=NoMethod)
+    notes: tuple[str, ...] = ()
+
+    def adapted(self) -> dict[Adapter, dict[str, LayerEntry]]:
+        """The layers that carry an adapter, by adapter."""
+        found: dict[Adapter, dict[str, LayerEntry]] = {}
+        for name, entry in self.layers.items():
+            if entry.rank:
+                found.setdefault(entry.adapter, {})[name] = entry
+        return found
+
+
+def compression_of(model: nn.Module) -> Compression:
+    """What was done to ``model``: nothing, for a dense one."""
+    found = getattr(model, "compression", None)
+    return found if isinstance(found, Compression) else Compression()
+
+
+def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The Linear and Conv2d layers whose dotted names match a pattern (fnmatch), in model order.
+
+    Raises:
+        InvalidSetting: a pattern that matches no such layer.
+    """
+    wrapped = set(_inside_wrappers(model))
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if name not in wrapped and kind_of(bare(module)) is not None
+    }
+    errors = []
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            other = [
+                f"{n} is a {type(m).__name__}" for n, m in model.named_modules() if n == pattern
+            ]
+            hint = other[0] if other else f"layers: {', '.join(layers) or '(none)'}"
+            errors.append(f"targets: '{pattern}' matches no Linear or Conv2d; {hint}")
+    if errors:
+        raise InvalidSetting(errors)
+    return {
+        name: module
+        for name, module in layers.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def _inside_wrappers(model: nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        if name and "base_layer" in module._modules:
+            yield from (f"{name}.{inner}" for inner, _ in module.named_modules() if inner)
+
+
+def assign(rules: Sequence[Rule], layers: Mapping[str, nn.Module]) -> dict[Rule, list[str]]:
+    """The layers of each rule; the first rule that matches a layer takes it.
+
+    Raises:
+        InvalidSetting: a rule that matches no target layer.
+    """
+    idle = [r.pattern for r in rules if not any(fnmatchcase(n, r.pattern) for n in layers)]
+    if idle:
+        known = ", ".join(layers)
+        raise InvalidSetting(f"rule '{p}' matches no target layer; targets: {known}" for p in idle)
+    assigned: dict[Rule, list[str]] = {}
+    for name in layers:
+        rule = next((r for r in rules if fnmatchcase(name, r.pattern)), None)
+        if rule:
+            assigned.setdefault(rule, []).append(name)
+    return assigned
+
+
+def check(
+    model: nn.Module,
+    assigned: Mapping[Rule, list[str]],
+    layers: Mapping[str, nn.Module],
+    rest: Method,
+) -> None:
+    """Find every error that can be told before the work.
+
+    Raises:
+        InvalidSetting: all of them.
+    """
+    errors = []
+    if compression_of(model).layers or hasattr(model, "peft_config"):
+        errors.append("the model is compressed already; start from the dense one")
+    if not rest.any_shape:
+        errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")
+    for rule, names in assigned.items():
+        errors.extend(_rule_errors(rule))
+        for name in names:
+            errors.extend(_layer_errors(name, layers[name], rule))
+    shared = _shared(model)
+    errors.extend(
+        f"{name}: its weight is shared with {shared[id(layers[name].weight)]}; leave it out of "
+        "the targets or untie it"
+        for rule, names in assigned.items()
+        if not leaves_alone(rule)
+        for name in names
+        if id(layers[name].weight) in shared
+    )
+    if errors:
+        raise InvalidSetting(errors)
+
+
+def _rule_errors(rule: Rule) -> Iterator[str]:
+    if len(rule.methods) != 1:
+        yield f"rule '{rule.pattern}': takes one method for now, got {len(rule.methods)}"
+    if isinstance(rule.adapter, NoAdapter):
+        if rule.rank:
+            yield f"rule '{rule.pattern}': rank {rule.rank} has no effect without an adapter"
+    elif rule.rank < 1:
+        yield f"rule '{rule.pattern}': adapter {rule.adapter.name} needs a rank of at least 1"
+    if rule.alpha is not None and not rule.alpha > 0:
+        yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
+
+
+def leaves_alone(rule: Rule) -> bool:
+    """Whether layers under this rule stay as they are."""
+    return isinstance(rule.adapter, NoAdapter) and all(
+        isinstance(method, NoMethod) for method in rule.methods
+    )
+
+
+def _layer_errors(name: str, layer: nn.Module, rule: Rule) -> Iterator[str]:
+    users: tuple[Method | Adapter, ...] = (*rule.methods, rule.adapter)
+    for plugin in users:
+        if kind_of(layer) not in plugin.kinds:
+            yield f"{name} is a {type(layer).__name__}, which {plugin.name} cannot take"
+
+
+def _shared(model: nn.Module) -> dict[int, str]:
+    """Names by id of the tensors that occur under more than one name."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {key: " = ".join(found) for key, found in names.items() if len(found) > 1}
+
+
+def shapes(model: nn.Module, entries: Mapping[str, LayerEntry]) -> dict[str, tuple[Shape, int]]:
+    """Weight shape and rank of the layers: what an adapter's layout is computed from."""
+    return {
+        name: (tuple(bare(model.get_submodule(name)).weight.shape), entry.rank)
+        for name, entry in entries.items()
+    }

@@ -1,0 +1,120 @@
+"""Bytes of a saved model by what they hold, and multiply-accumulates of a running one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from compression.artifact import serialize
+from compression.layers import bare, packed_of
+from compression.methods.base import Part, Shape
+from compression.rules import compression_of, target_layers
+from compression.stored import stored_tensors
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes by part (base, scales, indices, adapter, untouched, header).
+
+    ``model`` is the whole file; ``targets`` the targeted layers in it, without header, biases
+    under ``untouched``. ``nominal_bits`` counts the values of the targets' weights and adapters.
+    """
+
+    model: Mapping[str, int]
+    targets: Mapping[str, int]
+    nominal_bits: int
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the file."""
+        return sum(self.model.values())
+
+
+def measure(
+    model: nn.Module,
+    targets: Sequence[str],
+    about: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+) -> Bytes:
+    """Count the file of a model, dense or compressed: it equals what ``save`` writes, exactly.
+
+    Args:
+        model: dense or compressed.
+        targets: patterns of the targeted layers.
+        about: as given to ``save``.
+        data: the file's bytes, if ``serialize`` has made them already.
+
+    Raises:
+        InvalidSetting: a pattern that matches no layer.
+        ArtifactError: the model cannot be saved as it is.
+    """
+    layers = target_layers(model, targets)
+    whole: dict[str, int] = dict.fromkeys(PARTS, 0)
+    ours = dict(whole)
+    for name, (tensor, part) in stored_tensors(model).items():
+        layer, _, leaf = name.rpartition(".")
+        if layer in layers and leaf == "weight":
+            part = "base"  # a target that is left dense
+        whole[part] += tensor.nbytes
+        if layer in layers:
+            ours[part] += tensor.nbytes
+    length = len(serialize(model, about) if data is None else data)
+    whole["header"] = length - sum(whole.values())
+    bits = sum(_nominal_bits(model, name, layer) for name, layer in layers.items())
+    return Bytes(whole, ours, bits)
+
+
+def _nominal_bits(model: nn.Module, name: str, layer: nn.Module) -> int:
+    packed, weight = packed_of(layer), bare(layer).weight
+    entry = compression_of(model).layers.get(name)
+    bits = packed.nominal_bits() if packed else 8 * int(weight.nbytes)
+    if entry is None or not entry.rank:
+        return bits
+    return bits + entry.adapter.nominal_bits(tuple(weight.shape), entry.rank)
+
+
+@torch.no_grad()
+def macs(model: nn.Module, inputs: Tensor) -> int:
+    """Multiply-accumulates for one sample through all Linear and Conv2d layers and their adapters.
+
+    Packed forms count what they need: r (m + n) for svd, one for each value that block_sparse
+    keeps. Products elsewhere (attention scores, norms) are not counted.
+
+    Args:
+        model: dense or compressed; left in the mode that it was in.
+        inputs: a batch (batch, ...) of any values.
+    """
+    per_position = {
+        bare(module): _layer_macs(model, name, module)
+        for name, module in target_layers(model, ["*"]).items()
+    }
+    total = 0
+
+    def count(module: nn.Module, args: Any, output: Tensor) -> None:
+        nonlocal total
+        total += per_position[module] * (output.numel() // module.weight.shape[0])  # type: ignore
+
+    hooks = [layer.register_forward_hook(count) for layer in per_position]
+    training = model.training
+    try:
+        model.eval()(inputs)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total // len(inputs)
+
+
+def _layer_macs(model: nn.Module, name: str, module: nn.Module) -> int:
+    packed = packed_of(module)
+    shape: Shape = tuple(bare(module).weight.shape)
+    entry = compression_of(model).layers.get(name)
+    added = entry.adapter.macs(shape, entry.rank) if entry and entry.rank else 0
+    return (packed.macs() if packed else math.prod(shape)) + added
