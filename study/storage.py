@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pyarrow import fs
 
-# Their writes show up whole, on close, or not at all; and a move there is a copy.
-_ATOMIC = ("s3", "gcs", "abfs")
+# There are no folders to make, a file shows up whole on close or not at all, a move is a copy.
+_OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 class StorageError(OSError):
@@ -102,7 +102,7 @@ class Storage:
         with self._saying("write", name):
             path = self.path(name)
             self._make_folder(path)
-            if self.filesystem.type_name in _ATOMIC:
+            if self.filesystem.type_name in _OBJECT_STORES:
                 self._put(path, data)
                 return
             aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
@@ -146,7 +146,7 @@ class Storage:
 
     def _make_folder(self, path: str) -> None:
         folder = path.rpartition("/")[0]
-        if folder:
+        if folder and self.filesystem.type_name not in _OBJECT_STORES:
             self.filesystem.create_dir(folder, recursive=True)
 
     def _put(self, path: str, data: bytes | pa.Buffer) -> None:

@@ -81,9 +81,15 @@ class Tracker:
         """Bring MLflow up to the log's end, close all runs, end the process.
 
         Call it after the log was closed. ``status`` is MLflow's: FINISHED, FAILED or KILLED, of the
-        study's run; ``front`` the trial ids whose runs are marked and get their artifact.
+        study's run; ``front`` the trial ids whose runs are marked and get their artifact. A store
+        that fails is tried again for a quarter of ``timeout`` seconds.
         """
-        last = {"status": status, "front": list(front), "metrics": dict(metrics or {})}
+        last = {
+            "status": status,
+            "front": list(front),
+            "metrics": dict(metrics or {}),
+            "patience": timeout / 4,
+        }
         summary = self._ask(last, timeout)
         if summary is None and self._process is not None and self._process.poll() is not None:
             self._start()  # it died on the way; a new one finds what is there
@@ -113,6 +119,9 @@ class Tracker:
 
     def _start(self) -> None:
         self.close()
+        if not self._settings["storage"]:
+            self._problem = "the study's storage has no URI that another process could open"
+            return
         self._errors = tempfile.TemporaryFile("w+")
         try:
             self._process = subprocess.Popen(

@@ -24,7 +24,6 @@ from study.tracking.mirror import Mirror
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 60.0
-LAST_SECONDS = 60.0  # how long the end waits for a store that fails
 EXIT_SECONDS = 5.0
 
 
@@ -121,7 +120,7 @@ class Worker:
 
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
-        while not self._close(last) and time.monotonic() - began < LAST_SECONDS:
+        while not self._close(last) and time.monotonic() - began < last["patience"]:
             time.sleep(1.0)
         return {
             "runs": self._mirror.runs if self._mirror else 0,
