@@ -26,7 +26,7 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf)|\.nan",
         list("-+.0123456789"),
     ),
 ):
@@ -63,7 +63,8 @@ class Document:
         value = _parse(text, f"command line: {key}")[0]
         data = _replaced(self.data, path, value, key)
         kept = {p: place for p, place in self.places.items() if p[: len(path)] != path}
-        return Document(data, {**kept, path: "command line"}, self.source)
+        made = {path[:end]: "command line" for end in range(1, len(path) + 1)}
+        return Document(data, {**made, **kept}, self.source)
 
 
 def load(text: str, source: str) -> Document:
