@@ -12,11 +12,11 @@ from typing import Protocol
 
 import safetensors.torch
 import torch
-from compression.artifact import serialize
-from compression.model import as_stored, trainable
-from compression.size import macs
 from torch import Tensor, nn
 
+from compression.artifact import serialize
+from compression.model import as_saved, compression_of, trainable
+from compression.size import macs
 from trainables.build import about, build, measure_size
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.recipes import RECIPES, Run
@@ -104,7 +104,8 @@ class Attempt:
 
     def _begin(self) -> None:
         self.model = build(self.task, self.data, self.trial)
-        self.size: Size = measure_size(self.model, self.task, self.data, self.trial)
+        with as_saved(self.model):
+            self.size: Size = measure_size(self.model, self.task, self.data, self.trial)
         self.macs = macs(self.model, self.data.validation.inputs[:1])
         if self.trial.epochs:
             self.run = self.recipe.start(self.model, self.task, self.data, self.trial)
@@ -125,7 +126,7 @@ class Attempt:
         return report.metrics[self.task.metric], -report.metrics.get("loss", 0.0)
 
     def _validate(self) -> dict[str, float]:
-        with as_stored(self._model()):
+        with as_saved(self._model()):
             outputs = predict(self._model(), self.data.validation)
         return dict(self.task.score(outputs, self.data.validation.labels))
 
@@ -135,8 +136,8 @@ class Attempt:
             return
         current = [p.detach().clone() for p in self._params()]
         self._set_params(self.best_params)
-        artifact = serialize(self._model(), about(self.trial))
-        with as_stored(self._model()):
+        with as_saved(self._model()):
+            artifact = serialize(self._model(), about(self.trial))
             logits = probe(self._model(), self.data.validation)
         self._set_params(current)
         self.shelf.write_bytes(f"{self.trial_id}.safetensors", artifact)
@@ -161,7 +162,7 @@ class Attempt:
             sha256=sha256,
             probe=probe_hash,
             curve=tuple(self.curve),
-            notes=tuple(self._model().compression.notes),
+            notes=compression_of(self._model()).notes,
         )
 
     def _failure(self, error: Exception) -> Outcome:

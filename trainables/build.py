@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
-from compression.model import Rule, compress_model
-from compression.size import measure
 from torch import nn
 
 from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods import METHODS
+from compression.model import Rule, compress_model
+from compression.size import measure
 from trainables.record import Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
 

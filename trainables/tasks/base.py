@@ -30,7 +30,7 @@ class Split:
             for start in range(0, len(self), size):
                 yield Split(self.inputs[start : start + size], self.labels[start : start + size])
             return
-        for index in torch.randperm(len(self), generator=generator).split(size):
+        for index in torch.randperm(len(self), generator=generator).split(size):  # type: ignore[no-untyped-call]
             yield Split(self.inputs[index], self.labels[index])
 
 

@@ -136,10 +136,10 @@ def _fit(model: nn.Module, train: Split, lr: float) -> None:
     steps = EPOCHS * -(-len(train) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for _ in range(EPOCHS):
-        for index in torch.randperm(len(train)).split(BATCH):
+        for index in torch.randperm(len(train)).split(BATCH):  # type: ignore[no-untyped-call]
             outputs = model(_distort(train.inputs[index]))
             optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(outputs, train.labels[index]).backward()
+            nn.functional.cross_entropy(outputs, train.labels[index]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
 

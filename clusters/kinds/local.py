@@ -1,0 +1,51 @@
+"""Ray on this machine, or a Ray cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Nothing phones home; Ray Tune's own snapshots, loggers, signal handler and folders are not used:
+# the study log is the store.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def connected(address: str | None, workers: int) -> Iterator[None]:
+    """Ray, started here for ``workers`` one-CPU trials at once unless ``address`` names a cluster.
+
+    A Ray that runs in this process already is used as it is and left running.
+    """
+    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        # Never join by accident a cluster that a stale file or variable names.
+        address=address or "local",
+        num_cpus=None if address else workers,
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,54 @@
+"""The trials that every study is held against; they run first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from study.space import Space
+from trainables.record import NONE, Choice, LayerRule, Scalar, Trial
+
+
+def baselines(space: Space, seed: int) -> dict[str, Trial]:
+    """By role: the dense model, the same with the search's recovery, an fp16 cast, int8 rounding.
+
+    ``dense_recovered`` gets the adapter and the training budget that the compressed models get:
+    without it a compressed model could win by training longer. It is absent when nothing trains.
+    """
+    plain: dict[str, Any] = {"task": space.task, "recipe": space.recipe, "seed": seed}
+    found = {"dense": Trial(layers=(LayerRule((NONE,)),), **plain)}
+    if (recovered := _recovered(space, seed)) is not None:
+        found["dense_recovered"] = recovered
+    half = LayerRule((Choice("cast"),))
+    found["fp16"] = Trial(layers=(half,), rest=Choice("cast"), **plain)
+    found["int8"] = Trial(layers=(LayerRule((Choice("rtn", {"bits": 8}),)),), **plain)
+    return found
+
+
+def _recovered(space: Space, seed: int) -> Trial | None:
+    adapters = [a for a in space.params["adapter"].corners() if a != "none"]
+    if not adapters:
+        return None
+    params = space.define(_Typical({"adapter": adapters[0]}))
+    params |= {"method": "none", "init": "zeros", "rest": "none"}
+    return space.to_trial(params, seed)
+
+
+class _Typical:
+    """Suggests the first of some choices, the largest integer, the middle of a range."""
+
+    def __init__(self, fixed: Mapping[str, Scalar]) -> None:
+        self.fixed = fixed
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if name in self.fixed:
+            return self.fixed[name]
+        numbers = all(type(c) in (int, float) for c in choices)
+        return max(choices) if name == "rank" and numbers else choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return high
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return math.sqrt(low * high) if log else (low + high) / 2

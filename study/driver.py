@@ -1,0 +1,250 @@
+"""The study's loop: from Tune's questions to events, and from events to every view of the study.
+
+Whatever happens is first written to the log, then applied to the state, then shown to the views.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from study.events import SEARCH, Answered, Ended, Event, Reported, Started, Suggested
+from study.schedulers import Rungs
+from study.space import Space
+from study.state import StudyState
+from trainables.record import (
+    Origin,
+    Outcome,
+    Record,
+    Report,
+    Scalar,
+    Status,
+    Trial,
+    canonical,
+    from_json,
+)
+
+FINISHED = "FINISHED"  # ray.tune.search.Searcher.FINISHED
+MOST_DUPLICATES = 100  # in a row; then the space counts as exhausted
+LOUD = 3  # failures in a row from one cause
+
+
+class Log(Protocol):
+    """Where events are kept."""
+
+    def append(self, event: Event) -> None:
+        """Keep it for good."""
+
+
+class View(Protocol):
+    """What is shown of a study, besides its state."""
+
+    def put(self, event: Event) -> None:
+        """Take an event that was logged and applied."""
+
+
+class Asks(Protocol):
+    """Where new suggestions come from."""
+
+    def ask(self, number: int) -> dict[str, Scalar]:
+        """The suggestion of this number."""
+
+    def tell(self, number: int, record: Record) -> None:
+        """How it ended."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the driver goes by.
+
+    ``origin`` makes the origin of a record that begins now; ``metric`` is the task's primary one.
+    """
+
+    space: Space
+    seed: int
+    trials: int
+    concurrency: int
+    metric: str
+    origin: Callable[[], Origin]
+    time_budget: float | None = None
+
+
+class Driver:
+    """Suggests, takes results, decides, and writes everything down."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        log: Log,
+        state: StudyState,
+        search: Asks,
+        rungs: Rungs,
+        baselines: Mapping[str, Trial],
+        views: Sequence[View] = (),
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.plan, self.log, self.state = plan, log, state
+        self.search, self.rungs, self.views, self.say = search, rungs, views, say
+        self.stopping: str | None = None
+        self.exhausted = False
+        self._began, self._spent_before = time.monotonic(), state.spent_seconds
+        self._running: dict[str, int] = {}
+        self._aliases: dict[str, list[int]] = {}
+        self._failures: deque[str] = deque(maxlen=LOUD)
+        self._fingerprint = plan.origin().fingerprint
+        self._queue = deque(t.number for t in state.interrupted())
+        self._baselines = {k: v for k, v in baselines.items() if state.baseline(k) is None}
+        self._first_baseline = -len(baselines)
+        self._refill()
+
+    def _refill(self) -> None:
+        """Bring the rungs back from the reports of an earlier process."""
+        for trial in self.state.trials.values():
+            if trial.role == SEARCH and trial.record and trial.record.outcome.size:
+                self._judge(trial.number, trial.trial_id, trial.reports, trial.record.outcome)
+
+    def emit(self, event: Event) -> None:
+        """Log, apply, show."""
+        self.log.append(event)
+        self.state.apply(event)
+        for view in self.views:
+            view.put(event)
+
+    @property
+    def spent_seconds(self) -> float:
+        """Time worked on, earlier processes included."""
+        return self._spent_before + time.monotonic() - self._began
+
+    def stop(self, reason: str) -> None:
+        """Start no more trials and end those that run; they start again with a resume."""
+        self.stopping = self.stopping or reason
+
+    def should_stop(self) -> bool:
+        """Whether everything is to end now."""
+        budget = self.plan.time_budget
+        if budget is not None and self.spent_seconds >= budget:
+            self.stop("the time budget is spent")
+        return self.stopping is not None
+
+    def next(self, tune_id: str) -> Mapping[str, Any] | str | None:
+        """Config of the trial that a worker is to run next; None for not now; or FINISHED."""
+        if self.should_stop():
+            return FINISHED
+        if len(self._running) >= self.plan.concurrency:
+            return None
+        number = self._next_number()
+        if number is None:
+            return FINISHED
+        trial = self.state.trials[number]
+        self._running[tune_id] = number
+        self.emit(Started(number, trial.trial_id, time.time()))
+        return {"number": number, "trial": canonical(trial.trial)}
+
+    def _next_number(self) -> int | None:
+        """Baselines first, then what was interrupted, then new suggestions."""
+        if self._baselines:
+            role = next(iter(self._baselines))
+            trial = self._baselines.pop(role)
+            taken = sum(n < 0 for n in self.state.trials)
+            return self._suggest(self._first_baseline + taken, role, {}, trial)
+        while self._queue:
+            if (number := self._unless_known(self._queue.popleft())) is not None:
+                return number
+        return self._search()
+
+    def _search(self) -> int | None:
+        for _ in range(MOST_DUPLICATES):
+            if self.searched >= self.plan.trials:
+                return None
+            number = max([-1, *self.state.trials]) + 1
+            params = self.search.ask(number)
+            trial = self.plan.space.to_trial(params, self.plan.seed)
+            self._suggest(number, SEARCH, params, trial)
+            if self._unless_known(number) is not None:
+                return number
+        self.exhausted = True
+        return None
+
+    @property
+    def searched(self) -> int:
+        """Search trials that were run or are being run; answered ones cost no budget."""
+        counts = self.state.counts()
+        waiting = sum(map(len, self._aliases.values()))
+        return (
+            sum(counts[k] for k in ("completed", "stopped", "failed", "running", "waiting"))
+            - waiting
+        )
+
+    def _suggest(self, number: int, role: str, params: Mapping[str, Scalar], trial: Trial) -> int:
+        trial_id = trial.trial_id(self._fingerprint)
+        self.emit(Suggested(number, role, dict(params), trial, trial_id))
+        return number
+
+    def _unless_known(self, number: int) -> int | None:
+        """The number, unless the same trial has a record or is being run."""
+        trial_id = self.state.trials[number].trial_id
+        if self.state.record_of(trial_id):
+            self._answer(number, trial_id)
+            return None
+        if any(self.state.trials[n].trial_id == trial_id for n in self._running.values()):
+            self._aliases.setdefault(trial_id, []).append(number)
+            return None
+        return number
+
+    def _answer(self, number: int, trial_id: str) -> None:
+        self.emit(Answered(number, trial_id))
+        record = self.state.trials[number].record
+        if record and self.state.trials[number].role == SEARCH:
+            self.search.tell(number, record)
+
+    def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
+        """Take a worker's result; whether its trial may go on."""
+        number = self._running.get(tune_id)
+        if number is None or "outcome" not in result:
+            return True
+        outcome = from_json(Outcome, json.loads(result["outcome"]))
+        reports = [from_json(Report, r) for r in json.loads(result["reports"])]
+        trial = self.state.trials[number]
+        for report in reports:
+            self.emit(Reported(number, trial.trial_id, report))
+        go_on = trial.role != SEARCH or self._judge(number, trial.trial_id, reports, outcome)
+        if result.get("done") or not go_on:
+            self._end(tune_id, outcome)
+        return go_on
+
+    def _judge(
+        self, number: int, trial_id: str, reports: Iterable[Report], outcome: Outcome
+    ) -> bool:
+        if outcome.size is None or outcome.status is Status.FAILED:
+            return True
+        go_on = True
+        for report in reports:
+            metric, ratio = report.metrics[self.plan.metric], outcome.size.log2_ratio
+            go_on = self.rungs.on_report(trial_id, report.epochs_done, metric, ratio)
+        return go_on
+
+    def on_lost(self, tune_id: str, cause: str) -> None:
+        """A worker raised outside a trial's own code, or died."""
+        if tune_id in self._running and not self.stopping:
+            self._end(tune_id, Outcome(Status.FAILED, error=f"worker lost: {cause}"))
+
+    def _end(self, tune_id: str, outcome: Outcome) -> None:
+        number = self._running.pop(tune_id)
+        trial = self.state.trials[number]
+        record = Record(trial.trial, outcome, self.plan.origin())
+        self.emit(Ended(number, trial.trial_id, record, time.time()))
+        if trial.role == SEARCH:
+            self.search.tell(number, record)
+        for waiting in self._aliases.pop(trial.trial_id, []):
+            self._answer(waiting, trial.trial_id)
+        self._watch(outcome)
+
+    def _watch(self, outcome: Outcome) -> None:
+        """Say it loudly when one cause fails several trials in a row."""
+        self._failures.append(outcome.error or "")
+        if len(self._failures) == LOUD and outcome.error and len(set(self._failures)) == 1:
+            self.say(f"{LOUD} trials in a row failed from one cause: {outcome.error}")

@@ -1,0 +1,149 @@
+"""What a person sees while a study runs: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from analysis.fronts import hypervolume, non_dominated
+from study.events import SEARCH, Ended, Event
+from study.state import StudyState
+
+LINE_SECONDS = 5.0
+FRONT_ROWS = 8
+
+
+class Live:
+    """Counts, front, hypervolume and time left. A :class:`study.driver.View`."""
+
+    def __init__(
+        self,
+        state: StudyState,
+        trials: int,
+        metric: str,
+        chance: float,
+        budget: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.state, self.trials, self.metric, self.chance = state, trials, metric, chance
+        self.budget, self.quiet = budget, quiet
+        self._began, self._printed = time.monotonic(), 0.0
+        self._done_before = state.counts()["done"]
+        self._panel: Any = None
+
+    def __enter__(self) -> Live:
+        """Show the panel, where there is a terminal for one."""
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live as Panel
+
+            self._panel = Panel(
+                get_renderable=self._table, console=Console(stderr=True), refresh_per_second=2
+            )
+            self._panel.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Leave the last state standing."""
+        if self._panel is not None:
+            self._panel.__exit__(kind, error, at)
+        elif not self.quiet:
+            self.say(self.line())
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the panel."""
+        if self._panel is not None:
+            self._panel.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def put(self, event: Event) -> None:
+        """See :class:`study.driver.View`."""
+        if self.quiet or self._panel is not None or not isinstance(event, Ended):
+            return
+        if time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            self.say(self.line())
+
+    def line(self) -> str:
+        """Everything in one line of at most 100 characters."""
+        counts = self.state.counts()
+        parts = [f"{self._ran(counts)}/{self.trials} trials", f"{counts['running']} running"]
+        parts += [f"{counts[k]} {k}" for k in ("stopped", "failed", "answered") if counts[k]]
+        front = self.front()
+        parts.append(f"front {len(front)}, hypervolume {self._hypervolume(front):.3f}")
+        if (left := self.seconds_left()) is not None:
+            parts.append(f"{_duration(left)} left")
+        return "  ".join(parts)
+
+    def front(self) -> list[tuple[float, float, str]]:
+        """Metric, ratio and setting of the points that no other dominates, by ratio."""
+        points = []
+        for trial in self.state.ended:
+            outcome = trial.record.outcome if trial.record else None
+            if trial.role == SEARCH and outcome and outcome.size and outcome.sha256:
+                value = outcome.metrics["val"][self.metric]
+                points.append((value, outcome.size.ratio, setting(trial.params)))
+        if not points:
+            return []
+        keep = non_dominated(-np.array([p[:2] for p in points]))
+        return sorted((p for p, k in zip(points, keep, strict=True) if k), key=lambda p: p[1])
+
+    def _hypervolume(self, front: list[tuple[float, float, str]]) -> float:
+        if not front:
+            return 0.0
+        losses = np.array([[-metric, -np.log2(ratio)] for metric, ratio, _ in front])
+        return hypervolume(losses, np.array([-self.chance, 0.0]))
+
+    def _ran(self, counts: Mapping[str, int]) -> int:
+        return counts["completed"] + counts["stopped"] + counts["failed"]
+
+    def seconds_left(self) -> float | None:
+        """From the pace since this process began; None before the first trials."""
+        counts = self.state.counts()
+        done = counts["done"] - self._done_before
+        spent = time.monotonic() - self._began
+        if done < 2:
+            return None
+        left = (self.trials - self._ran(counts)) * spent / done
+        return left if self.budget is None else max(0.0, min(left, self.budget - spent))
+
+    def _table(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        front = self.front()
+        table = Table(box=None, pad_edge=False)
+        for name in ("ratio", f"val {self.metric}", "setting"):
+            table.add_column(name, justify="left" if name == "setting" else "right")
+        for value, ratio, text in _spread(front, FRONT_ROWS):
+            table.add_row(f"{ratio:.2f}x", f"{value:.4f}", Text(text, overflow="ellipsis"))
+        return Group(Text(self.line()), table)
+
+
+def setting(params: Mapping[str, Any]) -> str:
+    """The suggestion in a few words."""
+    shown = [str(params.get(key)) for key in ("method", "init", "adapter") if params.get(key)]
+    return " ".join(shown + ([f"rank {params['rank']}"] if "rank" in params else []))
+
+
+def _spread(rows: list[tuple[float, float, str]], most: int) -> list[tuple[float, float, str]]:
+    if len(rows) <= most:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

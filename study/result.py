@@ -1,0 +1,49 @@
+"""What a study came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from study.tables import asked, measured
+from trainables.record import Record, Verification
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Records, the front among them, and where everything stands.
+
+    ``report`` are the names of the report's files by kind, within ``location``. ``exit_code`` is 0;
+    1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
+    """
+
+    name: str
+    location: str
+    records: tuple[Record, ...]
+    front: tuple[Record, ...]
+    verifications: Mapping[str, Verification] = field(default_factory=dict)
+    report: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All records, a row each."""
+        import pandas as pd
+
+        rows = [{"trial_id": r.trial_id, **asked(r.trial), **measured(r)} for r in self.records]
+        return pd.DataFrame(rows)
+
+    @property
+    def front_frame(self) -> pd.DataFrame:
+        """The front, a row a point, with its test metrics."""
+        frame = self.frame.set_index("trial_id").loc[[r.trial_id for r in self.front]]
+        for record in self.front:
+            found = self.verifications.get(record.trial_id)
+            for name, value in (found.metrics if found else {}).items():
+                frame.loc[record.trial_id, f"test_{name}"] = value
+        return frame.reset_index()

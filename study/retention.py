@@ -1,0 +1,64 @@
+"""Which artifacts are kept: those of the front, of what is near it, and of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.events import SEARCH, Ended, Event
+from study.state import StudyState, TrialState
+from study.storage import Storage
+
+FOLDER = "artifacts"
+
+
+def artifact(trial_id: str) -> str:
+    """Name of a trial's file in the study's folder."""
+    return f"{FOLDER}/{trial_id}.safetensors"
+
+
+def probe(trial_id: str) -> str:
+    """Name of the file that holds its logits on the fixed validation batch."""
+    return f"{FOLDER}/{trial_id}.probe.safetensors"
+
+
+class Retention:
+    """Deletes an artifact as soon as a trial that ends makes it useless.
+
+    A trial is useless when another of at least its ratio is better by more than ``margin`` in the
+    metric. Trials that end later can only make it more so: what goes is never wanted again.
+    """
+
+    def __init__(self, storage: Storage, state: StudyState, metric: str, margin: float) -> None:
+        self.storage, self.metric, self.margin = storage, metric, margin
+        self.kept: dict[str, tuple[float, float]] = {}
+        for trial in state.ended:
+            self._take(trial.role, trial)
+        self._state = state
+
+    def put(self, event: Event) -> None:
+        """See :class:`study.driver.View`."""
+        if isinstance(event, Ended):
+            trial = self._state.trials[event.number]
+            self._take(trial.role, trial)
+
+    def _take(self, role: str, trial: TrialState) -> None:
+        record = trial.record
+        if role != SEARCH or record is None or record.outcome.size is None:
+            return
+        if record.outcome.sha256 is None:
+            return
+        point = (record.outcome.metrics["val"][self.metric], record.outcome.size.ratio)
+        if any(self._useless(point, other) for other in self.kept.values()):
+            self._drop([trial.trial_id])
+            return
+        self._drop([i for i, other in self.kept.items() if self._useless(other, point)])
+        self.kept[trial.trial_id] = point
+
+    def _useless(self, point: tuple[float, float], other: tuple[float, float]) -> bool:
+        return other[1] >= point[1] and other[0] > point[0] + self.margin
+
+    def _drop(self, trial_ids: Sequence[str]) -> None:
+        for trial_id in trial_ids:
+            self.kept.pop(trial_id, None)
+            self.storage.delete(artifact(trial_id))
+            self.storage.delete(probe(trial_id))

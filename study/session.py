@@ -1,0 +1,267 @@
+"""One process's work on a study: search, verify, write everything down."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from analysis.report import write_report
+
+from analysis.columns import front
+from analysis.load import Row, StudyDataError, load_study
+from study import description, reads
+from study.baselines import baselines
+from study.config import StudyConfig
+from study.driver import Driver, Plan
+from study.events import SEARCH, Closed, Event, Opened, Verified
+from study.live import Live
+from study.log import EventLog
+from study.origin import now, origin, versions
+from study.result import StudyResult
+from study.retention import FOLDER, Retention
+from study.schedulers import Budget
+from study.state import StudyState
+from study.storage import Storage
+from study.tables import write_parquet
+from study.tracking import Tracker
+from study.verify import Job, verify
+from trainables.record import Record
+from trainables.tasks import Prepared
+
+THREADS = 1  # of each trial: two trials on two cores must not run four
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a session works with."""
+
+    config: StudyConfig
+    data: Prepared
+    name: str
+    root: Storage
+    tracking_uri: str
+    concurrency: int
+    address: str | None = None
+    quiet: bool = False
+
+
+class Session:
+    """See the module."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.config, self.data = setting, setting.config, setting.data
+        self.storage = setting.root.sub(setting.name)
+        self.space = setting.config.search_space()
+        self.metric = setting.config.task.metric
+        self.state = StudyState()
+
+    def run(self) -> StudyResult:
+        """Work until the study is done, or interrupted.
+
+        Raises:
+            StorageError: another process writes the study, or its files can't be written.
+            VerificationError: the verifying process failed as a whole.
+        """
+        began, result = time.time(), None
+        with EventLog(self.storage) as log:
+            self.log, self.state = log, StudyState(log.events)
+            config = {k: json.dumps(v) for k, v in self.config.to_json().items() if k != "space"}
+            tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, config)
+            try:
+                result = self._work()
+            finally:
+                reason = f"exit {result.exit_code}" if result else "failed"
+                self._emit(Closed(time.time(), reason, time.time() - began))
+                log.close()
+                points = [r.trial_id for r in result.front] if result else []
+                summary = tracker.finish(_mlflow_status(result), points)
+        return replace(result, remarks=(str(summary),)) if summary.error else result
+
+    def _emit(self, event: Event) -> None:
+        self.log.append(event)
+        self.state.apply(event)
+
+    def _work(self) -> StudyResult:
+        config = self.config
+        before = self.state.counts()
+        again, resumed = len(self.state.interrupted()), bool(self.state.opened)
+        self_id = description.identity_hash(description.identity(config, self.data))
+        self._emit(Opened(time.time(), self_id, versions(), resumed))
+        live = Live(
+            self.state,
+            config.trials,
+            self.metric,
+            config.task.chance,
+            config.time_budget,
+            self.setting.quiet,
+        )
+        if resumed:
+            done = before["completed"] + before["stopped"] + before["failed"]
+            left = max(0, config.trials - done - again)
+            live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
+        self._describe()
+        signals = self._search(live)
+        write_parquet(self.storage, self.state)
+        if signals:
+            self._describe()
+            return self._result(128 + signals[0])
+        self._verify(live)
+        write_parquet(self.storage, self.state)
+        self._describe()
+        report = self._report(live)
+        return replace(self._result(0 if self._members() else 1), report=report)
+
+    def _search(self, live: Live) -> list[int]:
+        """Run trials; the signals that ended it, if any did."""
+        from study.search import StudySearch
+        from study.tuning import tune_until_done
+        from trainables.trainable import Context
+
+        config, concurrency = self.config, self.setting.concurrency
+        budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
+        search = StudySearch(
+            config.searcher,
+            self.space,
+            description.objectives(config),
+            partial(description.values, config),
+            config.seed,
+        )
+        searched = [t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH]
+        search.replay(searched)
+        plan = Plan(
+            self.space,
+            config.seed,
+            config.trials,
+            concurrency,
+            self.metric,
+            partial(origin, self.data.fingerprint, config.plugin_hashes(), THREADS),
+            config.time_budget,
+        )
+        retention = Retention(self.storage, self.state, self.metric, config.keep.margin)
+        driver = Driver(
+            plan,
+            self.log,
+            self.state,
+            search,
+            config.scheduler.start(budget),
+            baselines(self.space, config.seed),
+            (retention, live),
+            live.say,
+        )
+        context = Context(
+            config.task,
+            self.data,
+            self.storage.sub(FOLDER),
+            config.scheduler.milestones(budget),
+            THREADS,
+            config.plugins,
+        )
+        with _signals(driver.stop) as caught, live:
+            tune_until_done(driver, search, context, self.setting.address, concurrency)
+        if driver.stopping:
+            live.say(f"stopped: {driver.stopping}")
+        if driver.exhausted:
+            live.say("the space is exhausted: the searcher suggests only what was run already")
+        return caught
+
+    def _members(self) -> list[Record]:
+        """The front on validation, frozen before test is read."""
+        rows = [
+            Row(t.record, t.role, t.number)
+            for t in self.state.ended
+            if t.record and t.role == SEARCH
+        ]
+        return [row.record for row in front(rows)]
+
+    def _verify(self, live: Live) -> None:
+        """Score the front and the baselines on test, unless all of them were."""
+        baseline_ids = {
+            t.role: t.trial_id
+            for t in self.state.ended
+            if t.role != SEARCH and t.record and t.record.outcome.sha256
+        }
+        points = {r.trial_id: r for r in self._members()}
+        wanted = [i for i in (*baseline_ids.values(), *points) if i not in self.state.verifications]
+        if not wanted:
+            return
+        live.say(f"verifying {len(points)} points of the front and the baselines on test")
+        chosen = dict.fromkeys([*baseline_ids.values(), *wanted])
+        records = tuple(r for i in chosen if (r := self.state.record_of(i)))
+        fingerprint = self.data.fingerprint.data
+        reads.add(self.setting.root, fingerprint, self.setting.name, len(records), now())
+        job = Job(
+            self.storage.uri,
+            self.space.task,
+            self.config.seed,
+            THREADS,
+            records,
+            baseline_ids,
+            {file.name: file.source for file in self.config.plugins},
+        )
+        for verification in verify(job):
+            if verification.trial_id in wanted:
+                self._emit(Verified(verification))
+            for problem in verification.problems:
+                live.say(f"{verification.trial_id}: {problem}")
+
+    def _describe(self) -> None:
+        ledger = reads.reads(self.setting.root, self.data.fingerprint.data)
+        content = description.describe(
+            self.config, self.setting.name, self.data, self.state, ledger
+        )
+        description.write(self.storage, content)
+
+    def _report(self, live: Live) -> dict[str, str]:
+        try:
+            study = load_study(self.storage.uri)
+            paths = write_report(study, self.storage.filesystem, self.storage.path("report"))
+        except StudyDataError as error:
+            live.say(f"no report: {error}")
+            return {}
+        return {k: str(v) for k, v in vars(paths).items()}
+
+    def _result(self, exit_code: int) -> StudyResult:
+        return StudyResult(
+            name=self.setting.name,
+            location=str(self.storage),
+            records=tuple(self.state.records),
+            front=tuple(self._members()),
+            verifications=dict(self.state.verifications),
+            exit_code=exit_code,
+        )
+
+
+def _mlflow_status(result: StudyResult | None) -> str:
+    if result is None or result.exit_code == 1:
+        return "FAILED"
+    return "KILLED" if result.exit_code else "FINISHED"
+
+
+@contextmanager
+def _signals(stop: Callable[[str], None]) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM end the study in good order; a second one ends it at once."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        stop(f"by {signal.Signals(number).name}; --resume goes on")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,40 @@
+"""Ray Tune as the engine: it places trials on workers and brings their results to the driver."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from clusters.kinds.local import connected
+from study.driver import Driver
+from study.schedule import JudgeScheduler, StopWhen
+from study.search import StudySearch
+from trainables.trainable import CompressionTrial, Context
+
+
+def tune_until_done(
+    driver: Driver, search: StudySearch, context: Context, address: str | None, workers: int
+) -> None:
+    """Run trials until the driver has no more, or is told to stop.
+
+    Tune's own snapshots, loggers and signal handler are off: what it would restore, the study log
+    restores better.
+    """
+    with connected(address, workers), tempfile.TemporaryDirectory() as scratch:
+        from ray import tune
+
+        search.source = driver.next
+        trainable: Any = tune.with_parameters(CompressionTrial, context=context)
+        tune.run(
+            tune.with_resources(trainable, {"cpu": context.threads}),
+            name="study",
+            storage_path=scratch,
+            search_alg=search,
+            scheduler=JudgeScheduler(driver),
+            stop=StopWhen(driver.should_stop),
+            num_samples=-1,
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            log_to_file=False,
+            verbose=0,
+        )

@@ -1,0 +1,89 @@
+"""Score chosen points on test, each loaded from its file in a fresh process.
+
+``python -m study.verify`` reads a :class:`Job` as JSON from standard input and prints one JSON line
+a :class:`~trainables.record.Verification`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from study.origin import now
+from study.plugins import PluginFile, load_entry_points
+from study.retention import artifact, probe
+from study.storage import Storage
+from trainables.record import Choice, Record, Verification, from_json, to_json
+
+
+class VerificationError(RuntimeError):
+    """The verifying process failed as a whole; the message holds what it said last."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to verify. ``baselines`` are trial ids by role, ``plugins`` sources by file name."""
+
+    storage: str
+    task: Choice
+    seed: int
+    threads: int
+    records: tuple[Record, ...]
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+
+def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
+    """Run the job in a fresh process.
+
+    Raises:
+        VerificationError: the process failed. A point that disagrees with its record is no error:
+            its Verification has problems.
+    """
+    run = subprocess.run(
+        [sys.executable, "-m", "study.verify"],
+        input=json.dumps(to_json(job)),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+        raise VerificationError(f"the verifying process failed: {last}")
+    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
+    return [from_json(Verification, json.loads(line)) for line in lines]
+
+
+def _work(job: Job) -> Iterator[Verification]:
+    import torch
+
+    from trainables.build import resolve_task
+    from trainables.examine import Examiner
+
+    torch.set_num_threads(job.threads)
+    load_entry_points()
+    for name, source in job.plugins.items():
+        PluginFile(name, source).load()
+    task = resolve_task(job.task)
+    examiner = Examiner(task, task.prepare(job.seed), task.test(job.seed))
+    storage = Storage.open(job.storage)
+    # Baselines first: the others are compared with them, example by example.
+    roles = set(job.baselines.values())
+    for record in sorted(job.records, key=lambda r: r.trial_id not in roles):
+        file = storage.read_bytes(artifact(record.trial_id))
+        logits = storage.read_bytes(probe(record.trial_id))
+        yield examiner.examine(record, file, logits, job.baselines, now())
+
+
+def main() -> None:
+    """See the module."""
+    job = from_json(Job, json.loads(sys.stdin.read()))
+    for verification in _work(job):
+        print(json.dumps(to_json(verification)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
