@@ -9,22 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from study import log
-from study.config import StudyConfig
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MISSING: Any = object()
-
-
-def environment_errors(config: StudyConfig, name: str, resume: bool) -> list[str]:
-    """Everything outside the config that would stop a study of this name, each with its place."""
-    found = {
-        config.where("storage"): storage_problem(config.storage),
-        "name": name_problem(config.storage, name, resume),
-        config.where("tracking_uri"): tracking_problem(config.tracking_uri),
-    }
-    return [f"{place}: {problem}" for place, problem in found.items() if problem]
 
 
 def storage_problem(uri: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from study.space import AXES, Option, knobs_of, option_problems
 from study.yaml_lines import Path
 
 P = TypeVar("P", bound=Plugin)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Located(ValueError):
@@ -187,6 +189,43 @@ def _fixed(value: object, knob: Knob) -> Any:
     if problem := knob.valid.problem(value):
         raise InvalidSetting([problem])
     return float(value) if isinstance(knob.valid, FloatRange) else value  # type: ignore[arg-type]
+
+
+def parse_duration(value: object) -> float | None:
+    """Seconds from ``90``, ``90s``, ``30m``, ``1.5h`` or ``1d``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
+    if not found or not float(found[1]):
+        raise ValueError(f"expected a time above 0 such as 90s, 30m or 2h, got {value!r}")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_fraction(value: object) -> float:
+    """A fraction from ``0.01`` or ``1pp``.
+
+    Raises:
+        ValueError: anything else, or a number outside [0, 1].
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)\s*(pp)?", str(value))
+    if not found or not 0 <= (fraction := float(found[1]) / (100 if found[2] else 1)) <= 1:
+        raise ValueError(f"expected a fraction from 0 to 1 such as 0.01, or 1pp, got {value!r}")
+    return fraction
+
+
+def parse_concurrency(value: Any) -> Any:
+    """A number of trials at once, or ``auto``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import ConfigDict, Field, PlainValidator, StrictInt, StrictStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+)
 from pydantic_core import ErrorDetails
 
 from compression.methods import METHODS
@@ -21,17 +29,26 @@ from compression.registry import (
     UnknownName,
 )
 from study import yaml_lines
-from study.choices import Located, parse_domain, parse_options, parse_plugin, plain
+from study.choices import (
+    Located,
+    parse_concurrency,
+    parse_domain,
+    parse_duration,
+    parse_fraction,
+    parse_options,
+    parse_plugin,
+    plain,
+)
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
 from study.space import Option, Space, build_space
+from study.storage import Storage, StorageError
 from study.targets import rank_problem
 from trainables.recipes import RECIPES, Recipe
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _plugin(registry: Registry[Any]) -> PlainValidator:
@@ -46,30 +63,6 @@ def _domain(valid: IntRange | FloatRange) -> PlainValidator:
     return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
 
 
-def _duration(value: object) -> float | None:
-    """Seconds from ``90``, ``90s``, ``30m``, ``1.5h`` or ``1d``."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
-    if not found or not float(found[1]):
-        raise ValueError(f"expected a time above 0 such as 90s, 30m or 2h, got {value!r}")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-def _fraction(value: object) -> float:
-    """A fraction from ``0.01`` or ``1pp``."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)\s*(pp)?", str(value))
-    if not found or not 0 <= (fraction := float(found[1]) / (100 if found[2] else 1)) <= 1:
-        raise ValueError(f"expected a fraction from 0 to 1 such as 0.01, or 1pp, got {value!r}")
-    return fraction
-
-
-def _concurrency(value: Any) -> Any:
-    if value != "auto" and (type(value) is not int or value < 1):
-        raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
-    return value
-
-
 def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
     if isinstance(value, PluginFile):
         return value
@@ -78,6 +71,14 @@ def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
     file = PluginFile.read(Path((info.context or {}).get("folder", "."), value))
     file.load()
     return file
+
+
+def _openable(uri: str) -> str:
+    try:
+        Storage.open(uri)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+    return uri
 
 
 def _as_written(value: Any) -> Any:
@@ -99,7 +100,7 @@ class _Section(pydantic.BaseModel):
 class Keep(_Section):
     """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric."""
 
-    margin: Annotated[float, PlainValidator(_fraction)] = 0.01
+    margin: Annotated[float, PlainValidator(parse_fraction)] = 0.01
 
 
 class SpaceConfig(_Section):
@@ -145,19 +146,27 @@ class StudyConfig(_Section):
     name: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
     trials: Count = 80
-    time_budget: Annotated[float | None, PlainValidator(_duration)] = None
-    concurrency: Annotated[int | Literal["auto"], PlainValidator(_concurrency)] = "auto"
+    time_budget: Annotated[float | None, PlainValidator(parse_duration)] = None
+    concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
     searcher: Annotated[Searcher, _plugin(SEARCHERS)] = _as_written("tpe")
     scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = _as_written("asha")
     recipe: Annotated[Recipe, _plugin(RECIPES)] = _as_written("recover")
     epochs: Count = 12
-    storage: Annotated[StrictStr, Field(min_length=1)] = "results"
+    storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
     keep: Keep = _as_written({})
     space: SpaceConfig = _as_written({})
 
     _document: yaml_lines.Document = pydantic.PrivateAttr()
     _plugin_versions: dict[str, str] = pydantic.PrivateAttr()
+
+    @pydantic.field_validator("plugins")
+    @classmethod
+    def _named_apart(cls, plugins: tuple[PluginFile, ...]) -> tuple[PluginFile, ...]:
+        names = [file.name for file in plugins]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two files named {', '.join(twice)}; records tell them by name")
+        return plugins
 
     @pydantic.field_validator("*")
     @classmethod

@@ -11,7 +11,6 @@ if not (3, 11) <= sys.version_info[:2] < (3, 14):
 
 import importlib  # noqa: E402
 import json  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
@@ -74,7 +73,7 @@ def main(
     try:
         if kind:
             return _list(kind, config)
-        read = _read(config or DEFAULT, dict(_overrides(settings, options)), name, resume)
+        read = _read(config or DEFAULT, settings, options, name, resume)
         from study.study import Study
 
         name = name or _name(read, resume)
@@ -91,36 +90,43 @@ def main(
         _fail(1, (str(error),))
 
 
-def _overrides(
-    settings: tuple[str, ...], options: dict[str, str | None]
-) -> Iterator[tuple[str, str]]:
-    """Config keys with values in YAML: what --set gives, then the options of their own."""
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            _fail(2, (f"command line: --set: expected KEY=VALUE, got '{setting}'",))
-        yield key.strip(), value
-    for key, given in options.items():
-        if given is not None:
-            # Quoted, so that a folder named 7 stays a word.
-            yield key, json.dumps(given) if key in ("storage", "tracking_uri") else given
-
-
-def _read(path: Path, overrides: dict[str, str], name: str | None, resume: bool) -> "StudyConfig":
+def _read(
+    path: Path,
+    settings: tuple[str, ...],
+    options: dict[str, str | None],
+    name: str | None,
+    resume: bool,
+) -> "StudyConfig":
+    """The config; with errors in it, everything else that is wrong is looked for as well."""
     from compression.registry import InvalidSetting
     from study.config import load_config
 
+    # Quoted, so that a folder named 7 stays a word.
+    words = ("storage", "tracking_uri")
+    given = {k: json.dumps(v) if k in words else v for k, v in options.items() if v is not None}
+    overrides = {**dict(s.split("=", 1) for s in settings if "=" in s), **given}
+    wrong = [
+        f"command line: --set: expected KEY=VALUE, got '{s}'" for s in settings if "=" not in s
+    ]
     try:
-        return load_config(path, overrides)
+        config = load_config(path, overrides)
     except InvalidSetting:
-        # Once more, to say in one go what else is wrong; a good config is checked by the study.
-        from study.checks import name_problem, storage_problem, tracking_problem
+        try:
+            config = load_config(path, overrides, _probes(name, resume))
+        except InvalidSetting as error:
+            wrong += error.errors
+    if wrong:
+        raise InvalidSetting(wrong)
+    return config
 
-        def storage(uri: Any) -> str | None:
-            return storage_problem(uri) or (name_problem(uri, name, resume) if name else None)
 
-        load_config(path, overrides, {"storage": storage, "tracking_uri": tracking_problem})
-        raise
+def _probes(name: str | None, resume: bool) -> dict[str, Any]:
+    from study.checks import name_problem, storage_problem, tracking_problem
+
+    def storage(uri: str) -> str | None:
+        return storage_problem(uri) or (name_problem(uri, name, resume) if name else None)
+
+    return {"storage": storage, "tracking_uri": tracking_problem}
 
 
 def _name(config: "StudyConfig", resume: bool) -> str:
@@ -141,7 +147,7 @@ def _list(kind: str, config: Path | None) -> None:
 
     load_entry_points()
     if config:
-        _read(config, {}, None, False)
+        _read(config, (), {}, None, False)
     module, registry = KINDS[kind]
     plugins = getattr(importlib.import_module(module), registry)
     width = max(map(len, plugins))

@@ -164,6 +164,8 @@ def test_contract_every_task_can_be_studied(task):
 
 
 def test_a_combination_that_the_plugin_refuses_is_an_error_of_the_config():
-    text = "task: digits\nspace: {method: {block_sparse: {tile_rows: [1, 4], tile_cols: 2, keep: 4}}}"
+    text = (
+        "task: digits\nspace: {method: {block_sparse: {tile_rows: [1, 4], tile_cols: 2, keep: 4}}}"
+    )
     with pytest.raises(InvalidSetting, match="at most the 2 entries"):
         parse_config(text)
