@@ -63,11 +63,10 @@ class PluginFile:
             raise _failed[module] from error
 
     def _cause(self, error: Exception) -> str:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)]
-        own = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.name
-        ]
-        line = getattr(error, "lineno", None) or (own or lines)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if frame.filename == self.name]
+        # Without a frame of its own the file did not even compile.
+        line = own[-1] if own else getattr(error, "lineno", None)
         return f"plugin file {self.name}, line {line}: {type(error).__name__}: {error}"
 
 
