@@ -1,0 +1,1 @@
+"""From records to fronts, statistics and reports. No torch, no Ray."""

@@ -1,0 +1,198 @@
+"""The columns of a report: from a record and its verification to flat, named values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis import fronts
+from analysis.load import Row, StudyData, StudyDataError
+from analysis.stats import drop_upper
+from trainables.record import NONE, Direction, Objective, Outcome, Size, Verification
+
+__all__ = ["AXES", "Axis", "Point", "Value", "front", "metric", "points", "setting", "y_objective"]
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost that a report can draw against accuracy."""
+
+    objective: Objective
+    label: str
+    of: Callable[[Outcome], float | None]
+
+    @property
+    def name(self) -> str:
+        """The column."""
+        return self.objective.name
+
+
+def _ratio(name: str, label: str) -> Axis:
+    return Axis(Objective(name), label, lambda o: getattr(o.size, name, None))
+
+
+def _bytes(name: str, label: str) -> Axis:
+    objective = Objective(name, Direction.MINIMIZE, "B")
+    return Axis(objective, label, lambda o: getattr(o.size, name, None))
+
+
+AXES = {
+    axis.name: axis
+    for axis in (
+        _ratio("ratio", "times smaller than the dense model (saved files)"),
+        _ratio("layer_ratio", "times smaller, compressed layers only"),
+        _ratio("nominal_ratio", "times smaller, nominal (weight values only)"),
+        _bytes("file_bytes", "size of the saved file"),
+        _bytes("stored_bytes", "size of all saved tensors"),
+        Axis(
+            Objective("macs", Direction.MINIMIZE),
+            "multiply-adds of one example",
+            lambda outcome: outcome.macs,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row beside its verification, with the flat values that tables and pictures show."""
+
+    row: Row
+    verification: Verification | None
+    values: dict[str, Value]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was measured."""
+        return self.row.record.outcome
+
+    def number(self, column: str) -> float | None:
+        """A numeric column, None where it was not measured."""
+        value = self.values.get(column)
+        return None if value is None or isinstance(value, str) else float(value)
+
+
+def setting(row: Row) -> str:
+    """One line that says what the trial was: ``rtn(bits=3) + residual lora r4``."""
+    parts = []
+    for rule in row.record.trial.layers:
+        text = " > ".join(str(method) for method in rule.methods)
+        if rule.adapter != NONE:
+            text += f" + {rule.init} {rule.adapter} r{rule.rank}"
+        parts.append(text if rule.pattern == "*" else f"{rule.pattern}: {text}")
+    rest = row.record.trial.rest
+    return "; ".join(parts) + (f"; rest {rest}" if rest != NONE else "")
+
+
+def metric(row: Row, name: str) -> float | None:
+    """A metric by its column, ``val_accuracy`` = metrics["val"]["accuracy"]."""
+    split, _, short = name.partition("_")
+    return row.record.outcome.metrics.get(split, {}).get(short)
+
+
+def y_objective(study: StudyData, name: str | None = None) -> Objective:
+    """The metric that a report draws: as asked, else the study's first objective.
+
+    Raises:
+        StudyDataError: A metric that is not of the validation split: test is for the chosen points.
+    """
+    stated = {o["name"]: o.get("direction", "maximize") for o in study.info.get("objectives", ())}
+    name = name or next(iter(stated), "val_accuracy")
+    if not name.startswith("val_"):
+        raise StudyDataError(f"{name}: fronts are chosen on validation; expected val_METRIC")
+    default = Direction.MINIMIZE if name.endswith("loss") else Direction.MAXIMIZE
+    return Objective(name, Direction(stated.get(name, default)))
+
+
+def front(rows: Sequence[Row], x: str = "ratio", y: Objective | None = None) -> list[Row]:
+    """The search trials that no other one beats on both axes, smallest compression first.
+
+    A member has an artifact; trials that were stopped early count as they are. Baselines don't.
+
+    Args:
+        rows: Finished trials.
+        x: A name of :data:`AXES`.
+        y: A metric of the validation split; ``val_accuracy`` by default.
+    """
+    axis, y = AXES[x], y or Objective("val_accuracy")
+    found = []
+    for row in rows:
+        at, value = axis.of(row.record.outcome), metric(row, y.name)
+        if row.role == "search" and row.record.outcome.sha256 and None not in (at, value):
+            found.append((axis.objective.loss(at or 0.0), y.loss(value or 0.0), row))
+    mask = fronts.non_dominated(np.array([f[:2] for f in found]).reshape(-1, 2))
+    kept = [f for f, keep in zip(found, mask, strict=True) if keep]
+    return [f[2] for f in sorted(kept, key=lambda f: (-f[0], f[1], f[2].number))]
+
+
+def points(study: StudyData, rows: Sequence[Row], y: str = "val_accuracy") -> list[Point]:
+    """Rows with their verification and every column of the report."""
+    fp16 = next((r.record.outcome.size for r in study.rows if r.role == "fp16"), None)
+    found = []
+    for row in rows:
+        verification = study.verifications.get(row.record.trial_id)
+        values = _asked(row) | _measured(row, y, fp16) | _verified(row, verification, y)
+        found.append(Point(row, verification, values))
+    return found
+
+
+def _asked(row: Row) -> dict[str, Value]:
+    trial = row.record.trial
+    rules = trial.layers
+
+    def each(names: Sequence[str]) -> str:
+        return "; ".join(dict.fromkeys(names))
+
+    return {
+        "trial_id": row.record.trial_id,
+        "method": each([" > ".join(m.name for m in rule.methods) for rule in rules]),
+        "init": each([rule.init.name for rule in rules]),
+        "adapter": each([rule.adapter.name for rule in rules]),
+        "rank": max(rule.rank for rule in rules),
+        "optimizer": trial.optimizer.name,
+        "setting": setting(row),
+        "lr": trial.lr or None,
+        "status": row.record.outcome.status.value,
+    }
+
+
+def _measured(row: Row, y: str, fp16: Size | None) -> dict[str, Value]:
+    outcome, size = row.record.outcome, row.record.outcome.size
+    return {
+        "epochs_done": outcome.epochs_done,
+        y: metric(row, y),
+        "ratio": size and size.ratio,
+        "layer_ratio": size and size.layer_ratio,
+        "nominal_ratio": size and size.nominal_ratio,
+        "ratio_vs_fp16": fp16.file_bytes / size.file_bytes if fp16 and size else None,
+        "stored_bytes": size and size.stored_bytes,
+        "file_bytes": size and size.file_bytes,
+        "macs": outcome.macs,
+        "artifact": f"artifacts/{row.record.trial_id}.safetensors" if outcome.sha256 else None,
+    }
+
+
+def _verified(row: Row, verification: Verification | None, y: str) -> dict[str, Value]:
+    short = y.removeprefix("val_")
+    values: dict[str, Value] = dict.fromkeys(
+        (f"test_{short}", "drop", "drop_upper", "drop_vs_recovered", "latency_ms")
+    )
+    values["verified"] = False
+    if verification is None:
+        return values
+    outcome, paired = row.record.outcome, verification.paired
+    values[f"test_{short}"] = verification.metrics.get(short)
+    values["latency_ms"] = verification.latency_ms
+    if "dense" in paired:
+        values |= {"drop": paired["dense"].drop, "drop_upper": drop_upper(paired["dense"])}
+    if "dense_recovered" in paired:
+        values["drop_vs_recovered"] = paired["dense_recovered"].drop
+    same = verification.sha256 == outcome.sha256 and (
+        outcome.size is not None and verification.file_bytes == outcome.size.file_bytes
+    )
+    values["verified"] = verification.verified and same
+    return values

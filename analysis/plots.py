@@ -1,0 +1,294 @@
+"""Pictures. Values are gathered elsewhere; here they are only drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analysis.columns import Axis, Point
+from analysis.stats import drop_interval
+from trainables.record import Direction, Objective, Status
+
+__all__ = ["Picture", "draw", "png"]
+
+# Okabe & Ito 2008, "Color universal design": told apart with colour-blind eyes.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6D31", "#000000")
+INK, GREY, PALE, BAND = "#222222", "#6F6F6F", "#B4B4B4", "#0072B2"
+STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    # Names come from users: a dollar sign is a dollar sign.
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one picture of a front shows.
+
+    Whiskers are 90% intervals of the paired drop against dense, so that their lower end is the
+    95% bound that certificates use: a point is within ``margin`` if its whisker stays in the band.
+    """
+
+    title: str
+    subtitle: str
+    axis: Axis
+    y: Objective
+    front: Sequence[Point]
+    others: Sequence[Point] = ()
+    baselines: Mapping[str, Point] = field(default_factory=dict)
+    notes: Sequence[tuple[Point, str]] = ()
+    margin: float = 0.01
+
+    @property
+    def test(self) -> str:
+        """Column of the test score."""
+        return "test_" + self.y.name.removeprefix("val_")
+
+    @property
+    def percent(self) -> bool:
+        """Whether the metric is a share, to be shown in percent."""
+        return self.y.name.endswith("accuracy")
+
+
+def draw(picture: Picture) -> Figure:
+    """The front over one size axis: validation open, test filled, the rest in grey."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 5.6), dpi=150, facecolor="white", layout="constrained")
+        axes = figure.add_subplot()
+        _limits(axes, picture)
+        _others(axes, picture)
+        _band(axes, picture)
+        _front(axes, picture)
+        _baselines(axes, picture)
+        _notes(axes, picture)
+        _legend(axes, picture)
+        figure.suptitle(
+            _short(picture.title, 70), x=0.008, ha="left", fontsize=14, fontweight="bold"
+        )
+        axes.set_title(picture.subtitle, loc="left", fontsize=9.5, color=GREY, pad=10)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG; the same figure gives the same bytes."""
+    with mpl.rc_context(STYLE):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _xy(points: Iterable[Point], picture: Picture, y: str) -> tuple[list[float], list[float]]:
+    pairs = [(p.number(picture.axis.name), p.number(y)) for p in points]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return [a for a, _ in known], [b for _, b in known]
+
+
+def _limits(axes: Any, picture: Picture) -> None:
+    shown = [*picture.front, *picture.baselines.values()]
+    xs, ys = _xy([*shown, *picture.others], picture, picture.y.name)
+    axes.set_xscale("log", base=2)
+    low, high = min(xs), max(xs)
+    axes.set_xlim(low / 1.25, high * 1.25)
+    ticks = _x_ticks(low / 1.25, high * 1.25)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _x_text(v, picture.axis)))
+    axes.set_xlabel(picture.axis.label)
+    axes.set_ylabel(picture.y.name.replace("val_", "").replace("_", " "))
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    ys = _xy(shown, picture, picture.y.name)[1] + _xy(shown, picture, picture.test)[1]
+    ys += [end for p in picture.front for end in _whisker(p, picture) or ()]
+    _y_limits(axes, picture, min(ys), max(ys))
+
+
+def _x_ticks(low: float, high: float) -> list[float]:
+    powers = [2.0**k for k in range(-4, 60)]
+    ticks = [t for t in powers if low <= t <= high]
+    between = [t * f for t in powers for f in (1.25, 1.5, 1.75) if low <= t * f <= high]
+    return ticks if len(ticks) >= 3 else sorted(ticks + between)
+
+
+def _x_text(value: float, axis: Axis) -> str:
+    if axis.objective.direction is Direction.MAXIMIZE:
+        return f"{value:g}×"
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{axis.objective.unit}"
+    return f"{value:g} {axis.objective.unit}"
+
+
+def _y_limits(axes: Any, picture: Picture, low: float, high: float) -> None:
+    if not picture.percent:
+        pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        axes.set_ylim(low - pad, high + pad)
+        return
+    low = max(low - 0.15 * (high - low) - 0.01, 0.0)
+    if high - low <= 0.1:
+        axes.set_ylim(low, min(high + 0.1 * (high - low), 1.002))
+    else:
+        _stretch(axes, low, high)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.3g}%"))
+
+
+def _stretch(axes: Any, low: float, high: float) -> None:
+    # Error on a log scale: the step from 98% to 99% matters as much as that from 80% to 90%.
+    floor = 0.004
+    axes.set_yscale(
+        "function",
+        functions=(
+            lambda v: -np.log2(np.maximum(1 + floor - v, 1e-6)),
+            lambda u: 1 + floor - 2.0 ** (-u),
+        ),
+    )
+    top = min(1.0, 1 + floor - 0.75 * (1 + floor - high))
+    axes.set_ylim(low, top)
+    marks = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99)
+    marks += (0.995, 1.0)
+    axes.yaxis.set_major_locator(FixedLocator([m for m in marks if low <= m <= top]))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _others(axes: Any, picture: Picture) -> None:
+    for status, marker in ((Status.COMPLETED, "o"), (Status.STOPPED, "x")):
+        some = [p for p in picture.others if p.outcome.status is status]
+        xs, ys = _xy(some, picture, picture.y.name)
+        width = 1.2 if marker == "x" else 0
+        axes.scatter(xs, ys, s=22, c=PALE, marker=marker, linewidths=width, zorder=2)
+    below = sum(y < axes.get_ylim()[0] for y in _xy(picture.others, picture, picture.y.name)[1])
+    if below:
+        text = f"▾ {below} more below"
+        axes.text(0.995, 0.01, text, transform=axes.transAxes, ha="right", color=GREY, fontsize=9)
+
+
+def _band(axes: Any, picture: Picture) -> None:
+    dense = picture.baselines.get("dense")
+    score = dense.number(picture.test) if dense else None
+    if score is None or not picture.percent:
+        return
+    axes.axhspan(score - picture.margin, score, color=BAND, alpha=0.09, linewidth=0, zorder=0)
+    axes.text(
+        axes.get_xlim()[1],
+        score - picture.margin / 2,
+        f"within {100 * picture.margin:g} pp of dense (test) ",
+        ha="right",
+        va="center",
+        color=BAND,
+        fontsize=8.5,
+        zorder=1,
+    )
+
+
+def _colours(picture: Picture) -> dict[str, str]:
+    names = sorted({str(p.values["method"]) for p in picture.front})
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+
+
+def _front(axes: Any, picture: Picture) -> None:
+    xs, ys = _xy(picture.front, picture, picture.y.name)
+    # Anything up to a member's compression reaches its accuracy, so the steps hang from the right.
+    axes.step(xs, ys, where="pre", color=INK, linewidth=1.2, alpha=0.55, zorder=3)
+    for point in picture.front:
+        colour = _colours(picture)[str(point.values["method"])]
+        x, y = point.number(picture.axis.name), point.number(picture.y.name)
+        test = point.number(picture.test)
+        marker = "s" if point.outcome.status is Status.STOPPED else "o"
+        _pair(axes, x, y, test, marker, colour)
+        if whisker := _whisker(point, picture):
+            axes.vlines([x], *whisker, color=colour, linewidth=1.4, alpha=0.75, zorder=4)
+
+
+def _pair(
+    axes: Any, x: float | None, y: float | None, test: float | None, marker: str, colour: str
+) -> None:
+    """Validation as a ring, test as a dot that fits into it: both are seen where they agree."""
+    ring = {"edgecolors": colour, "linewidths": 1.5}
+    axes.scatter([x], [y], s=62, marker=marker, facecolors="white", zorder=5, **ring)
+    if test is not None:
+        axes.scatter([x], [test], s=20, marker=marker, color=colour, zorder=7)
+
+
+def _whisker(point: Point, picture: Picture) -> tuple[float, float] | None:
+    paired = point.verification.paired.get("dense") if point.verification else None
+    test = point.number(picture.test)
+    if paired is None or test is None or not picture.percent:
+        return None
+    interval = drop_interval(paired, 0.9)
+    return test + interval.value - interval.upper, test + interval.value - interval.lower
+
+
+def _baselines(axes: Any, picture: Picture) -> None:
+    for name, point in picture.baselines.items():
+        x, y = point.number(picture.axis.name), point.number(picture.y.name)
+        test = point.number(picture.test)
+        if x is None or y is None:
+            continue
+        _pair(axes, x, y, test, "D", INK)
+        text = name.replace("_", " + ").replace("recovered", "recovery")
+        up = name == "dense_recovered"
+        offset = (0, 9) if up else (0, -9)
+        axes.annotate(
+            text,
+            (x, max(y, test or y) if up else min(y, test or y)),
+            offset,
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if up else "top",
+            fontsize=9,
+            zorder=7,
+        )
+
+
+def _notes(axes: Any, picture: Picture) -> None:
+    for i, (point, text) in enumerate(picture.notes):
+        x, y = point.number(picture.axis.name), point.number(picture.y.name)
+        axes.annotate(
+            text,
+            (x, y),
+            (14, 16 + 16 * i),
+            textcoords="offset points",
+            fontsize=9,
+            fontweight="bold",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkB": 5},
+            zorder=8,
+        )
+
+
+def _legend(axes: Any, picture: Picture) -> None:
+    def mark(label: str, marker: str = "o", **style: Any) -> None:
+        style = {"color": GREY, "linestyle": "", "markersize": 6} | style
+        axes.plot([], [], marker=marker, label=label, **style)
+
+    for name, colour in _colours(picture).items():
+        mark(_short(name, 24), color=colour)
+    mark("validation", markerfacecolor="white", markeredgewidth=1.5)
+    if any(p.number(picture.test) is not None for p in picture.front):
+        mark("test, 90% paired interval", markersize=4)
+    if any(p.outcome.status is Status.STOPPED for p in picture.front):
+        mark("stopped early (front)", marker="s", markerfacecolor="white", markeredgewidth=1.5)
+    statuses = {p.outcome.status for p in picture.others}
+    if Status.COMPLETED in statuses:
+        mark("dominated", color=PALE)
+    if Status.STOPPED in statuses:
+        mark("dominated, stopped early", marker="x", color=PALE)
+    if picture.baselines:
+        mark("baseline", marker="D", color=INK, markerfacecolor="white", markeredgewidth=1.5)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
