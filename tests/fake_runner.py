@@ -1,0 +1,152 @@
+"""A study's loop without Ray: trials whose curves are a function of what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from functools import partial
+
+from study import description
+from study.baselines import baselines
+from study.config import parse_config
+from study.driver import FINISHED, Driver, Plan
+from study.events import SEARCH, Event, Opened
+from study.schedulers import Budget
+from study.search import StudySearch
+from study.state import StudyState
+from trainables.record import (
+    Fingerprint,
+    Origin,
+    Outcome,
+    Parts,
+    Report,
+    Size,
+    Status,
+    Trial,
+    canonical,
+    from_json,
+    to_json,
+)
+
+CONFIG = """
+task: digits
+trials: 12
+epochs: 9
+searcher: {tpe: {startup: 4}}
+space:
+  method: [{rtn: {bits: [2, 3, 4]}}, int1]
+  adapter: [none, lora]
+  init: [zeros, residual]
+  rank: [1, 2]
+  optimizer: [adam, sgd]
+  batch_size: [32]
+"""
+
+
+class ListLog(list[Event]):
+    """A log in memory that can break after so many events."""
+
+    def __init__(self, events=(), breaks_after: int | None = None) -> None:
+        super().__init__(events)
+        self.breaks_after = breaks_after
+
+    def append(self, event: Event) -> None:
+        if self.breaks_after is not None and len(self) >= self.breaks_after:
+            raise InterruptedError("killed")
+        super().append(event)
+
+
+def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
+    """Deterministic: accuracy rises to a level that the trial's hash decides."""
+    level = random.Random(canonical(trial)).uniform(0.5, 1.0)
+    curve = tuple(
+        Report(e, {"accuracy": level * (e + 1) / (e + 2), "loss": 1.0})
+        for e in range(epochs_done + 1)
+    )
+    if fails:
+        return Outcome(Status.FAILED, error="ZeroDivisionError: made to fail")
+    kept = 1000 + int(hashlib.sha256(canonical(trial).encode()).hexdigest(), 16) % 8000
+    return Outcome(
+        Status.COMPLETED if epochs_done == trial.epochs else Status.STOPPED,
+        epochs_done,
+        epochs_done,
+        {"val": curve[-1].metrics},
+        Size(Parts(base=kept), Parts(base=kept), Parts(base=10_000), Parts(base=10_000), 8, 64),
+        curve=curve,
+        sha256="ab" * 32,
+    )
+
+
+class FakeRunner:
+    """Runs the trials of a driver as Tune would, ``concurrency`` at a time, in turn."""
+
+    def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None):
+        self.config = config or parse_config(CONFIG)
+        self.fails = fails or (lambda trial: False)
+        self.log = ListLog(events, breaks_after)
+        self.state = StudyState(self.log)
+        self.said: list[str] = []
+        opened = Opened(100.0, "id", {}, bool(events))
+        self.log.append(opened)
+        self.state.apply(opened)
+        budget = Budget(self.config.epochs)
+        space = self.config.search_space()
+        self.search = StudySearch(
+            self.config.searcher,
+            space,
+            description.objectives(self.config),
+            partial(description.values, self.config),
+            self.config.seed,
+        )
+        self.search.replay(t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH)
+        self.milestones = self.config.scheduler.milestones(budget)
+        self.driver = Driver(
+            Plan(
+                space,
+                self.config.seed,
+                self.config.trials,
+                concurrency,
+                "accuracy",
+                lambda: Origin(Fingerprint("w", "d")),
+                self.config.time_budget,
+            ),
+            self.log,
+            self.state,
+            self.search,
+            self.config.scheduler.start(budget),
+            baselines(space, self.config.seed),
+            (),
+            self.said.append,
+        )
+        self.started = 0
+
+    def run(self) -> FakeRunner:
+        """Until the driver has no more."""
+        running: dict[str, tuple[Trial, int]] = {}
+        finished = False
+        while running or not finished:
+            while not finished:
+                tune_id = f"t{self.started}"
+                config = self.driver.next(tune_id)
+                if config is None:
+                    break
+                if config == FINISHED:
+                    finished = True
+                    break
+                self.started += 1
+                running[tune_id] = (from_json(Trial, json.loads(config["trial"])), -1)
+            for tune_id in list(running)[:1]:
+                trial, done = running.pop(tune_id)
+                upto = next((m for m in self.milestones if m > done), trial.epochs)
+                upto = min(upto, trial.epochs)
+                outcome = outcome_of(trial, upto, self.fails(trial))
+                ended = upto == trial.epochs or outcome.status is Status.FAILED
+                result = {
+                    "outcome": json.dumps(to_json(outcome)),
+                    "reports": json.dumps(to_json(outcome.curve[done + 1 :])),
+                    "done": ended,
+                }
+                if self.driver.on_result(tune_id, result) and not ended:
+                    running[tune_id] = (trial, upto)
+        return self
