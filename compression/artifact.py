@@ -155,7 +155,7 @@ def _take(
 
 def _fill(model: nn.Module, done: Compression, tensors: dict[str, Tensor]) -> None:
     """Copy in what neither methods nor adapters took, and account for every name."""
-    packed = packed_slots(model, done)
+    packed = packed_slots(model, done.layers)
     filled = set()
     missing = []
     for key, live in model.state_dict().items():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from compression.adapters import Adapter, AdapterStart, NoAdapter
-from compression.layers import install
+from compression.layers import bare, install
 from compression.methods import Method, NoMethod
 from compression.methods.base import matrix_shape
+from compression.precision import narrow
 from compression.registry import InvalidSetting
 from compression.rules import (
     Compression,
@@ -25,6 +27,7 @@ from compression.rules import (
     target_layers,
 )
 from compression.stats import LayerStats
+from compression.stored import packed_slots
 from compression.weights import CompressedWeight
 
 __all__ = [
@@ -74,29 +77,49 @@ def compress_model(
     assigned = assign(rules, layers)
     check(model, assigned, layers, rest)
     model.requires_grad_(False)
-    entries = {name: LayerEntry(NoMethod()) for name in layers}
-    notes: list[str] = []
+    results = [
+        result
+        for rule, names in assigned.items()
+        for result in _compress_rule(rule, {n: layers[n] for n in names}, stats or {}, generator)
+    ]
+    entries = dict.fromkeys(layers, LayerEntry(NoMethod())) | {r.name: r.entry for r in results}
+    _round_rest(model, entries, rest)
     starts: dict[Adapter, dict[str, AdapterStart]] = {}
-    for rule, names in assigned.items():
-        plan = rule.methods[0].plan({name: layers[name] for name in names}, stats or {})
-        if plan.edits:
-            raise InvalidSetting([f"{rule.methods[0].name}: structure edits cannot be saved yet"])
-        for name in names:
-            with _naming(name):
-                entry, start, remarks = _compress_layer(
-                    layers[name], rule, plan.specs[name], (stats or {}).get(name), generator
-                )
-            entries[name] = entry
-            notes.extend(f"{name}: {remark}" for remark in remarks)
-            if start:
-                starts.setdefault(rule.adapter, {})[name] = start
-    _round_rest(model, set(layers), rest)
+    for result in results:
+        if result.start:
+            starts.setdefault(result.entry.adapter, {})[result.name] = result.start
     for adapter, its_starts in starts.items():
         adapter.attach(model, its_starts)
     if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
         entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
-    model.compression = Compression(entries, rest, tuple(notes))  # type: ignore[assignment]
+    notes = tuple(f"{result.name}: {note}" for result in results for note in result.notes)
+    model.compression = Compression(entries, rest, notes)  # type: ignore[assignment]
     return model
+
+
+class _Result(NamedTuple):
+    name: str
+    entry: LayerEntry
+    start: AdapterStart | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _compress_rule(
+    rule: Rule,
+    layers: Mapping[str, nn.Module],
+    stats: Mapping[str, LayerStats],
+    generator: torch.Generator | None,
+) -> Iterator[_Result]:
+    """Plan the layers of one rule together, then compress each."""
+    (method,) = rule.methods
+    plan = method.plan(layers, stats)
+    if plan.edits:
+        raise InvalidSetting([f"{method.name}: structure edits cannot be saved yet"])
+    for name, layer in layers.items():
+        with _naming(name):
+            spec, stat = plan.specs[name], stats.get(name)
+            result = _compress_layer(name, layer, rule, spec, stat, generator)
+        yield result
 
 
 @contextlib.contextmanager
@@ -109,49 +132,49 @@ def _naming(layer: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _compress_layer(
+    name: str,
     layer: nn.Module,
     rule: Rule,
     method: Method,
     stats: LayerStats | None,
     generator: torch.Generator | None,
-) -> tuple[LayerEntry, AdapterStart | None, list[str]]:
+) -> _Result:
     if leaves_alone(rule):
-        return LayerEntry(method), None, []
-    weight: Tensor = layer.weight.detach()
+        return _Result(name, LayerEntry(method))
+    weight: Tensor = bare(layer).weight.detach()
     notes = []
+    rank, alpha, start = 0, 0.0, None
 
     def compress(values: Tensor) -> CompressedWeight:
         return method.compress(values, stats)
 
     if isinstance(rule.adapter, NoAdapter):
-        base, start, rank, alpha = compress(weight), None, 0, 0.0
+        base = compress(weight)
     else:
         rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
-        if rank < rule.rank:
-            notes.append(f"rank {rule.rank} clamped to {rank}")
         alpha = float(rank if rule.alpha is None else rule.alpha * rank / rule.rank)
         base, b, a = rule.init.start(weight.float(), compress, rank, stats, generator)
         start = AdapterStart(b, a, alpha)
+        if rank < rule.rank:
+            notes.append(f"rank {rule.rank} clamped to {rank}")
     if isinstance(base.method, NoMethod):
         weight.copy_(base.dense())  # an init may have moved a part of W into the adapter
     else:
         install(layer, base)
-    if base.stored_bytes() > weight.nbytes:
-        notes.append(
-            f"{base.method.name} stores {base.stored_bytes()} bytes, dense {weight.nbytes}"
-        )
-    return LayerEntry(base.method, rule.adapter, rank, alpha), start, notes
+        if base.stored_bytes() > weight.nbytes:
+            stored = f"{base.stored_bytes()} bytes, dense {weight.nbytes}"
+            notes.append(f"{base.method.name} stores {stored}")
+    return _Result(name, LayerEntry(base.method, rule.adapter, rank, alpha), start, tuple(notes))
 
 
 @torch.no_grad()
-def _round_rest(model: nn.Module, targets: set[str], rest: Method) -> None:
+def _round_rest(model: nn.Module, entries: Mapping[str, LayerEntry], rest: Method) -> None:
     """Replace what no rule compresses by what will be stored of it."""
     if isinstance(rest, NoMethod):
         return
+    kept = {f"{name}.weight" for name in entries} | packed_slots(model, entries).keys()
     for key, tensor in model.state_dict().items():
-        layer, _, name = key.removesuffix(".packed").rpartition(".")
-        ours = name != "bias" and (layer in targets or layer.removesuffix(".packed") in targets)
-        if not ours and tensor.is_floating_point():
+        if key not in kept and tensor.is_floating_point():
             with _naming(key):
                 tensor.copy_(rest.compress(tensor).dense())
 
@@ -167,7 +190,9 @@ def _roundings(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         live = adapter.parameters(model, entries)
         for key, slot in adapter.layout(shapes(model, entries)).items():
             if slot.dtype != live[key].dtype:
-                yield live[key], live[key].detach().to(slot.dtype).to(live[key].dtype)
+                with _naming(key):
+                    stored = narrow(live[key].detach(), slot.dtype)
+                yield live[key], stored.to(live[key].dtype)
 
 
 @torch.no_grad()

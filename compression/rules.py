@@ -134,7 +134,7 @@ def check(
         InvalidSetting: all of them.
     """
     errors = []
-    if compression_of(model).layers or hasattr(model, "peft_config"):
+    if compression_of(model).layers:
         errors.append("the model is compressed already; start from the dense one")
     if not rest.any_shape:
         errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")

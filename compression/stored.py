@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
         ArtifactError: the model computes with other values than the file would hold.
     """
     done = compression_of(model)
-    packed = packed_slots(model, done)
+    packed = packed_slots(model, done.layers)
     whole = {f"{name}.weight" for name in done.layers}
     seen: set[Hashable] = set()
     found: dict[str, Stored] = {}
@@ -66,9 +66,9 @@ def dense_name(key: str, done: Compression) -> str | None:
     return key
 
 
-def packed_slots(model: nn.Module, done: Compression) -> dict[str, tuple[str, Part]]:
+def packed_slots(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, Part]]:
     """Name in the file and part of every packed tensor, by its key in the dense state dict."""
-    layers = ((name, packed_of(model.get_submodule(name))) for name in done.layers)
+    layers = ((name, packed_of(model.get_submodule(name))) for name in names)
     return {
         f"{name}.packed.{slot}": (f"{name}.{slot}", part)
         for name, packed in layers

@@ -72,4 +72,4 @@ class Adapter(Plugin, ABC):
         """Bits of its values, as published tables count."""
 
 
-ADAPTERS: Registry[Adapter] = Registry("adapter", Adapter)  # type: ignore[type-abstract]
+ADAPTERS: Registry[Adapter] = Registry("adapter", Adapter)

@@ -31,7 +31,7 @@ class Dora(Lora):
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""
         ranks = {name: (start.rank, start.alpha) for name, start in starts.items()}
-        peft_bridge.inject(model, ranks, self.name, use_dora=True)
+        peft_bridge.inject(model, ranks, use_dora=True)
         peft_bridge.set_factors(model, starts)
         for name in starts:
             peft_bridge.reset_magnitude(model, name)
@@ -59,7 +59,7 @@ class Dora(Lora):
         tensors: Mapping[str, Tensor],
     ) -> None:
         """See :meth:`Adapter.restore`."""
-        peft_bridge.inject(model, layers, self.name, use_dora=True)
+        peft_bridge.inject(model, layers, use_dora=True)
         for name in layers:
             peft_bridge.reset_magnitude(model, name)
         peft_bridge.copy_stored(self.parameters(model, layers), tensors)

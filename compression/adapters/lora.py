@@ -29,9 +29,7 @@ class Lora(Adapter):
 
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""
-        peft_bridge.inject(
-            model, {name: (s.rank, s.alpha) for name, s in starts.items()}, self.name
-        )
+        peft_bridge.inject(model, {name: (s.rank, s.alpha) for name, s in starts.items()})
         peft_bridge.set_factors(model, starts)
 
     def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -54,7 +52,7 @@ class Lora(Adapter):
         tensors: Mapping[str, Tensor],
     ) -> None:
         """See :meth:`Adapter.restore`."""
-        peft_bridge.inject(model, layers, self.name)
+        peft_bridge.inject(model, layers)
         peft_bridge.copy_stored(self.parameters(model, layers), tensors)
 
     def macs(self, shape: Shape, rank: int) -> int:

@@ -5,7 +5,6 @@ PEFT is imported inside the functions: it takes seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,36 +15,35 @@ from compression.adapters.base import AdapterStart
 from compression.layers import kind_of
 from compression.registry import InvalidSetting
 
+_NAME = "default"
+
 
 def inject(
-    model: nn.Module, layers: Mapping[str, tuple[int, float]], label: str, **settings: Any
+    model: nn.Module, layers: Mapping[str, tuple[int, float]], use_dora: bool = False
 ) -> None:
-    """Wrap the named layers, each with its own (rank, alpha), under a new PEFT adapter name.
+    """Wrap each named layer in PEFT's LoRA layer of its own (rank, alpha).
+
+    PEFT's walk over a whole model is left out: it matches names by pattern, switches other
+    adapters off, and fails on a model without parameters, which one with all weights packed and no
+    biases is.
 
     Raises:
         InvalidSetting: a layer whose delta PEFT's form cannot express.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig
+    from peft.tuners import lora
 
     if errors := [e for name in layers for e in _objections(name, model.get_submodule(name))]:
         raise InvalidSetting(errors)
-    patterns = {name: re.escape(name) for name in layers}
-    config = LoraConfig(
-        r=1,
-        target_modules="|".join(patterns.values()),
-        # PEFT matches these keys at the end of a name as well: anchor them.
-        rank_pattern={f"^{patterns[name]}$": rank for name, (rank, _) in layers.items()},
-        alpha_pattern={f"^{patterns[name]}$": alpha for name, (_, alpha) in layers.items()},
-        lora_dropout=0.0,
-        init_lora_weights=False,
-        **settings,
-    )
-    trained = [p for p in model.parameters() if p.requires_grad]
+    wrappers = {"linear": lora.Linear, "conv2d": lora.Conv2d}
+    config = LoraConfig(lora_dropout=0.0, init_lora_weights=False, use_dora=use_dora)
     rng = torch.get_rng_state()
-    inject_adapter_in_model(config, model, f"{label}{len(getattr(model, 'peft_config', {}))}")
+    for name, (rank, alpha) in layers.items():
+        layer = model.get_submodule(name)
+        wrapper = wrappers[kind_of(layer) or ""]
+        wrapped = wrapper(layer, _NAME, config=config, r=rank, lora_alpha=alpha)
+        model.set_submodule(name, wrapped.train(layer.training))
     torch.set_rng_state(rng)  # PEFT draws weights that are overwritten at once
-    for parameter in trained:  # a second injection freezes the adapters of the first
-        parameter.requires_grad_(True)
 
 
 def _objections(name: str, module: nn.Module) -> list[str]:
@@ -69,14 +67,13 @@ def _objections(name: str, module: nn.Module) -> list[str]:
 def factors(model: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
     """PEFT's live A and B of a layer, in their own shapes."""
     wrapped: Any = model.get_submodule(layer)
-    (name,) = wrapped.lora_A
-    return wrapped.lora_A[name].weight, wrapped.lora_B[name].weight
+    return wrapped.lora_A[_NAME].weight, wrapped.lora_B[_NAME].weight
 
 
 def magnitude_module(model: nn.Module, layer: str) -> Any:
     """PEFT's DoRA module of a layer, whose ``weight`` is the magnitude."""
-    (module,) = model.get_submodule(layer).lora_magnitude_vector.values()  # type: ignore
-    return module
+    wrapped: Any = model.get_submodule(layer)
+    return wrapped.lora_magnitude_vector[_NAME]
 
 
 @torch.no_grad()
@@ -92,9 +89,7 @@ def reset_magnitude(model: nn.Module, layer: str) -> None:
     """Set DoRA's magnitude to the row norms of base + delta, so that the layer starts as these."""
     from compression.adapters.peft_dora import install_magnitude
 
-    wrapped: Any = model.get_submodule(layer)
-    (name,) = wrapped.lora_A
-    install_magnitude(wrapped, name)
+    install_magnitude(model.get_submodule(layer), _NAME)
 
 
 @torch.no_grad()

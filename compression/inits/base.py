@@ -57,7 +57,7 @@ class Init(Plugin, ABC):
         """
 
 
-INITS: Registry[Init] = Registry("init", Init)  # type: ignore[type-abstract]
+INITS: Registry[Init] = Registry("init", Init)
 
 
 def random_rows(rank: int, columns: int, generator: torch.Generator | None) -> Tensor:

@@ -103,7 +103,7 @@ class Method(Plugin, ABC):
         return x @ self.decode(tensors, shape).flatten(1).T
 
 
-METHODS: Registry[Method] = Registry("method", Method)  # type: ignore[type-abstract]
+METHODS: Registry[Method] = Registry("method", Method)
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:

@@ -1,0 +1,65 @@
+"""Small networks and rules that the compression tests share."""
+
+import torch
+from torch import nn
+
+from compression.adapters import ADAPTERS
+from compression.inits import INITS
+from compression.methods import METHODS
+from compression.model import Rule
+
+TARGETS = ["*"]
+
+
+def network(seed=0):
+    """Convolutions, BatchNorm, Linear: every kind of tensor a file can hold."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(45, 12),
+        nn.ReLU(),
+        nn.Linear(12, 7),
+    ).eval()
+
+
+def inputs(count=4):
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def rule(method="none", init="zeros", adapter="none", rank=0, alpha=None, pattern="*"):
+    """A rule from names, or from built plugins."""
+
+    def built(registry, plugin):
+        return registry.build(plugin) if isinstance(plugin, str) else plugin
+
+    return Rule(
+        pattern=pattern,
+        methods=(built(METHODS, method),),
+        init=built(INITS, init),
+        adapter=built(ADAPTERS, adapter),
+        rank=rank,
+        alpha=alpha,
+    )
+
+
+def variants(registry):
+    """Every plugin of a registry at its defaults and with each searched or valid choice set."""
+    found = []
+    for name in registry:
+        plugins = [registry.build(name)]
+        for knob_name, knob in registry[name].knobs().items():
+            for domain in (knob.valid, knob.search):
+                for value in getattr(domain, "values", ()):
+                    when = {k: v[0] for k, v in knob.when.items()}
+                    plugins.append(registry.build(name, {**when, knob_name: value}))
+        found += [p for i, p in enumerate(plugins) if p not in plugins[:i]]
+    return found

@@ -1,0 +1,124 @@
+"""What each init promises: shapes, guarantee against zeros, identities."""
+
+import pytest
+import torch
+from networks import generator, variants
+
+from compression.inits import INITS
+from compression.methods import METHODS
+
+SHAPES = [(12, 20), (20, 12), (1, 9), (6, 2, 3, 3)]
+
+
+def weight_of(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def error(weight, start):
+    delta = (start.B @ start.A).view_as(weight)
+    return float((weight - start.base.dense() - delta).norm())
+
+
+def run(init, method, weight, rank):
+    return init.start(weight, lambda values: method.compress(values), rank, None, generator())
+
+
+# The contract: a new init, or a new method, meets these with no new line here.
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("method", variants(METHODS), ids=str)
+@pytest.mark.parametrize("init", variants(INITS), ids=str)
+def test_contract(init, method, shape):
+    weight = weight_of(shape)
+    before = weight.clone()
+    rank = min(3, shape[0], weight[0].numel())
+    start = run(init, method, weight, rank)
+    assert torch.equal(weight, before)
+    assert start.B.shape == (shape[0], rank)
+    assert start.A.shape == (rank, weight[0].numel())
+    assert start.base.shape == shape
+    assert start.B.dtype == start.A.dtype == torch.float32
+
+    again = run(init, method, weight, rank)
+    assert torch.equal(start.A, again.A)
+    assert torch.equal(start.B, again.B)
+
+    if type(init).guarantee == "frobenius":
+        zeros = run(INITS.build("zeros"), method, weight, rank)
+        assert error(weight, start) <= error(weight, zeros) * (1 + 1e-5) + 1e-6
+
+    # No direction in which both factors are zero: neither would ever get a gradient.
+    assert ((start.A != 0).any(1) | (start.B != 0).any(0)).all()
+
+
+@pytest.mark.parametrize("name", INITS)
+@pytest.mark.parametrize("weight", [torch.zeros(6, 4), torch.ones(6, 4)], ids=["zero", "rank one"])
+def test_degenerate_weights_start_finite_and_alive(name, weight):
+    start = run(INITS.build(name), METHODS.build("rtn"), weight, 3)
+    assert torch.isfinite(start.A).all()
+    assert torch.isfinite(start.B).all()
+    assert ((start.A != 0).any(1) | (start.B != 0).any(0)).all()
+
+
+# The mathematics.
+
+
+def test_zeros_starts_as_the_compressed_weight():
+    weight = weight_of((8, 12))
+    start = run(INITS.build("zeros"), METHODS.build("rtn"), weight, 4)
+    assert not start.B.any()
+    assert start.A.abs().max() <= 12**-0.5
+    assert torch.equal(start.base.dense(), METHODS.build("rtn").compress(weight).dense())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_residual_leaves_the_tail_of_the_compression_error(name):
+    weight, rank = weight_of((16, 24)), 5
+    start = run(INITS.build("residual"), METHODS.build(name), weight, rank)
+    left = torch.linalg.svdvals(weight - start.base.dense())
+    assert error(weight, start) == pytest.approx(float(left[rank:].norm()), abs=1e-4)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (2, 3), (5, 4)])
+def test_svd_then_residual_is_the_truncated_svd_of_the_sum_of_ranks(first, second):
+    weight = weight_of((14, 18))
+    method = METHODS.build("svd", {"rank": first})
+    start = run(INITS.build("residual"), method, weight, second)
+    u, s, vh = torch.linalg.svd(weight)
+    rank = first + second
+    whole = u[:, :rank] * s[:rank] @ vh[:rank]
+    torch.testing.assert_close(start.base.dense() + start.B @ start.A, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_residual_of_full_rank_restores_the_weight():
+    weight = weight_of((6, 10))
+    start = run(INITS.build("residual"), METHODS.build("int1"), weight, 6)
+    torch.testing.assert_close(start.base.dense() + start.B @ start.A, weight)
+
+
+def test_pissa_puts_the_principal_part_in_the_adapter_and_compresses_the_rest():
+    weight, rank = weight_of((10, 16)), 3
+    start = run(INITS.build("pissa"), METHODS.build("none"), weight, rank)
+    s = torch.linalg.svdvals(weight)
+    torch.testing.assert_close(torch.linalg.svdvals(start.B @ start.A)[:rank], s[:rank])
+    torch.testing.assert_close(torch.linalg.svdvals(start.base.dense())[:7], s[rank:])
+    torch.testing.assert_close(start.base.dense() + start.B @ start.A, weight)
+
+
+def test_loftq_of_one_iteration_is_residual_and_more_never_worse():
+    weight, method = weight_of((24, 24)), METHODS.build("rtn", {"bits": 3})
+    residual = run(INITS.build("residual"), method, weight, 4)
+    errors = []
+    for iterations in (1, 2, 5, 10):
+        start = run(INITS.build("loftq", {"iterations": iterations}), method, weight, 4)
+        errors.append(error(weight, start))
+    assert errors[0] == pytest.approx(error(weight, residual))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("name", ["residual", "pissa"])
+def test_factors_share_the_singular_values(name):
+    start = run(INITS.build(name), METHODS.build("rtn"), weight_of((9, 7)), 3)
+    torch.testing.assert_close(start.B.T @ start.B, start.A @ start.A.T, atol=1e-5, rtol=1e-5)
