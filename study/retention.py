@@ -47,12 +47,18 @@ class Retention:
             return
         if record.outcome.sha256 is None:
             return
-        point = (record.outcome.metrics["val"][self.metric], record.outcome.size.ratio)
+        self.admit(
+            trial.trial_id,
+            (record.outcome.metrics["val"][self.metric], record.outcome.size.ratio),
+        )
+
+    def admit(self, trial_id: str, point: tuple[float, float]) -> None:
+        """Keep a trial's files if they are of use, and delete those that no longer are."""
         if any(self._useless(point, other) for other in self.kept.values()):
-            self._drop([trial.trial_id])
+            self._drop([trial_id])
             return
         self._drop([i for i, other in self.kept.items() if self._useless(other, point)])
-        self.kept[trial.trial_id] = point
+        self.kept[trial_id] = point
 
     def _useless(self, point: tuple[float, float], other: tuple[float, float]) -> bool:
         return other[1] >= point[1] and other[0] > point[0] + self.margin

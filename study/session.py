@@ -13,7 +13,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from analysis.report import write_report
 
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
@@ -220,6 +219,8 @@ class Session:
         description.write(self.storage, content)
 
     def _report(self, live: Live) -> dict[str, str]:
+        from analysis.report import write_report  # matplotlib, not before it is needed
+
         try:
             study = load_study(self.storage.uri)
             paths = write_report(study, self.storage.filesystem, self.storage.path("report"))
