@@ -10,7 +10,15 @@ import numpy as np
 from analysis import fronts
 from analysis.load import Row, StudyData, StudyDataError
 from analysis.stats import drop_upper
-from trainables.record import NONE, Direction, Objective, Outcome, Size, Verification
+from trainables.record import (
+    NONE,
+    Direction,
+    Objective,
+    Outcome,
+    Paired,
+    Size,
+    Verification,
+)
 
 __all__ = ["AXES", "Axis", "Point", "Value", "front", "metric", "points", "setting", "y_objective"]
 
@@ -69,6 +77,10 @@ class Point:
     def outcome(self) -> Outcome:
         """What was measured."""
         return self.row.record.outcome
+
+    def paired(self, role: str) -> Paired | None:
+        """The comparison with a baseline on the test examples."""
+        return self.verification.paired.get(role) if self.verification else None
 
     def number(self, column: str) -> float | None:
         """A numeric column, None where it was not measured."""

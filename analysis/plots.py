@@ -227,7 +227,7 @@ def _pair(
 
 
 def _whisker(point: Point, picture: Picture) -> tuple[float, float] | None:
-    paired = point.verification.paired.get("dense") if point.verification else None
+    paired = point.paired("dense")
     test = point.number(picture.test)
     if paired is None or test is None or not picture.percent:
         return None
