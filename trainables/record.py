@@ -20,6 +20,7 @@ from trainables.serial import (
     check_scalar,
     digest,
     from_json,
+    plain_float,
     require,
     to_json,
 )
@@ -149,7 +150,7 @@ class LayerRule:
         else:
             require(self.rank >= 1, "LayerRule.rank: must be at least 1 with an adapter")
         if self.alpha is not None:
-            check_scalar(self.alpha, "LayerRule.alpha")
+            object.__setattr__(self, "alpha", plain_float(self.alpha, "LayerRule.alpha"))
             require(self.alpha > 0, "LayerRule.alpha: must be above 0")
 
 
@@ -188,7 +189,7 @@ class Trial:
         for name in ("epochs", "batch_size", "seed"):
             value = getattr(self, name)
             require(type(value) is int and value >= 0, f"Trial.{name}: must be an int >= 0")
-        check_scalar(self.lr, "Trial.lr")
+        object.__setattr__(self, "lr", plain_float(self.lr, "Trial.lr"))
         require(len(self.layers) >= 1, "Trial.layers: needs at least one rule")
         if self.epochs:
             require(self.optimizer != NONE, "Trial.optimizer: is needed when epochs > 0")

@@ -40,6 +40,13 @@ def check_scalar(value: object, where: str) -> None:
     require(not isinstance(value, float) or math.isfinite(value), f"{where}: {value} is not finite")
 
 
+def plain_float(value: Any, where: str) -> float:
+    """A finite number as a float: 1 and 1.0 must not be two identities."""
+    require(type(value) in (int, float), f"{where}: expected a number, got {value!r}")
+    check_scalar(value, where)
+    return float(value)
+
+
 def to_json(value: Any) -> Any:
     """Plain dicts, lists and scalars; fields at their default are left out."""
     if is_dataclass(value) and not isinstance(value, type):
