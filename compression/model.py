@@ -139,7 +139,7 @@ def _compress_layer(
     stats: LayerStats | None,
     generator: torch.Generator | None,
 ) -> _Result:
-    if leaves_alone(rule):
+    if leaves_alone(method, rule.adapter):
         return _Result(name, LayerEntry(method))
     weight: Tensor = bare(layer).weight.detach()
     notes = []

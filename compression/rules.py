@@ -147,7 +147,7 @@ def check(
         f"{name}: its weight is shared with {shared[id(layers[name].weight)]}; leave it out of "
         "the targets or untie it"
         for rule, names in assigned.items()
-        if not leaves_alone(rule)
+        if not all(leaves_alone(method, rule.adapter) for method in rule.methods)
         for name in names
         if id(layers[name].weight) in shared
     )
@@ -167,11 +167,9 @@ def _rule_errors(rule: Rule) -> Iterator[str]:
         yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
 
 
-def leaves_alone(rule: Rule) -> bool:
-    """Whether layers under this rule stay as they are."""
-    return isinstance(rule.adapter, NoAdapter) and all(
-        isinstance(method, NoMethod) for method in rule.methods
-    )
+def leaves_alone(method: Method, adapter: Adapter) -> bool:
+    """Whether a layer stays as it is."""
+    return isinstance(method, NoMethod) and isinstance(adapter, NoAdapter)
 
 
 def _layer_errors(name: str, layer: nn.Module, rule: Rule) -> Iterator[str]:

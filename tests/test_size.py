@@ -1,0 +1,106 @@
+"""Every byte accounted for, and every multiply-accumulate."""
+
+import itertools
+import os
+
+import pytest
+import torch
+from networks import TARGETS, inputs, network, rule
+from torch import nn
+
+from compression.adapters import ADAPTERS
+from compression.artifact import save, serialize
+from compression.methods import METHODS
+from compression.model import compress_model, target_layers
+from compression.size import PARTS, macs, measure
+
+
+@pytest.mark.parametrize(("method", "adapter"), itertools.product(METHODS, ADAPTERS))
+def test_measure_is_the_file_and_the_formula(method, adapter, tmp_path):
+    rank = 0 if adapter == "none" else 3
+    made = rule(method, "zeros", adapter, rank)
+    model = compress_model(network(), [made], TARGETS, rest=METHODS.build("cast"))
+    path, about = tmp_path / "model.safetensors", {"trial": "x"}
+    save(model, str(path), about)
+    size = measure(model, TARGETS, about)
+    assert size.file_bytes == os.stat(path).st_size == len(serialize(model, about))
+    assert size == measure(model, TARGETS, about, data=path.read_bytes())
+
+    plugin = ADAPTERS.build(adapter)
+    expected = dict.fromkeys(PARTS, 0)
+    nominal = 0
+    for name, layer in target_layers(network(), TARGETS).items():
+        shape = tuple(layer.weight.shape)
+        entry = model.compression.layers[name]
+        for slot in entry.method.layout(shape).values():
+            expected[slot.part] += slot.nbytes
+        for slot in plugin.layout({name: (shape, entry.rank)}).values():
+            expected[slot.part] += slot.nbytes
+        expected["untouched"] += 0 if layer.bias is None else 2 * layer.bias.numel()
+        nominal += entry.method.nominal_bits(shape) + plugin.nominal_bits(shape, entry.rank)
+    assert size.targets == expected
+    assert size.nominal_bits == nominal
+
+    norm = 2 * 4 * 6 + 8  # BatchNorm: four float16 vectors of six, one int64
+    assert sum(size.model.values()) - size.model["header"] == sum(expected.values()) + norm
+    assert size.model["untouched"] == expected["untouched"] + norm
+
+
+def test_dense_and_none_are_measured_alike():
+    dense = measure(network(), TARGETS)
+    none = measure(compress_model(network(), [rule()], TARGETS), TARGETS)
+    assert none == dense
+    weights = sum(layer.weight.numel() for layer in target_layers(network(), TARGETS).values())
+    assert dense.targets["base"] == dense.model["base"] == 4 * weights
+    assert dense.nominal_bits == 32 * weights
+
+
+def test_targets_are_counted_apart():
+    size = measure(compress_model(network(), [rule("int1", pattern="6")], ["6"]), ["6"])
+    assert size.targets == {
+        "base": -(-12 * 45 // 8),
+        "scales": 2 * 12,
+        "indices": 0,
+        "adapter": 0,
+        "untouched": 4 * 12,
+        "header": 0,
+    }
+    assert size.model["base"] == size.targets["base"]
+
+
+def test_macs_of_a_dense_model_by_hand():
+    # 8x8 positions of the first convolution, 3x3 of the second, one of each Linear.
+    expected = 64 * 6 * 1 * 9 + 9 * 5 * 6 * 9 + 45 * 12 + 12 * 7
+    model = network()
+    assert macs(model, inputs(1)) == macs(model, inputs(5)) == expected
+    assert not model.training
+
+
+def test_macs_of_groups_strides_and_token_inputs():
+    grouped = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2, padding=1))
+    assert macs(grouped, torch.zeros(2, 4, 5, 5)) == 25 * 8 * 2 * 9
+    assert macs(nn.Sequential(nn.Linear(6, 3)), torch.zeros(2, 7, 6)) == 7 * 18
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_macs_add_up_over_method_and_adapter(method, adapter):
+    rank = 0 if adapter == "none" else 2
+    made = rule(method, "zeros", adapter, rank)
+    model = compress_model(network(), [made], TARGETS)
+    positions = {"0": 64, "3": 9, "6": 1, "8": 1}
+    expected = 0
+    for name, layer in target_layers(network(), TARGETS).items():
+        shape = tuple(layer.weight.shape)
+        entry = model.compression.layers.get(name)
+        work = entry.method.macs(shape) if entry else layer.weight.numel()
+        expected += positions[name] * (work + ADAPTERS.build(adapter).macs(shape, rank))
+    model.train()
+    assert macs(model, inputs()) == expected
+    assert model.training
+
+
+def test_block_sparse_and_svd_save_work():
+    dense = macs(network(), inputs())
+    for method in ("block_sparse", METHODS.build("svd", {"rank": 1})):
+        assert macs(compress_model(network(), [rule(method)], TARGETS), inputs()) < dense
