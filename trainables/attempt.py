@@ -208,10 +208,11 @@ class Attempt:
     def restore(self, state: State) -> None:
         """Go on from :meth:`state`; the file is written anew when the trial ends."""
         saved = unflatten(state)
-        self.curve, self.best, self.shelved = [], -1, None
-        self._begin()
+        self.model = self.run = self.shelved = None
+        self.curve, self.best, self.seconds, self.finished = [], -1, 0.0, False
         if not saved:
             return
+        self._begin()
         if self.run is not None:
             self.run.restore(flatten(saved["run"]))
         self.curve = [Report(*row) for row in saved["curve"]]

@@ -46,8 +46,9 @@ def flatten(value: Any) -> State:
 
     def walk(item: Any, path: str) -> Any:
         if isinstance(item, Tensor):
-            tensors[path] = item.detach().clone()
-            return {_TENSOR: path}
+            name = f"{len(tensors)}{path}"  # numbered, since paths can read alike
+            tensors[name] = item.detach().clone()
+            return {_TENSOR: name}
         if isinstance(item, Mapping):
             return {
                 f"#{k}" if isinstance(k, int) else f".{k}": walk(v, f"{path}/{k}")
