@@ -12,7 +12,7 @@ from compression.adapters import Adapter, NoAdapter
 from compression.inits import Init, Zeros
 from compression.layers import bare, kind_of
 from compression.methods import Method, NoMethod
-from compression.methods.base import Shape
+from compression.methods.base import Shape, matrix_shape
 from compression.registry import InvalidSetting
 
 
@@ -20,8 +20,8 @@ from compression.registry import InvalidSetting
 class Rule:
     """How the target layers that match ``pattern`` are compressed and adapted.
 
-    ``rank`` is clamped for each layer to min(out, in), with the scale ``alpha / rank`` kept;
-    ``alpha`` None means a scale of 1.
+    ``rank`` is at most min(out, in) of the rule's largest layer, and clamped to that of each other
+    one with the scale ``alpha / rank`` kept; ``alpha`` None means a scale of 1.
     """
 
     pattern: str = "*"
@@ -79,7 +79,7 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Mod
     layers = {
         name: module
         for name, module in model.named_modules()
-        if name not in wrapped and kind_of(bare(module)) is not None
+        if name and name not in wrapped and kind_of(bare(module)) is not None
     }
     errors = []
     for pattern in patterns:
@@ -138,24 +138,17 @@ def check(
         errors.append("the model is compressed already; start from the dense one")
     if not rest.any_shape:
         errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")
-    for rule, names in assigned.items():
-        errors.extend(_rule_errors(rule))
-        for name in names:
-            errors.extend(_layer_errors(name, layers[name], rule))
     shared = _shared(model)
-    errors.extend(
-        f"{name}: its weight is shared with {shared[id(layers[name].weight)]}; leave it out of "
-        "the targets or untie it"
-        for rule, names in assigned.items()
-        if not all(leaves_alone(method, rule.adapter) for method in rule.methods)
-        for name in names
-        if id(layers[name].weight) in shared
-    )
+    for rule, names in assigned.items():
+        errors.extend(_rule_errors(rule, [layers[name] for name in names]))
+        for name in names:
+            errors.extend(_layer_errors(name, layers[name], rule, shared))
     if errors:
         raise InvalidSetting(errors)
 
 
-def _rule_errors(rule: Rule) -> Iterator[str]:
+def _rule_errors(rule: Rule, layers: Sequence[nn.Module]) -> Iterator[str]:
+    limit = max(min(matrix_shape(tuple(bare(layer).weight.shape))) for layer in layers)
     if len(rule.methods) != 1:
         yield f"rule '{rule.pattern}': takes one method for now, got {len(rule.methods)}"
     if isinstance(rule.adapter, NoAdapter):
@@ -163,6 +156,9 @@ def _rule_errors(rule: Rule) -> Iterator[str]:
             yield f"rule '{rule.pattern}': rank {rule.rank} has no effect without an adapter"
     elif rule.rank < 1:
         yield f"rule '{rule.pattern}': adapter {rule.adapter.name} needs a rank of at least 1"
+    elif rule.rank > limit:
+        where = f"min(out, in) = {limit} of its largest layer"
+        yield f"rule '{rule.pattern}': rank {rule.rank} is above {where}"
     if rule.alpha is not None and not rule.alpha > 0:
         yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
 
@@ -172,11 +168,16 @@ def leaves_alone(method: Method, adapter: Adapter) -> bool:
     return isinstance(method, NoMethod) and isinstance(adapter, NoAdapter)
 
 
-def _layer_errors(name: str, layer: nn.Module, rule: Rule) -> Iterator[str]:
+def _layer_errors(
+    name: str, layer: nn.Module, rule: Rule, shared: Mapping[int, str]
+) -> Iterator[str]:
     users: tuple[Method | Adapter, ...] = (*rule.methods, rule.adapter)
     for plugin in users:
         if kind_of(layer) not in plugin.kinds:
             yield f"{name} is a {type(layer).__name__}, which {plugin.name} cannot take"
+    untouched = all(leaves_alone(method, rule.adapter) for method in rule.methods)
+    if not untouched and (names := shared.get(id(bare(layer).weight))):
+        yield f"{name}: its weight is shared ({names}); untie it or leave it out of the targets"
 
 
 def _shared(model: nn.Module) -> dict[int, str]:

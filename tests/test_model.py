@@ -37,6 +37,11 @@ def test_a_target_that_matches_nothing_is_refused(pattern, message):
         target_layers(network(), ["*", pattern])
 
 
+def test_a_bare_layer_is_no_model():
+    with pytest.raises(InvalidSetting, match=r"layers: \(none\)"):
+        target_layers(nn.Linear(2, 2), ["*"])
+
+
 def test_subclasses_that_may_bypass_forward_are_no_targets():
     attention = nn.MultiheadAttention(8, 2)
     with pytest.raises(InvalidSetting, match="matches no"):
@@ -157,6 +162,7 @@ def test_half_precision_models_keep_their_dtype():
         (Rule(methods=()), "one method for now, got 0"),
         (rule("rtn", rank=2), "rank 2 has no effect without an adapter"),
         (rule("rtn", adapter="lora"), "needs a rank of at least 1"),
+        (rule("rtn", adapter="lora", rank=13), r"rank 13 is above min\(out, in\) = 12"),
         (rule("rtn", adapter="lora", rank=1, alpha=0.0), "alpha must be above 0"),
         (rule("rtn", pattern="no*"), r"'no\*' matches no target layer; targets: 0, 3, 6, 8"),
     ],
@@ -197,7 +203,7 @@ def test_compressing_twice_is_refused():
 def test_tied_weights_are_refused_by_name():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    with pytest.raises(InvalidSetting, match=r"0: its weight is shared with 0.weight = 1.weight"):
+    with pytest.raises(InvalidSetting, match=r"0: its weight is shared \(0.weight = 1.weight\)"):
         compress_model(model, [rule("rtn")], TARGETS)
     compress_model(model, [rule("none")], TARGETS)
 
