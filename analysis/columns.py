@@ -177,12 +177,12 @@ def _measured(row: Row, y: str, fp16: Size | None) -> dict[str, Value]:
     return {
         "epochs_done": outcome.epochs_done,
         y: metric(row, y),
-        "ratio": size and size.ratio,
-        "layer_ratio": size and size.layer_ratio,
-        "nominal_ratio": size and size.nominal_ratio,
+        "ratio": getattr(size, "ratio", None),
+        "layer_ratio": getattr(size, "layer_ratio", None),
+        "nominal_ratio": getattr(size, "nominal_ratio", None),
         "ratio_vs_fp16": fp16.file_bytes / size.file_bytes if fp16 and size else None,
-        "stored_bytes": size and size.stored_bytes,
-        "file_bytes": size and size.file_bytes,
+        "stored_bytes": getattr(size, "stored_bytes", None),
+        "file_bytes": getattr(size, "file_bytes", None),
         "macs": outcome.macs,
         "artifact": f"artifacts/{row.record.trial_id}.safetensors" if outcome.sha256 else None,
     }

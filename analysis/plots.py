@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.columns import Axis, Point
@@ -21,7 +22,7 @@ __all__ = ["Picture", "draw", "png"]
 # Okabe & Ito 2008, "Color universal design": told apart with colour-blind eyes.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6D31", "#000000")
 INK, GREY, PALE, BAND = "#222222", "#6F6F6F", "#B4B4B4", "#0072B2"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
@@ -107,7 +108,7 @@ def _limits(axes: Any, picture: Picture) -> None:
     axes.set_xscale("log", base=2)
     low, high = min(xs), max(xs)
     axes.set_xlim(low / 1.25, high * 1.25)
-    ticks = _x_ticks(low / 1.25, high * 1.25)
+    ticks = _x_ticks(low / 1.25, high * 1.25, picture.axis)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _x_text(v, picture.axis)))
@@ -120,10 +121,13 @@ def _limits(axes: Any, picture: Picture) -> None:
     _y_limits(axes, picture, min(ys), max(ys))
 
 
-def _x_ticks(low: float, high: float) -> list[float]:
-    powers = [2.0**k for k in range(-4, 60)]
+def _x_ticks(low: float, high: float, axis: Axis) -> list[float]:
+    if axis.objective.direction is Direction.MAXIMIZE:
+        powers, steps = [2.0**k for k in range(-4, 60)], (1.25, 1.5, 1.75)
+    else:
+        powers, steps = [10.0**k for k in range(20)], (2.0, 5.0)
     ticks = [t for t in powers if low <= t <= high]
-    between = [t * f for t in powers for f in (1.25, 1.5, 1.75) if low <= t * f <= high]
+    between = [t * f for t in powers for f in steps if low <= t * f <= high]
     return ticks if len(ticks) >= 3 else sorted(ticks + between)
 
 
@@ -141,12 +145,13 @@ def _y_limits(axes: Any, picture: Picture, low: float, high: float) -> None:
         pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
         axes.set_ylim(low - pad, high + pad)
         return
-    low = max(low - 0.15 * (high - low) - 0.01, 0.0)
+    pad = max(0.15 * (high - low), 0.005)
+    low = max(low - pad, 0.0)
     if high - low <= 0.1:
-        axes.set_ylim(low, min(high + 0.1 * (high - low), 1.002))
+        axes.set_ylim(low, high + 1.3 * pad)
     else:
         _stretch(axes, low, high)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.3g}%"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g}%"))
 
 
 def _stretch(axes: Any, low: float, high: float) -> None:
@@ -159,10 +164,10 @@ def _stretch(axes: Any, low: float, high: float) -> None:
             lambda u: 1 + floor - 2.0 ** (-u),
         ),
     )
-    top = min(1.0, 1 + floor - 0.75 * (1 + floor - high))
+    top = min(1.0, 1 + floor - 0.6 * (1 + floor - high))
     axes.set_ylim(low, top)
-    marks = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99)
-    marks += (0.995, 1.0)
+    marks = [0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99]
+    marks += [0.995, 1.0]
     axes.yaxis.set_major_locator(FixedLocator([m for m in marks if low <= m <= top]))
     axes.yaxis.set_minor_locator(NullLocator())
 
@@ -176,7 +181,7 @@ def _others(axes: Any, picture: Picture) -> None:
     below = sum(y < axes.get_ylim()[0] for y in _xy(picture.others, picture, picture.y.name)[1])
     if below:
         text = f"▾ {below} more below"
-        axes.text(0.995, 0.01, text, transform=axes.transAxes, ha="right", color=GREY, fontsize=9)
+        axes.text(0.008, 0.01, text, transform=axes.transAxes, color=GREY, fontsize=9)
 
 
 def _band(axes: Any, picture: Picture) -> None:
@@ -184,17 +189,9 @@ def _band(axes: Any, picture: Picture) -> None:
     score = dense.number(picture.test) if dense else None
     if score is None or not picture.percent:
         return
-    axes.axhspan(score - picture.margin, score, color=BAND, alpha=0.09, linewidth=0, zorder=0)
-    axes.text(
-        axes.get_xlim()[1],
-        score - picture.margin / 2,
-        f"within {100 * picture.margin:g} pp of dense (test) ",
-        ha="right",
-        va="center",
-        color=BAND,
-        fontsize=8.5,
-        zorder=1,
-    )
+    label = f"within {100 * picture.margin:g} pp of dense (test)"
+    style = {"color": BAND, "alpha": 0.11, "linewidth": 0, "zorder": 0}
+    axes.axhspan(score - picture.margin, score, label=label, **style)
 
 
 def _colours(picture: Picture) -> dict[str, str]:
@@ -253,23 +250,20 @@ def _baselines(axes: Any, picture: Picture) -> None:
             ha="center",
             va="bottom" if up else "top",
             fontsize=9,
-            zorder=7,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=8,
         )
 
 
 def _notes(axes: Any, picture: Picture) -> None:
-    for i, (point, text) in enumerate(picture.notes):
+    for point, text in picture.notes:
         x, y = point.number(picture.axis.name), point.number(picture.y.name)
-        axes.annotate(
-            text,
-            (x, y),
-            (14, 16 + 16 * i),
-            textcoords="offset points",
-            fontsize=9,
-            fontweight="bold",
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkB": 5},
-            zorder=8,
-        )
+        across = float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0])
+        side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.9, "linestyle": ":"}
+        top = axes.get_xaxis_transform()
+        axes.annotate("", (x, y), (x, 0.95), textcoords=top, arrowprops=line, zorder=1)
+        axes.text(x, 0.99, text, transform=top, ha=side, va="top", fontweight="bold", zorder=8)
 
 
 def _legend(axes: Any, picture: Picture) -> None:

@@ -183,7 +183,10 @@ def picture(found: Findings) -> Picture:
     """What :func:`analysis.plots.draw` needs."""
     searched = sum(row.role == "search" for row in found.study.rows)
     n = next((pair.n for p in found.front if (pair := p.paired("dense"))), None)
-    parts = [f"{searched} trials", f"{len(found.front)} on the front (chosen on validation)"]
+    parts = [
+        summary.counted(searched, "trial"),
+        f"{len(found.front)} on the front (chosen on validation)",
+    ]
     parts.append(f"n = {n} test examples" if n else "not scored on test")
     notes = []
     if found.certified:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.columns import Axis, Point
@@ -13,7 +13,7 @@ from trainables.record import Direction, Status
 if TYPE_CHECKING:
     from analysis.report import Findings
 
-__all__ = ["short", "write"]
+__all__ = ["counted", "short", "write"]
 
 
 def write(found: Findings) -> str:
@@ -38,6 +38,11 @@ def short(point: Point, axis: Axis) -> str:
     return f"{value:,.0f} {axis.objective.unit}".strip()
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def _headline(found: Findings) -> str:
     margin = f"{100 * found.margin:g} point"
     if found.certified:
@@ -45,7 +50,8 @@ def _headline(found: Findings) -> str:
             f"**{short(found.certified, found.axis)}** with a test drop certified within {margin}: "
             f"{_safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
-    return f"Not certified within {margin} of dense at this n: see below what n can show."
+    why = "at this n; below is what n can show" if found.failed_first else "nothing was tested"
+    return f"No model is certified within {margin} of dense: {why}."
 
 
 def _answers(found: Findings) -> Iterable[str]:
@@ -58,7 +64,7 @@ def _answers(found: Findings) -> Iterable[str]:
     yield "Knee of the front: " + (
         _described(found.knee, found)
         if found.knee
-        else "none, no point bulges from its ends' line."
+        else "none: no point bulges beyond the line of its ends."
     )
 
 
@@ -151,26 +157,26 @@ def _left_out(found: Findings) -> Iterable[str]:
     searched = [row for row in found.study.rows if row.role == "search"]
     status = Counter(row.record.outcome.status for row in searched)
     yield (
-        f"{len(searched)} trials: {status[Status.COMPLETED]} completed, "
+        f"{counted(len(searched), 'trial')}: {status[Status.COMPLETED]} completed, "
         f"{status[Status.STOPPED]} stopped early, {status[Status.FAILED]} failed; "
-        f"{len(found.front)} are on the front."
+        f"on the front: {len(found.front)}."
     )
     stopped = sum(p.outcome.status is Status.STOPPED for p in found.front)
     if stopped:
-        yield f"{stopped} of the front's points were stopped early and stand there as they are."
+        yield f"On the front, stopped early and drawn as they are: {stopped}."
     causes = Counter(row.record.outcome.error for row in searched if row.record.outcome.error)
     for cause, count in causes.most_common(5):
-        yield f"{count} failed: {_safe(str(cause).splitlines()[0])}"
+        yield f"Failed, {count}: {_safe(str(cause).splitlines()[0])}"
     lost = sum(
         row.record.outcome.sha256 is None and row.record.outcome.status is not Status.FAILED
         for row in searched
     )
     if lost:
-        yield f"{lost} finished without an artifact and cannot be members of the front."
+        yield f"Finished without an artifact, so no members of the front: {lost}."
     answered = _mapping(found.study.info.get("counts")).get("answered", 0)
-    yield f"{answered} suggestions were repeats, answered from the record and not run again."
+    yield f"Repeated suggestions, answered from the record and not run again: {answered}."
     if found.skipped:
-        yield f"{found.skipped} points of the front are not verified and so not certified."
+        yield f"On the front, not verified on test and so not certified: {found.skipped}."
     for point in [*found.baselines.values(), *found.front]:
         problems = point.verification.problems if point.verification else ()
         for problem in problems:
@@ -243,6 +249,6 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escape: Callable[[str], str] = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
-    lines = [list(head), ["---"] * len(head), *([escape(c) for c in row] for row in rows)]
+    lines = [list(head), ["---"] * len(head)]
+    lines += [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -117,7 +117,7 @@ def info(name: str = "synthetic") -> dict[str, Any]:
             "test": {"n": N_TEST, "hash": "c" * 16},
         },
         "versions": {"paretune": "0.1.0", "torch": "2.15.0"},
-        "test_reads": {"c" * 16: 1},
+        "test_reads": [{"at": "2026-01-01", "study": "synthetic", "points": 12}],
         "counts": {"answered": 3},
     }
 

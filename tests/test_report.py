@@ -1,0 +1,312 @@
+"""The report and `python analysis/pareto.py`: right numbers, and one sentence for bad input."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import synthetic_study as synthetic
+from pyarrow import fs, parquet
+
+from analysis.columns import front
+from analysis.load import Row, StudyData, StudyDataError, find_study, load_study
+from analysis.report import findings, write_report
+from trainables.record import Choice, Outcome, Paired, Record, Status
+
+REPOSITORY = Path(__file__).parents[1]
+COLUMNS = """trial_id method init adapter rank optimizer epochs_done val_accuracy test_accuracy drop
+ratio layer_ratio nominal_ratio ratio_vs_fp16 stored_bytes file_bytes macs verified artifact"""
+
+
+@pytest.fixture(scope="module")
+def study():
+    return synthetic.study()
+
+
+def made(bits: float, accuracy: float, seed: int = 0, **more) -> Record:
+    asked = synthetic.trial(Choice("int1"), seed=seed)
+    return synthetic.record(asked, synthetic.size(bits, 2), accuracy, **more)
+
+
+def pareto(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "analysis/pareto.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50)
+
+
+def report(data: StudyData, folder: Path, **options) -> list[dict[str, str]]:
+    paths = write_report(data, fs.LocalFileSystem(), str(folder), **options)
+    assert paths.csv
+    return list(csv.DictReader(Path(paths.csv).read_text().splitlines()))
+
+
+def test_front_is_what_no_search_trial_beats(study):
+    members = front(study.rows)
+    sizes = [
+        (r.record.outcome.size.ratio, r.record.outcome.metrics["val"]["accuracy"]) for r in members
+    ]
+    assert sizes == sorted(sizes, key=lambda s: (s[0], -s[1]))
+    for row in study.rows:
+        outcome = row.record.outcome
+        if row.role != "search" or not outcome.sha256:
+            continue
+        at = outcome.size.ratio, outcome.metrics["val"]["accuracy"]
+        beaten = any(a >= at[0] and b >= at[1] and (a, b) != at for a, b in sizes)
+        assert beaten or row in members
+
+
+def test_front_takes_stopped_trials_and_leaves_out_those_without_artifact():
+    stopped = Row(made(2, 0.98, 1, status=Status.STOPPED, epochs_done=4), number=1)
+    lost = Row(made(1, 0.99, 2, sha256=None), number=2)
+    failed = Row(Record(stopped.record.trial, Outcome(Status.FAILED, error="x"), synthetic.ORIGIN))
+    assert front([stopped, lost, failed, *synthetic.baselines()]) == [stopped]
+
+
+def test_csv_holds_the_numbers_of_the_records(study, tmp_path):
+    lines = report(study, tmp_path)
+    assert set(COLUMNS.split()) <= set(lines[0])
+    fp16 = next(r.record.outcome.size for r in study.rows if r.role == "fp16")
+    for line, row in zip(lines, front(study.rows), strict=True):
+        size, check = row.record.outcome.size, study.verifications[row.record.trial_id]
+        assert line["trial_id"] == row.record.trial_id
+        assert line["artifact"] == f"artifacts/{row.record.trial_id}.safetensors"
+        assert float(line["ratio"]) == size.ratio
+        assert float(line["ratio_vs_fp16"]) == fp16.file_bytes / size.file_bytes
+        assert int(line["file_bytes"]) == size.file_bytes
+        assert float(line["val_accuracy"]) == row.record.outcome.metrics["val"]["accuracy"]
+        assert float(line["test_accuracy"]) == check.metrics["accuracy"]
+        assert float(line["drop"]) == check.paired["dense"].drop
+        assert float(line["drop_vs_recovered"]) == check.paired["dense_recovered"].drop
+        assert line["verified"] == "True"
+
+
+def test_what_was_not_measured_is_empty(study, tmp_path):
+    lines = report(replace(study, verifications={}, rows=study.rows[4:]), tmp_path)
+    assert {line["test_accuracy"] + line["drop"] + line["ratio_vs_fp16"] for line in lines} == {""}
+    assert {line["verified"] for line in lines} == {"False"}
+    assert "nothing was tested" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "broken", [{"problems": ("val/accuracy is 0.5",)}, {"sha256": "0" * 64}, {"file_bytes": 1}]
+)
+def test_a_file_that_disagrees_is_not_verified_nor_certified(broken):
+    rows = [*synthetic.baselines(), Row(made(2, 0.983))]
+    check = synthetic.verification(rows[-1].record, 0, 0)
+    good = StudyData("x", synthetic.info(), tuple(rows), {check.trial_id: check})
+    bad = replace(good, verifications={check.trial_id: replace(check, **broken)})
+    assert findings(good).certified is not None
+    assert findings(bad).certified is None
+    assert findings(bad).skipped == 1
+
+
+def test_chosen_on_validation_and_certified_on_test_may_differ():
+    rows = [*synthetic.baselines(), *(Row(made(b, 0.983 - d, i)) for i, (b, d) in enumerate(
+        [(8, 0), (4, 0.003), (2, 0.0055), (1, 0.2)]
+    ))]  # fmt: skip
+    drops = [0, 1, 30, 150]
+    checks = [synthetic.verification(r.record, d, 1) for r, d in zip(rows[4:], drops, strict=True)]
+    data = StudyData("x", synthetic.info(), tuple(rows), {c.trial_id: c for c in checks})
+    found = findings(data)
+    assert found.chosen is not None
+    assert found.chosen.row == rows[6]
+    assert found.certified is not None
+    assert found.certified.row == rows[5]
+    assert found.failed_first is not None
+    assert found.failed_first.row == rows[6]
+
+
+def test_summary_says_what_was_left_out(study, tmp_path):
+    report(study, tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    failed = sum(r.record.outcome.status is Status.FAILED for r in study.rows)
+    assert f"{failed} failed" in text
+    assert "step 31: loss is nan" in text
+    assert "not run again: 3" in text
+    for name in ("dense_recovered", "fp16", "int8", "test 719", "torch 2.15.0", "Seed 0"):
+        assert name in text
+    assert all(row.record.trial_id in text for row in front(study.rows))
+
+
+def test_names_of_users_break_nothing(study, tmp_path):
+    odd = "a|b $x_1$ <img src=x> `é` 😀\n" + "y" * 300
+    lines = report(replace(study, name=odd, info={**study.info, "task": odd}), tmp_path)
+    assert len(lines) == len(front(study.rows))
+    assert "<img" not in (tmp_path / "summary.md").read_text().replace("\\<img", "")
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[made(2, 0.98)], [made(2, 0.98, i) for i in range(5)], [made(2, 1.0), made(1, 0.0, 1)]],
+    ids=["one", "one point", "the whole range"],
+)
+@pytest.mark.parametrize("baselines", [True, False])
+def test_odd_fronts_are_reported(records, baselines, tmp_path):
+    rows = [Row(r, number=i) for i, r in enumerate(records)]
+    rows += synthetic.baselines() if baselines else []
+    lines = report(StudyData("x", synthetic.info(), tuple(rows)), tmp_path)
+    assert len(lines) == len(records)
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "x", ["layer_ratio", "nominal_ratio", "file_bytes", "stored_bytes", "macs"]
+)
+def test_other_axes(study, tmp_path, x):
+    assert report(study, tmp_path, x=x)
+
+
+def test_reports_are_repeatable(study, tmp_path):
+    report(study, tmp_path / "a")
+    report(study, tmp_path / "b")
+    for name in ("front.csv", "front.png", "summary.md"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_study_survives_its_files(study, tmp_path):
+    loaded = load_study(str(synthetic.write(tmp_path / "s", study)))
+    assert loaded.rows == study.rows
+    assert loaded.verifications == study.verifications
+    assert loaded.info == study.info
+
+
+def test_a_uri_works_and_names_are_looked_up_in_the_storage(study, tmp_path, monkeypatch):
+    folder = synthetic.write(tmp_path / "results/one", study)
+    assert load_study(folder.as_uri()).rows == study.rows
+    monkeypatch.chdir(tmp_path)
+    assert find_study("one") == find_study(None) == "results/one"
+    assert find_study("two") is None
+
+
+def test_the_command_reports_the_newest_study(study, tmp_path):
+    for name, day in (("old", 1), ("new", 9), ("older", 0)):
+        folder = synthetic.write(tmp_path / "results" / name, study)
+        stamp = 1_700_000_000 + 86_400 * day
+        import os
+
+        os.utime(folder / "study.json", (stamp, stamp))
+    done = pareto(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {p.name for p in (tmp_path / "results/new/report").iterdir()}
+    assert names == {"front.csv", "front.png", "summary.md"}
+    assert "results/new/report/summary.md" in done.stdout
+    assert not (tmp_path / "results/old/report").exists()
+
+
+def test_the_command_takes_formats_axes_and_an_output(study, tmp_path):
+    folder = synthetic.write(tmp_path / "s", study)
+    options = ["--format", "md", "--x", "file_bytes", "--y", "val_accuracy"]
+    done = pareto(folder, *options, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.md"]
+
+
+def change_record(folder: Path, change) -> None:
+    path = folder / "records/records.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    data = json.loads(rows[-1]["record_json"])
+    change(data)
+    rows[-1]["record_json"] = json.dumps(data)
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def put_nan(data) -> None:
+    data["outcome"]["metrics"]["val"]["accuracy"] = float("nan")
+
+
+def put_newer_schema(data) -> None:
+    data |= {"schema": 99, "something_new": 1}
+
+
+def no_records(folder: Path) -> None:
+    (folder / "records/records.parquet").unlink()
+
+
+def torn_table(folder: Path) -> None:
+    path = folder / "records/records.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def foreign_table(folder: Path) -> None:
+    parquet.write_table(pa.table({"a": [1]}), folder / "records/records.parquet")
+
+
+BAD = {
+    "nan": (lambda f: change_record(f, put_nan), "trial number 0: .*accuracy.* not finite"),
+    "newer record": (lambda f: change_record(f, put_newer_schema), "schema 99.*upgrade"),
+    "newer study": (lambda f: (f / "study.json").write_text('{"schema": 7}'), "schema 7.*upgrade"),
+    "no JSON": (lambda f: (f / "study.json").write_text("{"), "study.json: is not JSON"),
+    "no records": (no_records, "no finished trial yet"),
+    "torn table": (torn_table, "not a readable Parquet file"),
+    "foreign table": (foreign_table, "has no column record_json, role, number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_files_that_cannot_be_read(case, tmp_path):
+    rows = (*synthetic.baselines(), Row(made(2, 0.98)))
+    folder = synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), rows))
+    spoil, message = BAD[case]
+    spoil(folder)
+    with pytest.raises(StudyDataError, match=message) as caught:
+        load_study(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def failing(tmp_path: Path, rows) -> Path:
+    return synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), tuple(rows)))
+
+
+def test_the_command_says_bad_input_in_one_line(tmp_path):
+    """Each through the real command: exit 2, one line, no report."""
+    failed = Record(
+        made(2, 0.9).trial, Outcome(Status.FAILED, error="loss is nan"), synthetic.ORIGIN
+    )
+    folder = failing(tmp_path, [*synthetic.baselines(), Row(failed)])
+    cases = [
+        ((), "no study in ./results; run one first"),
+        (("nowhere",), "nowhere: no such study"),
+        ((folder,), "no trial finished: all 1 failed, 1 of them: loss is nan"),
+        ((folder, "--y", "test_accuracy"), "fronts are chosen on validation"),
+    ]
+    for arguments, message in cases:
+        done = pareto(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "report").exists()
+
+
+def test_only_baselines_is_no_finished_trial(tmp_path):
+    with pytest.raises(StudyDataError, match="no finished trial yet, only baselines"):
+        findings(StudyData("s", synthetic.info(), tuple(synthetic.baselines())))
+
+
+def test_a_format_or_axis_that_is_unknown(tmp_path):
+    for option in (("--format", "html"), ("--x", "weight")):
+        done = pareto(*option, cwd=tmp_path)
+        assert done.returncode == 2
+        assert option[1] in done.stderr
+
+
+def test_a_folder_that_cannot_be_written(study, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyDataError, match="cannot be written"):
+        report(study, tmp_path / "file/report")
+
+
+def test_no_file_here_hides_a_library():
+    """`python analysis/pareto.py` has analysis/ first on its path."""
+    libraries = set(importlib.metadata.packages_distributions()) | set(sys.stdlib_module_names)
+    ours = {p.stem for p in (REPOSITORY / "analysis").glob("*.py")} - {"__init__"}
+    assert not ours & libraries
+
+
+def test_paired_drop_is_of_the_same_examples():
+    assert Paired(100, 3, 1).drop == pytest.approx(0.02)
