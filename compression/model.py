@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compression.adapters import Adapter, AdapterStart, NoAdapter
+from compression.adapters import AdapterStart, NoAdapter
 from compression.layers import bare, install
 from compression.methods import Method, NoMethod
 from compression.methods.base import matrix_shape
@@ -62,15 +62,14 @@ def compress_model(
         targets: patterns of the layers that may be compressed.
         stats: of the layers' inputs, by name, for methods and inits that use them.
         generator: of the random entries of adapters.
-        rest: ``none`` or ``cast``, for the floating-point tensors that no rule compresses (biases,
-            norms, buffers, other layers). The model computes with the cast values.
+        rest: ``none`` or ``cast``, for all other floating-point tensors (biases, norms, buffers,
+            other layers). The model computes with the cast values.
 
     Returns:
         The same model, with what was done under ``model.compression``.
 
     Raises:
-        InvalidSetting: every error that can be told before the work; then the first of the work,
-            naming its layer.
+        InvalidSetting: all errors that show before the work, or the first of it, with its layer.
     """
     rest = rest or NoMethod()
     layers = target_layers(model, targets)
@@ -84,12 +83,9 @@ def compress_model(
     ]
     entries = dict.fromkeys(layers, LayerEntry(NoMethod())) | {r.name: r.entry for r in results}
     _round_rest(model, entries, rest)
-    starts: dict[Adapter, dict[str, AdapterStart]] = {}
-    for result in results:
-        if result.start:
-            starts.setdefault(result.entry.adapter, {})[result.name] = result.start
-    for adapter, its_starts in starts.items():
-        adapter.attach(model, its_starts)
+    for adapter in dict.fromkeys(rule.adapter for rule in assigned):
+        ours = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
+        adapter.attach(model, ours)
     if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
         entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
     notes = tuple(f"{result.name}: {note}" for result in results for note in result.notes)
