@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -26,13 +27,12 @@ def cached(key: str, make: Callable[[], bytes]) -> bytes:
     if (found := _read(path)) is not None:
         return found
     data = make()
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(data).digest() + data)
-        os.replace(file.name, path)
-    except OSError:
-        return data
+        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+            file = Path(aside, path.name)
+            file.write_bytes(hashlib.sha256(data).digest() + data)
+            os.replace(file, path)
     return data
 
 

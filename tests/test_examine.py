@@ -1,0 +1,161 @@
+"""An artifact held against its record: what agrees, what does not, and who is right where."""
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_task import Shelf, TinyTask, make_trial
+
+from compression.artifact import deserialize
+from trainables.attempt import Attempt, tensor_hash
+from trainables.examine import Examiner
+from trainables.record import Origin, Paired, Record
+from trainables.tasks import Split, predict
+
+TASK = TinyTask()
+DATA = TASK.prepare(0)
+
+
+def run(**settings):
+    """A finished trial: record, artifact, probe file."""
+    shelf, trial = Shelf(), make_trial(**settings)
+    attempt = Attempt(TASK, DATA, trial, shelf)
+    while not attempt.finished:
+        attempt.advance()
+    record = Record(trial, attempt.outcome, Origin(DATA.fingerprint))
+    artifact, probe_file = shelf.files.values()
+    return record, artifact, probe_file
+
+
+GOOD = run(epochs=2)
+DENSE = run(method="none", adapter="none", epochs=0)
+
+
+def examiner():
+    return Examiner(TASK, DATA, TASK.test(0))
+
+
+def examine(record=None, artifact=None, probe_file=None):
+    record = record or GOOD[0]
+    artifact, probe_file = artifact or GOOD[1], probe_file or GOOD[2]
+    return examiner().examine(record, artifact, probe_file, {}, at="now")
+
+
+def edited(**changes):
+    """The good record with another outcome."""
+    return dataclasses.replace(GOOD[0], outcome=dataclasses.replace(GOOD[0].outcome, **changes))
+
+
+def probe_bytes(logits):
+    return safetensors.torch.save({"logits": logits})
+
+
+def test_what_agrees_is_verified():
+    found = examine()
+    assert found.verified
+    assert found.logits_agreement == "bitwise"
+    assert found.trial_id == GOOD[0].trial_id
+    assert found.sha256 == GOOD[0].outcome.sha256
+    assert found.file_bytes == GOOD[0].outcome.size.file_bytes
+    assert found.at == "now"
+
+
+def test_the_test_metric_is_the_loaded_model_s():
+    test = TASK.test(0)
+    model = deserialize(GOOD[1], TASK.architecture())
+    assert examine().metrics == TASK.score(predict(model, test), test.labels)
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, len(GOOD[1]) // 2, len(GOOD[1]) - 1])
+def test_a_flipped_byte_is_a_problem_and_the_file_is_not_scored(at):
+    changed = bytearray(GOOD[1])
+    changed[at] ^= 1
+    found = examine(artifact=bytes(changed))
+    assert not found.verified
+    assert any("sha256" in problem for problem in found.problems)
+    assert found.metrics == {}
+    assert found.logits_agreement == "none"
+
+
+@pytest.mark.parametrize("length", [1, 7, 100, len(GOOD[1]) - 1])
+def test_a_cut_file_is_a_problem(length):
+    found = examine(artifact=GOOD[1][:length])
+    assert not found.verified
+    assert found.metrics == {}
+
+
+def test_the_artifact_of_another_trial_is_a_problem():
+    other, artifact, probe_file = run(epochs=2, seed=1)
+    found = examine(other, GOOD[1], probe_file)
+    assert not found.verified
+    assert any("sha256" in problem for problem in found.problems)
+    assert any("logits" in problem for problem in found.problems)
+    found = examine(artifact=DENSE[1])
+    assert any("bytes" in problem for problem in found.problems)
+
+
+def test_an_edited_metric_is_a_problem():
+    metrics = {"val": {**GOOD[0].outcome.metrics["val"], "accuracy": 0.999}}
+    found = examine(edited(metrics=metrics))
+    assert [p for p in found.problems if "val/accuracy" in p and "0.999" in p]
+    assert len(found.problems) == 1
+
+
+def test_another_probe_in_the_record_is_a_problem():
+    found = examine(edited(probe="0" * 64))
+    assert found.logits_agreement == "none"
+    assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize("file", [b"junk", probe_bytes(torch.zeros(2, 2))], ids=["junk", "other"])
+def test_a_probe_file_that_is_not_the_record_s_proves_nothing(file):
+    assert examine(probe_file=file).verified  # the record's own hash agrees
+    found = examine(edited(probe="0" * 64), probe_file=file)
+    assert found.logits_agreement == "none"
+    assert not found.verified
+
+
+@pytest.mark.parametrize(
+    ("shift", "agreement"), [(1e-7, "1e-5"), (1e-2, "none")], ids=["rounding", "other"]
+)
+def test_logits_may_differ_by_rounding_only(shift, agreement):
+    logits = safetensors.torch.load(GOOD[2])["logits"] + shift
+    record = edited(probe=tensor_hash(logits))
+    found = examine(record, probe_file=probe_bytes(logits))
+    assert found.logits_agreement == agreement
+    assert found.verified == (agreement != "none")
+
+
+def test_a_model_of_another_architecture_is_a_problem():
+    class Other(TinyTask):
+        def architecture(self):
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7))
+
+    found = Examiner(Other(), DATA, TASK.test(0)).examine(*GOOD, {})
+    assert not found.verified
+    assert found.metrics == {}
+
+
+def test_pairs_are_counted_over_the_same_examples():
+    ours = examiner()
+    ours.examine(*DENSE, {})
+    found = ours.examine(*GOOD, {"dense": DENSE[0].trial_id, "unseen": "x"})
+    pair = found.paired["dense"]
+    assert list(found.paired) == ["dense"]
+    assert pair.n == 48
+    assert pair.drop == pytest.approx(1.0 - found.metrics["accuracy"])
+    assert pair.only_model == 0  # the dense model labelled the data
+    assert pair.flips == pair.only_reference
+
+
+def test_pairs_are_right_by_hand():
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    reference = torch.tensor([0, 1, 2, 0, 0, 0])
+    model = torch.tensor([0, 1, 0, 1, 1, 1])
+    split = Split(torch.zeros(6, 1), labels)
+    outputs = [torch.nn.functional.one_hot(guesses, 3).float() for guesses in (reference, model)]
+    # right: reference on 0 1 2 3, model on 0 1 4; other answers on 2 3 4 5
+    expected = Paired(n=6, only_reference=2, only_model=1, flips=4)
+    assert Examiner(TASK, DATA, split)._paired(*outputs) == expected
+    assert expected.drop == pytest.approx(4 / 6 - 3 / 6)

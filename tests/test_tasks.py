@@ -1,0 +1,218 @@
+"""The contract of every task, and what `digits` promises."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from compression.model import target_layers
+from trainables.cache import folder
+from trainables.record import Choice
+from trainables.tasks import TASKS, Prepared, Split, predict
+from trainables.tasks.digits import NARROWEST
+
+every_task = pytest.mark.parametrize("name", TASKS)
+PARTS = ("train", "validation", "test")
+
+
+def splits(task, seed=0):
+    data = task.prepare(seed)
+    return {"train": data.train, "validation": data.validation, "test": task.test(seed)}
+
+
+def hashes(split):
+    """One hash an example, of its input."""
+    return {hashlib.sha256(example.numpy().tobytes()).hexdigest() for example in split.inputs}
+
+
+def same_split(one, two):
+    return torch.equal(one.inputs, two.inputs) and torch.equal(one.labels, two.labels)
+
+
+def same_model(one, two):
+    one, two = one.state_dict(), two.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+@every_task
+def test_no_example_is_in_two_splits(name):
+    found = [hashes(split) for split in splits(TASKS.build(name)).values()]
+    for i, one in enumerate(found):
+        assert one
+        for two in found[i + 1 :]:
+            assert not one & two
+
+
+@every_task
+def test_preparing_twice_gives_the_same(name):
+    task = TASKS.build(name)
+    one, two = task.prepare(0), task.prepare(0)
+    assert one.fingerprint == two.fingerprint
+    assert same_model(one.model, two.model)
+    assert same_split(one.train, two.train)
+    assert same_split(one.validation, two.validation)
+    assert same_split(task.test(0), task.test(0))
+
+
+@every_task
+def test_another_seed_is_another_split(name):
+    task = TASKS.build(name)
+    one, two = task.prepare(0).fingerprint, task.prepare(1).fingerprint
+    assert one.data != two.data
+    assert one.weights != two.weights
+    assert hashes(task.test(0)) != hashes(task.test(1))
+
+
+@every_task
+def test_preparing_leaves_the_global_randomness_and_the_threads_alone(name):
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    dense = TASKS.build(name).prepare(2).model
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert not dense.training
+
+
+@every_task
+def test_the_architecture_takes_the_dense_weights(name):
+    task = TASKS.build(name)
+    data = task.prepare(0)
+    fresh = task.architecture()
+    fresh.load_state_dict(data.model.state_dict(), strict=True)
+    assert torch.equal(predict(fresh, data.validation), predict(data.model, data.validation))
+
+
+@every_task
+def test_workers_never_get_the_test_split(name):
+    assert {f.name for f in dataclasses.fields(Prepared)} == {
+        "model", "train", "validation", "fingerprint",
+    }  # fmt: skip
+    task = TASKS.build(name)
+    data, test = task.prepare(0), hashes(task.test(0))
+    assert set(vars(data)) == {f.name for f in dataclasses.fields(Prepared)}
+    assert not (hashes(data.train) | hashes(data.validation)) & test
+
+
+@every_task
+def test_targets_are_layers_of_the_architecture(name):
+    task = TASKS.build(name)
+    assert target_layers(task.architecture(), task.targets)
+
+
+@every_task
+def test_the_dense_model_knows_more_than_chance(name):
+    task = TASKS.build(name)
+    data = task.prepare(0)
+    scores = task.score(predict(data.model, data.validation), data.validation.labels)
+    assert 0.0 < task.chance < scores[task.metric] <= 1.0
+    assert all(type(value) is float and math.isfinite(value) for value in scores.values())
+
+
+@every_task
+def test_who_is_right_adds_up_to_the_metric(name):
+    task = TASKS.build(name)
+    data = task.prepare(0)
+    outputs = predict(data.model, data.validation)
+    right = task.correct(outputs, data.validation.labels)
+    assert right.dtype == torch.bool
+    assert right.shape == (len(data.validation),)
+    scored = task.score(outputs, data.validation.labels)[task.metric]
+    assert right.double().mean().item() == scored
+
+
+@every_task
+def test_the_loss_can_be_trained_on(name):
+    task = TASKS.build(name)
+    data = task.prepare(0)
+    model = task.architecture()
+    batch = next(data.train.batches(8, torch.Generator().manual_seed(0)))
+    loss = task.loss(model(batch.inputs), batch.labels)
+    assert loss.shape == ()
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+FINGERPRINTS = """
+import sys
+from trainables.tasks import TASKS
+for name in sys.argv[1:]:
+    print(name, TASKS.build(name).prepare(0).fingerprint)
+print("digits cnn", TASKS.build("digits", {"network": "cnn"}).prepare(0).fingerprint)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_another_process_without_the_cache_makes_the_same(tmp_path):
+    command = [sys.executable, "-c", FINGERPRINTS, *TASKS]
+    environment = {**os.environ, "PARETUNE_CACHE": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    here = [f"{name} {TASKS.build(name).prepare(0).fingerprint}" for name in TASKS]
+    here.append(f"digits cnn {TASKS.build('digits', {'network': 'cnn'}).prepare(0).fingerprint}")
+    assert done.stdout.splitlines() == here
+    assert list(tmp_path.iterdir())
+    assert str(folder()) != str(tmp_path)
+
+
+@pytest.mark.parametrize("network", NARROWEST)
+def test_digits_reaches_97_percent_on_test(network):
+    task = TASKS.build("digits", {"network": network})
+    data, test = task.prepare(0), task.test(0)
+    scores = task.score(predict(data.model, test), test.labels)
+    assert scores["accuracy"] >= 0.97
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_digits_has_its_split_stratified(seed):
+    parts = splits(TASKS.build("digits"), seed)
+    assert [len(parts[name]) for name in PARTS] == [718, 360, 719]
+    shares = [torch.bincount(parts[name].labels) / len(parts[name]) for name in PARTS]
+    for share in shares[1:]:
+        assert (share - shares[0]).abs().max() < 0.005
+
+
+def test_digits_networks_share_their_splits():
+    mlp, cnn = (TASKS.build("digits", {"network": n}).prepare(0) for n in ("mlp", "cnn"))
+    assert mlp.fingerprint.data == cnn.fingerprint.data
+    assert mlp.fingerprint.weights != cnn.fingerprint.weights
+
+
+def test_digits_images_are_fractions():
+    data = TASKS.build("digits").prepare(0)
+    assert data.train.inputs.shape == (718, 1, 8, 8)
+    assert data.train.inputs.dtype == torch.float32
+    assert data.train.inputs.min() == 0.0
+    assert data.train.inputs.max() == 1.0
+
+
+def test_a_width_of_zero_is_the_narrowest():
+    default, named = (TASKS.build("digits", {"width": w}).prepare(0) for w in (0, NARROWEST["mlp"]))
+    assert default.fingerprint == named.fingerprint
+    assert Choice("digits", TASKS.build("digits").args()) == Choice("digits")
+
+
+def test_batches_hold_every_example_once():
+    split = Split(torch.arange(10.0), torch.arange(10))
+    in_order = list(split.batches(4))
+    assert [len(batch) for batch in in_order] == [4, 4, 2]
+    assert torch.equal(torch.cat([b.labels for b in in_order]), split.labels)
+    shuffled = list(split.batches(4, torch.Generator().manual_seed(0)))
+    labels = torch.cat([b.labels for b in shuffled])
+    assert torch.equal(labels.sort().values, split.labels)
+    assert not torch.equal(labels, split.labels)
+    assert all(torch.equal(b.inputs, b.labels.float()) for b in shuffled)
+
+
+def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
+    task = TASKS.build("digits", {"network": "cnn"})
+    data = task.prepare(0)
+    model = data.model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    whole, pieces = predict(model, data.validation), predict(model, data.validation, 7)
+    assert torch.allclose(whole, pieces, atol=1e-5)
+    assert model.training
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
