@@ -1,26 +1,21 @@
-"""The report and `python analysis/pareto.py`: right numbers, and one sentence for bad input."""
+"""The report: right numbers, also of odd studies."""
 
 from __future__ import annotations
 
 import csv
-import importlib.metadata
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import synthetic_study as synthetic
-from pyarrow import fs, parquet
+from pyarrow import fs
+from synthetic_study import ORIGIN
 
-from analysis.columns import front
+from analysis.columns import AXES, front
 from analysis.load import Row, StudyData, StudyDataError, find_study, load_study
 from analysis.report import findings, write_report
-from trainables.record import Choice, Outcome, Paired, Record, Status
+from trainables.record import Choice, Outcome, Record, Status
 
-REPOSITORY = Path(__file__).parents[1]
 COLUMNS = """trial_id method init adapter rank optimizer epochs_done val_accuracy test_accuracy drop
 ratio layer_ratio nominal_ratio ratio_vs_fp16 stored_bytes file_bytes macs verified artifact"""
 
@@ -35,11 +30,6 @@ def made(bits: float, accuracy: float, seed: int = 0, **more) -> Record:
     return synthetic.record(asked, synthetic.size(bits, 2), accuracy, **more)
 
 
-def pareto(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "analysis/pareto.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50)
-
-
 def report(data: StudyData, folder: Path, **options) -> list[dict[str, str]]:
     paths = write_report(data, fs.LocalFileSystem(), str(folder), **options)
     assert paths.csv
@@ -48,9 +38,8 @@ def report(data: StudyData, folder: Path, **options) -> list[dict[str, str]]:
 
 def test_front_is_what_no_search_trial_beats(study):
     members = front(study.rows)
-    sizes = [
-        (r.record.outcome.size.ratio, r.record.outcome.metrics["val"]["accuracy"]) for r in members
-    ]
+    outcomes = [row.record.outcome for row in members]
+    sizes = [(o.size.ratio, o.metrics["val"]["accuracy"]) for o in outcomes]
     assert sizes == sorted(sizes, key=lambda s: (s[0], -s[1]))
     for row in study.rows:
         outcome = row.record.outcome
@@ -64,7 +53,7 @@ def test_front_is_what_no_search_trial_beats(study):
 def test_front_takes_stopped_trials_and_leaves_out_those_without_artifact():
     stopped = Row(made(2, 0.98, 1, status=Status.STOPPED, epochs_done=4), number=1)
     lost = Row(made(1, 0.99, 2, sha256=None), number=2)
-    failed = Row(Record(stopped.record.trial, Outcome(Status.FAILED, error="x"), synthetic.ORIGIN))
+    failed = Row(Record(stopped.record.trial, Outcome(Status.FAILED, error="x"), ORIGIN))
     assert front([stopped, lost, failed, *synthetic.baselines()]) == [stopped]
 
 
@@ -155,9 +144,7 @@ def test_odd_fronts_are_reported(records, baselines, tmp_path):
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    "x", ["layer_ratio", "nominal_ratio", "file_bytes", "stored_bytes", "macs"]
-)
+@pytest.mark.parametrize("x", sorted(AXES))
 def test_other_axes(study, tmp_path, x):
     assert report(study, tmp_path, x=x)
 
@@ -184,129 +171,12 @@ def test_a_uri_works_and_names_are_looked_up_in_the_storage(study, tmp_path, mon
     assert find_study("two") is None
 
 
-def test_the_command_reports_the_newest_study(study, tmp_path):
-    for name, day in (("old", 1), ("new", 9), ("older", 0)):
-        folder = synthetic.write(tmp_path / "results" / name, study)
-        stamp = 1_700_000_000 + 86_400 * day
-        import os
-
-        os.utime(folder / "study.json", (stamp, stamp))
-    done = pareto(cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    names = {p.name for p in (tmp_path / "results/new/report").iterdir()}
-    assert names == {"front.csv", "front.png", "summary.md"}
-    assert "results/new/report/summary.md" in done.stdout
-    assert not (tmp_path / "results/old/report").exists()
-
-
-def test_the_command_takes_formats_axes_and_an_output(study, tmp_path):
-    folder = synthetic.write(tmp_path / "s", study)
-    options = ["--format", "md", "--x", "file_bytes", "--y", "val_accuracy"]
-    done = pareto(folder, *options, "--output", tmp_path / "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.md"]
-
-
-def change_record(folder: Path, change) -> None:
-    path = folder / "records/records.parquet"
-    rows = parquet.read_table(path).to_pylist()
-    data = json.loads(rows[-1]["record_json"])
-    change(data)
-    rows[-1]["record_json"] = json.dumps(data)
-    parquet.write_table(pa.Table.from_pylist(rows), path)
-
-
-def put_nan(data) -> None:
-    data["outcome"]["metrics"]["val"]["accuracy"] = float("nan")
-
-
-def put_newer_schema(data) -> None:
-    data |= {"schema": 99, "something_new": 1}
-
-
-def no_records(folder: Path) -> None:
-    (folder / "records/records.parquet").unlink()
-
-
-def torn_table(folder: Path) -> None:
-    path = folder / "records/records.parquet"
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def foreign_table(folder: Path) -> None:
-    parquet.write_table(pa.table({"a": [1]}), folder / "records/records.parquet")
-
-
-BAD = {
-    "nan": (lambda f: change_record(f, put_nan), "trial number 0: .*accuracy.* not finite"),
-    "newer record": (lambda f: change_record(f, put_newer_schema), "schema 99.*upgrade"),
-    "newer study": (lambda f: (f / "study.json").write_text('{"schema": 7}'), "schema 7.*upgrade"),
-    "no JSON": (lambda f: (f / "study.json").write_text("{"), "study.json: is not JSON"),
-    "no records": (no_records, "no finished trial yet"),
-    "torn table": (torn_table, "not a readable Parquet file"),
-    "foreign table": (foreign_table, "has no column record_json, role, number"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_files_that_cannot_be_read(case, tmp_path):
-    rows = (*synthetic.baselines(), Row(made(2, 0.98)))
-    folder = synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), rows))
-    spoil, message = BAD[case]
-    spoil(folder)
-    with pytest.raises(StudyDataError, match=message) as caught:
-        load_study(str(folder))
-    assert "\n" not in str(caught.value)
-
-
-def failing(tmp_path: Path, rows) -> Path:
-    return synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), tuple(rows)))
-
-
-def test_the_command_says_bad_input_in_one_line(tmp_path):
-    """Each through the real command: exit 2, one line, no report."""
-    failed = Record(
-        made(2, 0.9).trial, Outcome(Status.FAILED, error="loss is nan"), synthetic.ORIGIN
-    )
-    folder = failing(tmp_path, [*synthetic.baselines(), Row(failed)])
-    cases = [
-        ((), "no study in ./results; run one first"),
-        (("nowhere",), "nowhere: no such study"),
-        ((folder,), "no trial finished: all 1 failed, 1 of them: loss is nan"),
-        ((folder, "--y", "test_accuracy"), "fronts are chosen on validation"),
-    ]
-    for arguments, message in cases:
-        done = pareto(*arguments, cwd=tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
-    assert not (folder / "report").exists()
-
-
 def test_only_baselines_is_no_finished_trial(tmp_path):
     with pytest.raises(StudyDataError, match="no finished trial yet, only baselines"):
         findings(StudyData("s", synthetic.info(), tuple(synthetic.baselines())))
-
-
-def test_a_format_or_axis_that_is_unknown(tmp_path):
-    for option in (("--format", "html"), ("--x", "weight")):
-        done = pareto(*option, cwd=tmp_path)
-        assert done.returncode == 2
-        assert option[1] in done.stderr
 
 
 def test_a_folder_that_cannot_be_written(study, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyDataError, match="cannot be written"):
         report(study, tmp_path / "file/report")
-
-
-def test_no_file_here_hides_a_library():
-    """`python analysis/pareto.py` has analysis/ first on its path."""
-    libraries = set(importlib.metadata.packages_distributions()) | set(sys.stdlib_module_names)
-    ours = {p.stem for p in (REPOSITORY / "analysis").glob("*.py")} - {"__init__"}
-    assert not ours & libraries
-
-
-def test_paired_drop_is_of_the_same_examples():
-    assert Paired(100, 3, 1).drop == pytest.approx(0.02)

@@ -1,0 +1,176 @@
+"""`python analysis/pareto.py`: what it reads, and one sentence for what it cannot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import synthetic_study as synthetic
+from pyarrow import parquet
+from synthetic_study import ORIGIN
+
+from analysis.load import Row, StudyData, StudyDataError, load_study
+from analysis.tracked import load_tracked
+from trainables.record import Choice, Outcome, Record, Status, canonical
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def study():
+    return synthetic.study()
+
+
+def made(bits: float, accuracy: float, seed: int = 0, **more) -> Record:
+    asked = synthetic.trial(Choice("int1"), seed=seed)
+    return synthetic.record(asked, synthetic.size(bits, 2), accuracy, **more)
+
+
+def pareto(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "analysis/pareto.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50)
+
+
+def test_the_command_reports_the_newest_study(study, tmp_path):
+    for name, day in (("old", 1), ("new", 9), ("older", 0)):
+        folder = synthetic.write(tmp_path / "results" / name, study)
+        stamp = 1_700_000_000 + 86_400 * day
+        os.utime(folder / "study.json", (stamp, stamp))
+    done = pareto(cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {p.name for p in (tmp_path / "results/new/report").iterdir()}
+    assert names == {"front.csv", "front.png", "summary.md"}
+    assert "results/new/report/summary.md" in done.stdout
+    assert not (tmp_path / "results/old/report").exists()
+
+
+def test_the_command_takes_formats_axes_and_an_output(study, tmp_path):
+    folder = synthetic.write(tmp_path / "s", study)
+    options = ["--format", "md", "--x", "file_bytes", "--y", "val_accuracy"]
+    done = pareto(folder, *options, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.md"]
+
+
+def change_record(folder: Path, change) -> None:
+    path = folder / "records/records.parquet"
+    rows = parquet.read_table(path).to_pylist()
+    data = json.loads(rows[-1]["record_json"])
+    change(data)
+    rows[-1]["record_json"] = json.dumps(data)
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def put_nan(data) -> None:
+    data["outcome"]["metrics"]["val"]["accuracy"] = float("nan")
+
+
+def put_newer_schema(data) -> None:
+    data |= {"schema": 99, "something_new": 1}
+
+
+def no_records(folder: Path) -> None:
+    (folder / "records/records.parquet").unlink()
+
+
+def torn_table(folder: Path) -> None:
+    path = folder / "records/records.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def foreign_table(folder: Path) -> None:
+    parquet.write_table(pa.table({"a": [1]}), folder / "records/records.parquet")
+
+
+BAD = {
+    "nan": (lambda f: change_record(f, put_nan), "trial number 0: .*accuracy.* not finite"),
+    "newer record": (lambda f: change_record(f, put_newer_schema), "schema 99.*upgrade"),
+    "newer study": (lambda f: (f / "study.json").write_text('{"schema": 7}'), "schema 7.*upgrade"),
+    "no JSON": (lambda f: (f / "study.json").write_text("{"), "study.json: is not JSON"),
+    "no records": (no_records, "no finished trial yet"),
+    "torn table": (torn_table, "not a readable Parquet file"),
+    "foreign table": (foreign_table, "has no column record_json, role, number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_files_that_cannot_be_read(case, tmp_path):
+    rows = (*synthetic.baselines(), Row(made(2, 0.98)))
+    folder = synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), rows))
+    spoil, message = BAD[case]
+    spoil(folder)
+    with pytest.raises(StudyDataError, match=message) as caught:
+        load_study(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def failing(tmp_path: Path, rows) -> Path:
+    return synthetic.write(tmp_path / "s", StudyData("s", synthetic.info(), tuple(rows)))
+
+
+def test_the_command_says_bad_input_in_one_line(tmp_path):
+    """Each through the real command: exit 2, one line, no report."""
+    failed = Record(made(2, 0.9).trial, Outcome(Status.FAILED, error="loss is nan"), ORIGIN)
+    folder = failing(tmp_path, [*synthetic.baselines(), Row(failed)])
+    cases = [
+        ((), "no study in ./results; run one first"),
+        (("nowhere",), "nowhere: no such study"),
+        ((folder,), "no trial finished: all 1 failed, 1 of them: loss is nan"),
+        ((folder, "--y", "test_accuracy"), "fronts are chosen on validation"),
+    ]
+    for arguments, message in cases:
+        done = pareto(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "report").exists()
+
+
+def test_a_format_or_axis_that_is_unknown(tmp_path):
+    for option in (("--format", "html"), ("--x", "weight")):
+        done = pareto(*option, cwd=tmp_path)
+        assert done.returncode == 2
+        assert option[1] in done.stderr
+
+
+def test_no_file_here_hides_a_library():
+    """`python analysis/pareto.py` has analysis/ first on its path."""
+    libraries = set(importlib.metadata.packages_distributions()) | set(sys.stdlib_module_names)
+    ours = {p.stem for p in (REPOSITORY / "analysis").glob("*.py")} - {"__init__"}
+    assert not ours & libraries
+
+
+@pytest.mark.slow
+def test_a_study_is_read_back_from_its_tracking_store(study, tmp_path):
+    """Where its folder is gone; MLflow needs seconds to make a store."""
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("paretune", str(tmp_path / "artifacts"))
+    tags = {"paretune.study": "id"}
+    parent = client.create_run(experiment, tags=tags, run_name="one").info.run_id
+    client.log_text(parent, json.dumps(dict(study.info)), "study.json")
+    for row in study.rows[:9]:
+        more = {"mlflow.parentRunId": parent, "paretune.trial": row.record.trial_id}
+        more |= {"role": row.role, "number": str(row.number)}
+        run = client.create_run(experiment, tags=tags | more).info.run_id
+        client.log_text(run, canonical(row.record), "record.json")
+        client.set_terminated(run)
+    loaded = load_tracked(uri, "one")
+    assert loaded.rows == study.rows[:9]
+    assert loaded.info == study.info
+    with pytest.raises(StudyDataError, match="holds no study two"):
+        load_tracked(uri, "two")
+
+
+def test_a_tracking_server_that_does_not_answer(tmp_path):
+    done = pareto("gone", "--tracking-uri", "http://127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the tracking store cannot be read" in done.stderr
