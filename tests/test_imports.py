@@ -213,7 +213,6 @@ PLUGINS = [
     *(ROOT / "compression" / kind for kind in ("methods", "inits", "adapters")),
     *(ROOT / "trainables" / kind for kind in ("tasks", "recipes", "optimizers")),
     *(ROOT / "study" / kind for kind in ("searchers", "schedulers")),
-    ROOT / "clusters" / "kinds",
 ]
 
 
