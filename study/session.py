@@ -13,7 +13,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
 from study import description, reads
