@@ -107,8 +107,9 @@ def _limits(axes: Any, picture: Picture) -> None:
     xs, ys = _xy([*shown, *picture.others], picture, picture.y.name)
     axes.set_xscale("log", base=2)
     low, high = min(xs), max(xs)
-    axes.set_xlim(low / 1.25, high * 1.25)
-    ticks = _x_ticks(low / 1.25, high * 1.25, picture.axis)
+    low, high = low / 1.4, high * 1.25
+    axes.set_xlim(low, high)
+    ticks = _x_ticks(low, high, picture.axis)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _x_text(v, picture.axis)))

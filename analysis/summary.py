@@ -98,7 +98,17 @@ def _described(point: Point, found: Findings) -> str:
     return f"{text} (`{point.values['artifact']}`)."
 
 
-_BASELINE_HEAD = ("baseline", "setting", "val", "test", "drop", "ratio", "file bytes", "verified")
+_BASELINE_HEAD = (
+    "baseline",
+    "setting",
+    "val",
+    "test",
+    "drop",
+    "bound",
+    "ratio",
+    "file bytes",
+    "verified",
+)
 _FRONT_HEAD = (
     *("ratio", "layer ratio", "vs fp16", "file bytes", "method", "init", "adapter", "rank"),
     *("optimizer", "epochs", "val", "test", "drop", "bound", "vs recovered", "verified", "trial"),
@@ -119,7 +129,7 @@ def _baseline(name: str, point: Point, y: str) -> list[str]:
     return [
         name,
         *(str(point.values["setting"]), *_scores(point, y)),
-        _points(point.number("drop"), ""),
+        *(_points(point.number(column), "") for column in ("drop", "drop_upper")),
         _times(point, "ratio"),
         _count(point, "file_bytes"),
         _yes(point),

@@ -13,7 +13,11 @@ __all__ = ["load_tracked"]
 
 STUDY, TRIAL, PARENT = "paretune.study", "paretune.trial", "mlflow.parentRunId"
 # A store that does not answer is said within seconds, not after minutes of retries.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def load_tracked(uri: str, name: str | None = None) -> StudyData:
@@ -26,7 +30,7 @@ def load_tracked(uri: str, name: str | None = None) -> StudyData:
     Raises:
         StudyDataError: The store does not answer, has no such study, or a record cannot be read.
     """
-    for key, value in PATIENCE.items():
+    for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow.exceptions import MlflowException
