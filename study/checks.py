@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from study import log
+from study import lease, log
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
 
@@ -44,7 +44,8 @@ def name_problem(uri: str, name: str, resume: bool) -> str | None:
         if resume and not log.exists(storage.sub(name)):
             found = ", ".join(study_names(storage)[-5:]) or "none"
             return f"no study '{name}' to resume in {storage}; there: {found}"
-        if not resume and storage.sub(name).list():
+        # A lease alone is what a study leaves that was killed before it began.
+        if not resume and set(storage.sub(name).list()) - {lease.NAME}:
             return f"'{name}' exists in {storage}; add --resume to go on with it, or name another"
     except StorageError:
         return None  # storage_problem says it better

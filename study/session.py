@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
-from typing import Any
 
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
@@ -26,6 +20,7 @@ from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import FOLDER, Retention
 from study.schedulers import Budget
+from study.signals import Interrupts
 from study.state import StudyState
 from study.storage import Storage
 from study.tables import write_parquet
@@ -106,19 +101,19 @@ class Session:
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
         self._describe()
-        signals = self._search(live)
+        interrupted = self._search(live)
         write_parquet(self.storage, self.state)
-        if signals:
+        if interrupted is not None:
             self._describe()
-            return self._result(128 + signals[0])
+            return self._result(128 + interrupted)
         self._verify(live)
         write_parquet(self.storage, self.state)
         self._describe()
         report = self._report(live)
         return replace(self._result(0 if self._members() else 1), report=report)
 
-    def _search(self, live: Live) -> list[int]:
-        """Run trials; the signals that ended it, if any did."""
+    def _search(self, live: Live) -> int | None:
+        """Run trials; the number of the signal that ended it, if one did."""
         from study.search import StudySearch
         from study.tuning import tune_until_done
         from trainables.trainable import Context
@@ -162,13 +157,15 @@ class Session:
             THREADS,
             config.plugins,
         )
-        with _signals(driver.stop) as caught, live:
-            tune_until_done(driver, search, context, self.setting.address, concurrency)
+        with Interrupts(driver.stop) as interrupts, live:
+            tune_until_done(
+                driver, search, context, self.setting.address, concurrency, interrupts.arm
+            )
         if driver.stopping:
             live.say(f"stopped: {driver.stopping}")
         if driver.exhausted:
             live.say("the space is exhausted: the searcher suggests only what was run already")
-        return caught
+        return interrupts.caught
 
     def _members(self) -> list[Record]:
         """The front on validation, frozen before test is read."""
@@ -177,7 +174,7 @@ class Session:
             for t in self.state.ended
             if t.record and t.role == SEARCH
         ]
-        return [row.record for row in front(rows)]
+        return [row.record for row in front(rows, y=description.objectives(self.config)[0])]
 
     def _verify(self, live: Live) -> None:
         """Score the front and the baselines on test, unless all of them were."""
@@ -243,25 +240,3 @@ def _mlflow_status(result: StudyResult | None) -> str:
     if result is None or result.exit_code == 1:
         return "FAILED"
     return "KILLED" if result.exit_code else "FINISHED"
-
-
-@contextmanager
-def _signals(stop: Callable[[str], None]) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end the study in good order; a second one ends it at once."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        stop(f"by {signal.Signals(number).name}; --resume goes on")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from clusters.kinds.local import connected
@@ -13,7 +14,12 @@ from trainables.trainable import CompressionTrial, Context
 
 
 def tune_until_done(
-    driver: Driver, search: StudySearch, context: Context, address: str | None, workers: int
+    driver: Driver,
+    search: StudySearch,
+    context: Context,
+    address: str | None,
+    workers: int,
+    on_connected: Callable[[], None],
 ) -> None:
     """Run trials until the driver has no more, or is told to stop.
 
@@ -23,6 +29,7 @@ def tune_until_done(
     with connected(address, workers), tempfile.TemporaryDirectory() as scratch:
         from ray import tune
 
+        on_connected()
         search.source = driver.next
         trainable: Any = tune.with_parameters(CompressionTrial, context=context)
         tune.run(

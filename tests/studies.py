@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from study import log
+from study.events import Ended
 from study.state import StudyState
 from study.storage import Storage
 from trainables.record import Record, canonical
@@ -47,7 +48,7 @@ def run(folder: Path, *options: str, config: str = SMALL) -> subprocess.Complete
 
 
 def interrupt(folder: Path, name: str, number: signal.Signals, after: int) -> int:
-    """Run a study and send it a signal once ``after`` trials have ended; its exit code."""
+    """Run a study, send it a signal once it began and ``after`` trials ended; its exit code."""
     process = subprocess.Popen(
         command(folder, "--name", name),
         cwd=folder,
@@ -57,7 +58,8 @@ def interrupt(folder: Path, name: str, number: signal.Signals, after: int) -> in
     storage = Storage.open(folder / "results" / name)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if sum(type(e).__name__ == "Ended" for e in log.read(storage)) >= after:
+        events = log.read(storage)
+        if events and sum(isinstance(e, Ended) for e in events) >= after:
             break
         time.sleep(0.02)
     process.send_signal(number)

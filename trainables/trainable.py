@@ -8,6 +8,7 @@ reported all the same.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class CompressionTrial(tune.Trainable):
         if context is None:
             raise ValueError("CompressionTrial needs its context: use tune.with_parameters")
         torch.set_num_threads(context.threads)
+        importlib.import_module("peft")  # takes seconds, which are not the first trial's
         for plugin in context.plugins:
             plugin.load()
         self.context = context

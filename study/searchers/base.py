@@ -12,7 +12,8 @@ class Searcher(Plugin, ABC):
     """Makes the Optuna sampler of one suggestion.
 
     A fresh sampler for each suggestion, seeded by (study seed, trial number), makes the suggestion
-    a function of these and of what was told: a resumed study suggests what an undisturbed one would.
+    a function of these and of what was told: a resumed study suggests what an undisturbed one
+    would.
     """
 
     @abstractmethod
