@@ -219,6 +219,15 @@ def test_true_one_and_one_point_zero_are_different_settings():
     assert len(spellings) == 4
 
 
+def test_a_value_that_only_equals_the_default_is_written():
+    @dataclasses.dataclass(frozen=True)
+    class Knob:
+        value: bool | int | float = 1
+
+    assert len({canonical(Knob(value)) for value in (1, True, 1.0)}) == 3
+    assert canonical(Knob(1)) == "{}"
+
+
 def test_a_whole_number_as_learning_rate_or_alpha_is_the_float():
     trial = dataclasses.replace(log_helpers.make_trial(), lr=1)
     assert canonical(trial) == canonical(dataclasses.replace(trial, lr=1.0))
