@@ -252,9 +252,9 @@ def test_from_python(tmp_path, monkeypatch):
 def test_a_plugin_file_travels_to_the_workers_and_into_the_origin(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from compression.methods import METHODS\n"
-        "from compression.methods.rtn import Rtn\n\n\n"
+        "from compression.methods.rtn import RoundToNearest\n\n\n"
         "@METHODS.register('my_rtn')\n"
-        "class MyRtn(Rtn):\n"
+        "class MyRtn(RoundToNearest):\n"
         '    """Rounding under another name."""\n'
     )
     config = SMALL.replace("int1]", "my_rtn]").replace("{rtn: {bits: [2, 3, 4]}}, ", "")
