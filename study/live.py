@@ -33,7 +33,8 @@ class Live:
         self.state, self.trials, self.metric, self.chance = state, trials, metric, chance
         self.budget, self.quiet = budget, quiet
         self._began, self._printed = time.monotonic(), 0.0
-        self._done_before = state.counts()["done"]
+        # When the first search trial of this process ended: starting the workers is no pace.
+        self._paced: tuple[float, int] | None = None
         self._panel: Any = None
 
     def __enter__(self) -> Live:
@@ -69,7 +70,11 @@ class Live:
 
     def put(self, event: Event) -> None:
         """See :class:`study.driver.View`."""
-        if self.quiet or self._panel is not None or not isinstance(event, Ended):
+        if not isinstance(event, Ended):
+            return
+        if self._paced is None and event.number >= 0:
+            self._paced = time.monotonic(), self._ran(self.state.counts())
+        if self.quiet or self._panel is not None:
             return
         if time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
@@ -78,6 +83,8 @@ class Live:
     def line(self) -> str:
         """Everything in one line of at most 100 characters."""
         counts = self.state.counts()
+        if not self.state.ended:
+            return f"0/{self.trials} trials  starting the workers"
         parts = [f"{self._ran(counts)}/{self.trials} trials", f"{counts['running']} running"]
         parts += [f"{counts[k]} {k}" for k in ("stopped", "failed", "answered") if counts[k]]
         front = self.front()
@@ -109,14 +116,13 @@ class Live:
         return counts["completed"] + counts["stopped"] + counts["failed"]
 
     def seconds_left(self) -> float | None:
-        """From the pace since this process began; None before the first trials."""
-        counts = self.state.counts()
-        done = counts["done"] - self._done_before
-        spent = time.monotonic() - self._began
-        if done < 2:
+        """From the pace since this process's first trial ended; None before the second."""
+        ran, now = self._ran(self.state.counts()), time.monotonic()
+        if self._paced is None or ran <= self._paced[1]:
             return None
-        left = (self.trials - self._ran(counts)) * spent / done
-        return left if self.budget is None else max(0.0, min(left, self.budget - spent))
+        began, before = self._paced
+        left = (self.trials - ran) * (now - began) / (ran - before)
+        return left if self.budget is None else max(0.0, min(left, self.budget - now + self._began))
 
     def _table(self) -> Any:
         from rich.console import Group

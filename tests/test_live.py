@@ -1,0 +1,64 @@
+"""What is shown while a study runs."""
+
+from __future__ import annotations
+
+import pytest
+from fake_runner import FakeRunner
+
+from study.live import Live
+
+
+@pytest.fixture
+def live_and_runner():
+    runner = FakeRunner()
+    live = Live(runner.state, 12, "accuracy", 0.1, quiet=False)
+    runner.driver.views = (live,)
+    return live, runner
+
+
+def test_before_the_first_trial_it_says_what_is_going_on(live_and_runner):
+    live, _ = live_and_runner
+    assert "starting" in live.line()
+    assert live.seconds_left() is None
+
+
+def test_every_count_is_in_the_line(live_and_runner):
+    live, runner = live_and_runner
+    runner.run()
+    counts = runner.state.counts()
+    line = live.line()
+    assert line.startswith("12/12 trials  0 running")
+    assert f"{counts['stopped']} stopped" in line
+    assert len(line) <= 100
+
+
+def test_the_front_is_not_dominated_and_rises_in_ratio(live_and_runner):
+    live, runner = live_and_runner
+    runner.run()
+    front = live.front()
+    metrics, ratios = [p[0] for p in front], [p[1] for p in front]
+    assert ratios == sorted(ratios)
+    assert metrics == sorted(metrics, reverse=True)
+
+
+def test_plain_lines_go_to_stderr_and_quiet_prints_nothing(live_and_runner, capsys):
+    live, runner = live_and_runner
+    with live:
+        runner.run()
+    said = capsys.readouterr()
+    assert "trials" in said.err
+    assert said.out == ""
+    with Live(runner.state, 12, "accuracy", 0.1, quiet=True):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_time_left_falls_to_nothing(live_and_runner):
+    live, runner = live_and_runner
+    runner.run()
+    assert live.seconds_left() == 0
+
+
+def test_the_hypervolume_of_one_perfect_point(live_and_runner):
+    live, _ = live_and_runner
+    assert live._hypervolume([(1.0, 4.0, "")]) == pytest.approx(0.9 * 2)
