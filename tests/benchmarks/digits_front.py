@@ -29,8 +29,8 @@ import torch
 from measured import command, keep, machine, options, run, table
 
 from analysis.columns import Point
+from analysis.findings import Findings, findings
 from analysis.load import load_study
-from analysis.report import Findings, findings
 from analysis.stats import mean_interval
 from compression import save
 from trainables.build import about, build

@@ -8,8 +8,8 @@ there are cores, five reports a trial, every trial to its end:
 - ours: a study of ``idle_task.py`` with log, artifacts and MLflow on SQLite; ours, asha: the same
   with the default scheduler, which stops trials early and so takes a Tune step a rung;
 - ours, no MLflow: the same without the tracking process;
-- stock: ``tune.run`` over a trainable that only counts to five, with ``MLflowLoggerCallback`` on
-  SQLite; stock, no MLflow: without it.
+- stock: ``stock_loop.py``, ``tune.run`` over a trainable that only counts to five, with
+  ``MLflowLoggerCallback`` on SQLite; stock, no MLflow: without it.
 
 A trial of ours also compresses a network, trains an adapter and writes its file; its five reports
 travel in one Tune result where no decision is due between them. Trials/s count from the first start
@@ -72,6 +72,8 @@ def study(loop: str, trials: int) -> dict[str, float]:
     )
     Study(config, name="timed", quiet=True).run()
     events = log.read(Storage.open("results/timed"))
+    if failed := [e for e in events if isinstance(e, Ended) and e.record.outcome.error]:
+        raise SystemExit(f"{len(failed)} trials failed: {failed[0].record.outcome.error}")
     ends = [e.at for e in events if isinstance(e, Ended)]
     starts = [e.at for e in events if isinstance(e, Started)]
     return {
@@ -93,66 +95,10 @@ class _NoTracker:
 
 
 def stock(loop: str, trials: int) -> dict[str, float]:
-    """Tune alone, as its manual has it."""
-    import optuna
-    import ray
-    from ray import tune
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-    from ray.tune.search.optuna import OptunaSearch
+    """Ray Tune alone."""
+    import stock_loop
 
-    def space(trial: Any) -> None:
-        trial.suggest_float("lr", 1e-4, 1e-1, log=True)
-
-    class Counts(tune.Trainable):
-        def setup(self, config: dict[str, Any]) -> None:
-            self.reset_config(config)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.lr, self.done = new_config["lr"], 0
-            return True
-
-        def step(self) -> dict[str, Any]:
-            self.done += 1
-            return {"accuracy": self.done * self.lr, "ratio": 1.0, "done": self.done == REPORTS}
-
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            pass
-
-    class Clock(tune.Callback):
-        starts: list[float] = []
-        ends: list[float] = []
-        reports = 0
-
-        def on_trial_start(self, *args: Any, **kwargs: Any) -> None:
-            Clock.starts.append(time.time())
-
-        def on_trial_result(self, *args: Any, **kwargs: Any) -> None:
-            Clock.reports += 1
-
-        def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
-            Clock.ends.append(time.time())
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    uri = f"sqlite:///{Path.cwd()}/mlflow.db"
-    logger = MLflowLoggerCallback(tracking_uri=uri, experiment_name="stock")
-    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False)
-    tune.run(
-        Counts,
-        search_alg=OptunaSearch(space, metric=["accuracy", "ratio"], mode=["max", "max"]),
-        num_samples=trials,
-        max_concurrent_trials=CORES,
-        reuse_actors=True,
-        callbacks=[Clock(), *([] if "no MLflow" in loop else [logger])],
-        storage_path=str(Path.cwd() / "tune"),
-        verbose=0,
-    )
-    ray.shutdown()
-    return {
-        "trials": len(Clock.ends),
-        "reports": Clock.reports,
-        "trials/s": trials / (max(Clock.ends) - min(Clock.starts)),
-        "MLflow complete": 0.0,
-    }
+    return stock_loop.run(trials, CORES, mlflow="no MLflow" not in loop)
 
 
 def measure(loop: str, trials: int) -> dict[str, float]:
