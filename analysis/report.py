@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 from pyarrow import fs
 
-from analysis import fronts, summary
-from analysis.columns import AXES, Axis, Point, front, points, y_objective
+from analysis import summary
+from analysis.findings import Findings, findings
 from analysis.load import StudyData, StudyDataError
 from analysis.plots import Picture, draw, png
-from analysis.stats import certify
-from trainables.record import Objective, Status
 
-__all__ = ["FORMATS", "Findings", "ReportPaths", "findings", "front", "write_report"]
+__all__ = ["FORMATS", "ReportPaths", "write_report"]
 
 FORMATS = ("csv", "png", "md")
 
@@ -30,98 +26,6 @@ class ReportPaths:
     csv: str | None = None
     png: str | None = None
     md: str | None = None
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a report says, before it is written down.
-
-    ``chosen`` is the smallest model within ``margin`` of dense on validation; ``certified`` that on
-    the front whose test drop is certified within it. ``skipped`` are front points that were not
-    tested and so take no part in certification.
-    """
-
-    study: StudyData
-    axis: Axis
-    y: Objective
-    front: tuple[Point, ...]
-    others: tuple[Point, ...]
-    baselines: dict[str, Point]
-    knee: Point | None
-    chosen: Point | None
-    certified: Point | None
-    failed_first: Point | None
-    skipped: int
-    margin: float = 0.01
-
-
-def findings(
-    study: StudyData, x: str = "ratio", y: str | None = None, margin: float = 0.01
-) -> Findings:
-    """Front, knee, choice and certificate of a study.
-
-    Raises:
-        StudyDataError: No finished trial with an artifact, or a metric that no trial has.
-    """
-    axis, objective = AXES[x], y_objective(study, y)
-    members = front(study.rows, x, objective)
-    if not members:
-        raise StudyDataError(_nothing(study, x, objective))
-    on_front = {id(row) for row in members}
-    others = [r for r in study.rows if r.role == "search" and id(r) not in on_front]
-    drawn = points(study, members, objective.name)
-    roles = [r for r in study.rows if r.role != "search" and r.record.outcome.metrics]
-    baselines = dict(
-        zip([r.role for r in roles], points(study, roles, objective.name), strict=True)
-    )
-    tested = [p for p in drawn if p.values["verified"] and p.paired("dense")]
-    passed = certify([pair for p in tested if (pair := p.paired("dense"))], margin)
-    return Findings(
-        study,
-        axis,
-        objective,
-        tuple(drawn),
-        tuple(points(study, [r for r in others if r.record.outcome.metrics], objective.name)),
-        baselines,
-        _knee(drawn, axis, objective),
-        _chosen(drawn, baselines.get("dense"), objective, margin),
-        tested[passed - 1] if passed else None,
-        tested[passed] if passed < len(tested) else None,
-        len(drawn) - len(tested),
-        margin,
-    )
-
-
-def _nothing(study: StudyData, x: str, y: Objective) -> str:
-    searched = [r for r in study.rows if r.role == "search"]
-    where = study.location or study.name
-    if not searched:
-        return f"{where}: no finished trial yet, only baselines; let the study run"
-    found = Counter(r.record.outcome.status for r in searched)
-    causes = Counter(r.record.outcome.error for r in searched if r.record.outcome.error)
-    if found[Status.FAILED] == len(searched):
-        cause, count = causes.most_common(1)[0]
-        return f"{where}: no trial finished: all {len(searched)} failed, {count} of them: {cause}"
-    return f"{where}: none of {len(searched)} trials has an artifact with both {x} and {y.name}"
-
-
-def _losses(drawn: Collection[Point], axis: Axis, y: Objective) -> np.ndarray:
-    pairs = [(p.number(axis.name) or 0.0, p.number(y.name) or 0.0) for p in drawn]
-    return np.array([(axis.objective.loss(np.log2(a)), y.loss(b)) for a, b in pairs])
-
-
-def _knee(drawn: list[Point], axis: Axis, y: Objective) -> Point | None:
-    at = fronts.knee(_losses(drawn, axis, y))
-    return None if at is None else drawn[at]
-
-
-def _chosen(drawn: list[Point], dense: Point | None, y: Objective, margin: float) -> Point | None:
-    limit = dense.number(y.name) if dense else None
-    if limit is None:
-        return None
-    # Accuracies are counts / n: the slack keeps a drop of exactly the margin within it.
-    within = [p for p in drawn if y.loss(p.number(y.name) or 0.0) - y.loss(limit) <= margin + 1e-12]
-    return within[-1] if within else None
 
 
 def write_report(

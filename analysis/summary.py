@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from analysis.columns import Axis, Point
+from analysis.findings import Findings
 from analysis.stats import drop_interval, smallest_detectable
 from trainables.record import Direction, Status
-
-if TYPE_CHECKING:
-    from analysis.report import Findings
 
 __all__ = ["counted", "short", "write"]
 

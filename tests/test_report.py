@@ -12,8 +12,9 @@ from pyarrow import fs
 from synthetic_study import ORIGIN
 
 from analysis.columns import AXES, front
+from analysis.findings import findings
 from analysis.load import Row, StudyData, StudyDataError, find_study, load_study
-from analysis.report import findings, write_report
+from analysis.report import write_report
 from trainables.record import Choice, Outcome, Record, Status
 
 COLUMNS = """trial_id method init adapter rank optimizer epochs_done val_accuracy test_accuracy drop
