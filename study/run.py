@@ -68,7 +68,9 @@ def main(
     Exit codes: 0 done, 1 the study failed, 2 the input is wrong (one line for each error).
     """
     from compression.registry import InvalidSetting
+    from study.log import CorruptLog
     from study.storage import StorageError
+    from study.verify import VerificationError
 
     try:
         if kind:
@@ -86,8 +88,10 @@ def main(
         sys.exit(study.run().exit_code)
     except InvalidSetting as error:
         _fail(2, error.errors)
-    except StorageError as error:
+    except (StorageError, CorruptLog, VerificationError) as error:
         _fail(1, (str(error),))
+    except KeyboardInterrupt:
+        _fail(130, ("ended at once by a second signal; --resume goes on",))
 
 
 def _read(

@@ -86,8 +86,8 @@ class Session:
         config = self.config
         before = self.state.counts()
         again, resumed = len(self.state.interrupted()), bool(self.state.opened)
-        self_id = description.identity_hash(description.identity(config, self.data))
-        self._emit(Opened(time.time(), self_id, versions(), resumed))
+        identity = description.identity_hash(description.identity(config, self.data))
+        self._emit(Opened(time.time(), identity, versions(), resumed))
         live = Live(
             self.state,
             config.trials,
@@ -100,20 +100,20 @@ class Session:
             done = before["completed"] + before["stopped"] + before["failed"]
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
-        self._describe()
-        interrupted = self._search(live)
-        write_parquet(self.storage, self.state)
-        if interrupted is not None:
-            self._describe()
-            return self._result(128 + interrupted)
-        self._verify(live)
-        write_parquet(self.storage, self.state)
+        with Interrupts() as interrupts:
+            for step in (self._search, self._verify):
+                self._describe()
+                step(live, interrupts)
+                write_parquet(self.storage, self.state)
+                if interrupts.caught is not None:
+                    self._describe()
+                    return self._result(128 + interrupts.caught)
         self._describe()
         report = self._report(live)
         return replace(self._result(0 if self._members() else 1), report=report)
 
-    def _search(self, live: Live) -> int | None:
-        """Run trials; the number of the signal that ended it, if one did."""
+    def _search(self, live: Live, interrupts: Interrupts) -> None:
+        """Run trials until there are enough, or until something stops the driver."""
         from study.search import StudySearch
         from study.tuning import tune_until_done
         from trainables.trainable import Context
@@ -157,7 +157,7 @@ class Session:
             THREADS,
             config.plugins,
         )
-        with Interrupts(driver.stop) as interrupts, live:
+        with interrupts.calling(driver.stop), live:
             tune_until_done(
                 driver, search, context, self.setting.address, concurrency, interrupts.arm
             )
@@ -165,7 +165,6 @@ class Session:
             live.say(f"stopped: {driver.stopping}")
         if driver.exhausted:
             live.say("the space is exhausted: the searcher suggests only what was run already")
-        return interrupts.caught
 
     def _members(self) -> list[Record]:
         """The front on validation, frozen before test is read."""
@@ -176,7 +175,7 @@ class Session:
         ]
         return [row.record for row in front(rows, y=description.objectives(self.config)[0])]
 
-    def _verify(self, live: Live) -> None:
+    def _verify(self, live: Live, interrupts: Interrupts) -> None:
         """Score the front and the baselines on test, unless all of them were."""
         baseline_ids = {
             t.role: t.trial_id

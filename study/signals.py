@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,14 +13,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, the first signal calls ``stop`` with a reason; ``caught`` holds its number.
+    """While entered, a first signal is noted in ``caught`` and passed on; a second one raises.
 
     In another thread than the main one, where Python takes no handlers, it does nothing.
     """
 
-    def __init__(self, stop: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.caught: int | None = None
-        self._stop = stop
+        self._stop: Callable[[str], None] | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -44,8 +45,24 @@ class Interrupts:
         for number in self._before:
             signal.signal(number, self._handle)
 
+    @contextmanager
+    def calling(self, stop: Callable[[str], None]) -> Iterator[None]:
+        """Within the block, ``stop`` is told the reason, also of a signal that came before."""
+        self._stop = stop
+        if self.caught is not None:
+            stop(_reason(self.caught))
+        try:
+            yield
+        finally:
+            self._stop = None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.caught is not None:
             raise KeyboardInterrupt
         self.caught = number
-        self._stop(f"by {signal.Signals(number).name}; --resume goes on")
+        if self._stop is not None:
+            self._stop(_reason(number))
+
+
+def _reason(number: int) -> str:
+    return f"by {signal.Signals(number).name}; --resume goes on"

@@ -49,6 +49,7 @@ def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
         capture_output=True,
         text=True,
         timeout=timeout,
+        start_new_session=True,  # Ctrl-C is for the study, which waits for the end of a test read
     )
     if run.returncode:
         last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]

@@ -1,0 +1,61 @@
+"""What the README shows is what the software takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import study
+from compression import compress_model, load, save
+from compression.methods import METHODS
+from compression.model import Rule
+from study.run import main as command
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_config_is_valid():
+    (text,) = _blocks("yaml")
+    config = study.parse_config(text)
+    assert config.trials == 60
+    assert config.task.network == "cnn"
+
+
+def test_the_plugin_registers_compresses_and_comes_back(tmp_path):
+    (source,) = [block for block in _blocks("python") if "METHODS.register" in block]
+    try:
+        exec(compile(source, "mine.py", "exec"), {"__name__": "mine"})
+        model = torch.nn.Sequential(torch.nn.Linear(6, 4))
+        compress_model(model, [Rule(methods=(METHODS.build("halves"),))], ["*"])
+        path = str(tmp_path / "m.safetensors")
+        save(model, path)
+        again = load(path, torch.nn.Sequential(torch.nn.Linear(6, 4)))
+        assert torch.equal(again[0].weight, model[0].weight)
+    finally:
+        METHODS._plugins.pop("halves", None)
+
+
+def test_every_option_that_is_named_exists():
+    named = set(re.findall(r"(--[a-z][a-z-]+)", README.split("## What the numbers")[0]))
+    ours = {option for param in command.params for option in param.opts} | {"--help"}
+    report = (ROOT / "analysis" / "pareto.py").read_text()
+    assert {o for o in named if o not in ours and f'"{o}"' not in report} == set()
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((docs/[^)]+)\)", README))
+def test_pictures_stand_where_it_says(path):
+    assert (ROOT / path).stat().st_size > 10_000
+
+
+def test_commands_are_those_that_ci_runs():
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "pip install -e '.[test]' && pytest" in README
+    assert "-e '.[test]' && pytest" in ci
