@@ -2,8 +2,8 @@
 
 The file holds every tensor of the model under its dense name (``layer.bias``), packed weights as
 ``layer.slot`` and adapters as ``layer.suffix``. One metadata entry holds compact JSON: schema,
-checksum, and the layer table by registry names. The checksum is the SHA-256 of the whole file with
-its own 64 digits read as zeros, so no byte can change unseen.
+checksum, structure edits and the layer table, these by registry names. The checksum is the SHA-256
+of the whole file with its own 64 digits read as zeros, so no byte can change unseen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compression.container import ArtifactError, Header, pack_file, unpack_file
 from compression.layers import bare, install, kind_of
 from compression.methods import NoMethod
-from compression.registry import InvalidSetting
+from compression.registry import InvalidSetting, naming
 from compression.rules import Compression, LayerEntry, compression_of, shapes
 from compression.stored import dense_name, identity, packed_slots, stored_tensors
 from compression.weights import CompressedWeight
@@ -110,6 +110,9 @@ def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.M
     header, tensors = unpack_file(data, source)
     done = header.compression
     try:
+        for index, edit in enumerate(done.edits):
+            with naming(f"edits[{index}]"):
+                edit.apply(model)
         for name, entry in done.layers.items():
             _install(model, name, entry, tensors)
         for adapter, entries in done.adapted().items():

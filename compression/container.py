@@ -14,8 +14,9 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor
 
 from compression.adapters import ADAPTERS, NoAdapter
+from compression.edits import EDITS, Edit
 from compression.methods import METHODS, NoMethod
-from compression.registry import InvalidSetting, Plugin
+from compression.registry import InvalidSetting, Plugin, naming
 from compression.rules import Compression, LayerEntry
 
 SCHEMA = 1
@@ -98,6 +99,7 @@ def _to_json(done: Compression, about: Mapping[str, str]) -> dict[str, Any]:
     for name, entry in done.layers.items():
         specs.setdefault(entry, []).append(name)
     optional = {
+        "edits": [_plugin_to_json(edit) for edit in done.edits],
         "specs": [_spec_to_json(entry, names) for entry, names in specs.items()],
         "rest": None if isinstance(done.rest, NoMethod) else _plugin_to_json(done.rest),
         "about": dict(sorted(about.items())),
@@ -118,7 +120,7 @@ def _plugin_to_json(plugin: Plugin) -> list[Any]:
 
 
 def _from_json(entry: Mapping[str, Any]) -> Header:
-    if unknown := set(entry) - {"sha256", "schema", "specs", "rest", "about"}:
+    if unknown := set(entry) - {"sha256", "schema", "edits", "specs", "rest", "about"}:
         raise ArtifactError(f"unknown header fields: {', '.join(sorted(unknown))}")
     layers: dict[str, LayerEntry] = {}
     for spec in entry.get("specs", []):
@@ -127,4 +129,10 @@ def _from_json(entry: Mapping[str, Any]) -> Header:
         built = LayerEntry(method, adapter, spec.get("rank", 0), spec.get("alpha", 0.0))
         layers |= dict.fromkeys(spec["layers"], built)
     rest = METHODS.build(*entry.get("rest", ["none"]))
-    return Header(Compression(layers, rest), entry.get("about", {}))
+    edits = tuple(_edit_from_json(i, edit) for i, edit in enumerate(entry.get("edits", [])))
+    return Header(Compression(layers, rest, edits), entry.get("about", {}))
+
+
+def _edit_from_json(index: int, edit: list[Any]) -> Edit:
+    with naming(f"edits[{index}]"):
+        return EDITS.build(*edit)

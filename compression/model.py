@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from compression.adapters import AdapterStart, NoAdapter
+from compression.edits import Edit
 from compression.layers import bare, install
-from compression.methods import Method, NoMethod
+from compression.methods import Method, NoMethod, Plan
 from compression.methods.base import matrix_shape
 from compression.precision import narrow
-from compression.registry import InvalidSetting
+from compression.registry import naming
 from compression.rules import (
     Compression,
     LayerEntry,
@@ -22,6 +23,7 @@ from compression.rules import (
     assign,
     check,
     compression_of,
+    layers_of,
     leaves_alone,
     shapes,
     target_layers,
@@ -54,7 +56,8 @@ def compress_model(
     """Compress a model in place and put its adapters on; only these are left trainable.
 
     The first rule whose pattern matches a target layer wins; targets under no rule, and those
-    under method none without an adapter, stay as they are.
+    under method none without an adapter, stay as they are. The structure edits of all plans come
+    first; targets that they remove are gone.
 
     Args:
         model: dense; the caller's own copy.
@@ -73,23 +76,24 @@ def compress_model(
     """
     rest = rest or NoMethod()
     layers = target_layers(model, targets)
-    assigned = assign(rules, layers)
+    assigned, stats = assign(rules, layers), stats or {}
     check(model, assigned, layers, rest)
+    plans = {r: r.methods[0].plan(_among(n, layers), stats) for r, n in assigned.items()}
+    edits, layers = _edit(model, plans.values(), layers)
     model.requires_grad_(False)
     results = [
         result
         for rule, names in assigned.items()
-        for result in _compress_rule(rule, {n: layers[n] for n in names}, stats or {}, generator)
+        for result in _compress_rule(rule, plans[rule], _among(names, layers), stats, generator)
     ]
     entries = dict.fromkeys(layers, LayerEntry(NoMethod())) | {r.name: r.entry for r in results}
     _round_rest(model, entries, rest)
-    for adapter in dict.fromkeys(rule.adapter for rule in assigned):
-        ours = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
-        adapter.attach(model, ours)
+    _attach(model, results)
     if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
         entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
-    notes = tuple(f"{result.name}: {note}" for result in results for note in result.notes)
-    model.compression = Compression(entries, rest, notes)  # type: ignore[assignment]
+    notes = [f"edit: {edit}" for edit in edits]
+    notes += [f"{result.name}: {note}" for result in results for note in result.notes]
+    model.compression = Compression(entries, rest, edits, tuple(notes))  # type: ignore[assignment]
     return model
 
 
@@ -100,30 +104,40 @@ class _Result(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def _attach(model: nn.Module, results: Sequence[_Result]) -> None:
+    """Put each adapter on all its layers at once."""
+    for adapter in dict.fromkeys(result.entry.adapter for result in results):
+        starts = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
+        adapter.attach(model, starts)
+
+
+def _among(names: Iterable[str], layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: layers[name] for name in names if name in layers}
+
+
+def _edit(
+    model: nn.Module, plans: Iterable[Plan], layers: Iterable[str]
+) -> tuple[tuple[Edit, ...], dict[str, nn.Module]]:
+    """Apply the edits of all plans, each once; those of ``layers`` that are still there."""
+    edits = tuple(dict.fromkeys(edit for plan in plans for edit in plan.edits))
+    for edit in edits:
+        edit.apply(model)
+    return edits, _among(layers, layers_of(model))
+
+
 def _compress_rule(
     rule: Rule,
+    plan: Plan,
     layers: Mapping[str, nn.Module],
     stats: Mapping[str, LayerStats],
     generator: torch.Generator | None,
 ) -> Iterator[_Result]:
-    """Plan the layers of one rule together, then compress each."""
-    (method,) = rule.methods
-    plan = method.plan(layers, stats)
-    if plan.edits:
-        raise InvalidSetting([f"{method.name}: structure edits cannot be saved yet"])
+    """Compress the layers of one rule, each as planned."""
     for name, layer in layers.items():
-        with _naming(name):
+        with naming(name):
             spec, stat = plan.specs[name], stats.get(name)
             result = _compress_layer(name, layer, rule, spec, stat, generator)
         yield result
-
-
-@contextlib.contextmanager
-def _naming(layer: str) -> Iterator[None]:
-    try:
-        yield
-    except InvalidSetting as error:
-        raise InvalidSetting(f"{layer}: {text}" for text in error.errors) from error
 
 
 @torch.no_grad()
@@ -171,7 +185,7 @@ def _round_rest(model: nn.Module, entries: Mapping[str, LayerEntry], rest: Metho
     kept = {f"{name}.weight" for name in entries} | packed_slots(model, entries).keys()
     for key, tensor in model.state_dict().items():
         if key not in kept and tensor.is_floating_point():
-            with _naming(key):
+            with naming(key):
                 tensor.copy_(rest.compress(tensor).dense())
 
 
@@ -186,7 +200,7 @@ def _roundings(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         live = adapter.parameters(model, entries)
         for key, slot in adapter.layout(shapes(model, entries)).items():
             if slot.dtype != live[key].dtype:
-                with _naming(key):
+                with naming(key):
                     stored = narrow(live[key].detach(), slot.dtype)
                 yield live[key], stored.to(live[key].dtype)
 

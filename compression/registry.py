@@ -12,6 +12,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 
@@ -29,6 +30,15 @@ class InvalidSetting(ValueError):
     def __reduce__(self) -> tuple[type[InvalidSetting], tuple[tuple[str, ...]]]:
         """Survive the pickling that exceptions go through between processes."""
         return type(self), (self.errors,)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Say in every :class:`InvalidSetting` from the block where it came up."""
+    try:
+        yield
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{place}: {text}" for text in error.errors) from error
 
 
 class UnknownName(InvalidSetting):
@@ -89,6 +99,23 @@ class FloatRange:
         return f"expected a number from {self.low} to {self.high}, got {value!r}"
 
 
+@dataclass(frozen=True)
+class Text:
+    """The strings that match ``pattern`` as a whole; ``what`` says so to people.
+
+    A study tries listed strings only: what is valid here is nothing to draw from.
+    """
+
+    pattern: str
+    what: str
+
+    def problem(self, value: object) -> str | None:
+        """Say what is wrong with ``value``, or None."""
+        if isinstance(value, str) and re.fullmatch(self.pattern, value):
+            return None
+        return f"expected {self.what}, got {value!r}"
+
+
 Domain = Values | IntRange | FloatRange
 
 
@@ -100,7 +127,7 @@ class Knob:
     other fields to the values under which this knob has an effect; elsewhere it keeps its default.
     """
 
-    valid: Domain
+    valid: Domain | Text
     search: Domain | None = None
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     help: str = ""
@@ -108,7 +135,7 @@ class Knob:
 
 def knob(
     default: Any,
-    valid: Domain,
+    valid: Domain | Text,
     search: Domain | None = None,
     when: Mapping[str, tuple[Scalar, ...]] | None = None,
     help: str = "",

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from compression.adapters import Adapter, NoAdapter
+from compression.edits import Edit
 from compression.inits import Init, Zeros
 from compression.layers import bare, kind_of
 from compression.methods import Method, NoMethod
@@ -46,12 +47,14 @@ class LayerEntry:
 class Compression:
     """What was done to a model.
 
-    ``layers`` by dotted name, without those left as they were; ``rest`` the method that all other
-    floating-point tensors went through; ``notes`` are remarks for people.
+    ``edits`` of the structure came first, in this order. ``layers`` by dotted name, without those
+    left as they were; ``rest`` the method that all other floating-point tensors went through;
+    ``notes`` are remarks for people.
     """
 
     layers: Mapping[str, LayerEntry] = field(default_factory=dict)
     rest: Method = field(default_factory=NoMethod)
+    edits: tuple[Edit, ...] = ()
     notes: tuple[str, ...] = ()
 
     def adapted(self) -> dict[Adapter, dict[str, LayerEntry]]:
@@ -69,18 +72,36 @@ def compression_of(model: nn.Module) -> Compression:
     return found if isinstance(found, Compression) else Compression()
 
 
-def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """The Linear and Conv2d layers whose dotted names match a pattern (fnmatch), in model order.
-
-    Raises:
-        InvalidSetting: a pattern that matches no such layer.
-    """
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """All Linear and Conv2d layers by dotted name, in model order."""
     wrapped = set(_inside_wrappers(model))
-    layers = {
+    return {
         name: module
         for name, module in model.named_modules()
         if name and name not in wrapped and kind_of(bare(module)) is not None
     }
+
+
+def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The Linear and Conv2d layers whose dotted names match a pattern (fnmatch), in model order.
+
+    Raises:
+        InvalidSetting: a pattern that matches no such layer, unless structure edits may have
+            removed it.
+    """
+    layers = layers_of(model)
+    if not compression_of(model).edits:
+        _check_patterns(model, layers, patterns)
+    return {
+        name: module
+        for name, module in layers.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def _check_patterns(
+    model: nn.Module, layers: Mapping[str, nn.Module], patterns: Sequence[str]
+) -> None:
     errors = []
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in layers):
@@ -91,11 +112,6 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Mod
             errors.append(f"targets: '{pattern}' matches no Linear or Conv2d; {hint}")
     if errors:
         raise InvalidSetting(errors)
-    return {
-        name: module
-        for name, module in layers.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
 
 
 def _inside_wrappers(model: nn.Module) -> Iterator[str]:
@@ -134,7 +150,7 @@ def check(
         InvalidSetting: all of them.
     """
     errors = []
-    if compression_of(model).layers:
+    if compression_of(model) != Compression():
         errors.append("the model is compressed already; start from the dense one")
     if not rest.any_shape:
         errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")

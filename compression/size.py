@@ -25,6 +25,7 @@ class Bytes:
 
     ``model`` is the whole file; ``targets`` the targeted layers in it, without header, biases
     under ``untouched``. ``nominal_bits`` counts the values of the targets' weights and adapters.
+    Targets that structure edits removed are 0 bytes.
     """
 
     model: Mapping[str, int]

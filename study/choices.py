@@ -15,6 +15,7 @@ from compression.registry import (
     Knob,
     Plugin,
     Registry,
+    Text,
     UnknownName,
     Values,
 )
@@ -115,13 +116,13 @@ def parse_option(axis: str, item: object) -> Option:
     return option
 
 
-def parse_domain(spec: object, valid: Domain) -> Domain:
+def parse_domain(spec: object, valid: Domain | Text) -> Domain:
     """What a study tries of a knob: a list of choices, ``{low, high, log}``, or one value.
 
     Raises:
         InvalidSetting: an empty list, a value outside ``valid``, a repeated one, a bad range.
     """
-    if isinstance(spec, Values | type(valid)):
+    if isinstance(spec, Values | type(valid)) and isinstance(spec, Domain):
         return spec
     if isinstance(spec, Mapping):
         return _range(spec, valid)
@@ -137,11 +138,13 @@ def parse_domain(spec: object, valid: Domain) -> Domain:
     return Values(tuple(typed))
 
 
-def _range(spec: Mapping[str, Any], valid: Domain) -> Domain:
+def _range(spec: Mapping[str, Any], valid: Domain | Text) -> Domain:
     if isinstance(valid, Values):
         raise InvalidSetting(
             [f"takes no range; expected some of {', '.join(map(str, valid.values))}"]
         )
+    if isinstance(valid, Text):
+        raise InvalidSetting([f"takes no range; expected {valid.what}, or a list of them"])
     errors = [
         UnknownName("key", key, ("low", "high", "log")).errors[0]
         for key in spec

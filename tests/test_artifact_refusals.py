@@ -85,7 +85,7 @@ def with_header(edit):
     ("edit", "message"),
     [
         (lambda e: e.update(schema=2), "schema 2; this version reads schema 1: update"),
-        (lambda e: e.update(edits=[]), "unknown header fields: edits"),
+        (lambda e: e.update(cuts=[]), "unknown header fields: cuts"),
         (
             lambda e: e["specs"][0].update(method=["rtm"]),
             "unknown method 'rtm'; did you mean 'rtn'",
@@ -96,6 +96,19 @@ def with_header(edit):
         (lambda e: e["specs"][0].update(rank=2), r"'0.lora_A' is .*needs .* \(2, 3\)"),
         (lambda e: e["specs"][0].update(layers=["fc"]), "layer 'fc' is not in this Sequential"),
         (lambda e: e["specs"][0].pop("layers"), "damaged"),
+        (
+            lambda e: e.update(edits=[["bypas"]]),
+            r"artifact: edits\[0\]: unknown edit 'bypas'; did you mean 'bypass'",
+        ),
+        (
+            lambda e: e.update(edits=[["bypass", {"module": "fc"}]]),
+            r"artifact: edits\[0\]: bypass.module: 'fc' is not in this Sequential",
+        ),
+        (lambda e: e.update(edits=[["bypass", {"module": "0"}]]), "layer '0' is a Identity"),
+        (lambda e: e.update(edits=[["bypass", {"module": 0}]]), "expected a dotted module path"),
+        (lambda e: e.update(edits=[["bypass", {"modul": "0"}]]), "unknown knob 'modul'"),
+        (lambda e: e.update(edits=[[]]), "damaged"),
+        (lambda e: e.update(edits="bypass"), "edits"),
     ],
 )
 def test_headers_that_do_not_fit_are_named(edit, message):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.registry import FloatRange, IntRange, InvalidSetting, Values
+from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values
 from study.choices import parse_domain
 from study.config import StudyConfig, load_config, make_config, parse_config
 from study.run import DEFAULT
@@ -168,6 +168,18 @@ def test_one_number_has_one_type(values):
     floats = parse_domain(values, FloatRange(0, 100))
     assert isinstance(floats, Values)
     assert all(type(v) is float for v in floats.values)
+
+
+def test_text_is_fixed_or_listed():
+    words = Text("[a-z]+", "a word")
+    assert parse_domain("one", words) == Values(("one",))
+    assert parse_domain(["one", "two"], words) == Values(("one", "two"))
+    for wrong in (words, 1, ["one", "2"], [None], "a\n"):
+        with pytest.raises(InvalidSetting, match="expected a word, got"):
+            parse_domain(wrong, words)
+    for spec in ({"low": "a", "high": "b"}, {}):
+        with pytest.raises(InvalidSetting, match="takes no range; expected a word"):
+            parse_domain(spec, words)
 
 
 @given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.booleans())

@@ -217,12 +217,3 @@ def test_a_method_may_plan_its_layers_together():
     model = compress_model(network(), [rule(Alternate())], ["*"])
     assert [e.method.name for e in model.compression.layers.values()] == ["rtn", "int1"] * 2
     assert packed_of(model[8]).method.name == "int1"
-
-
-def test_structure_edits_are_refused_until_they_can_be_saved():
-    class Cuts(NoMethod):
-        def plan(self, layers, stats):
-            return Plan(dict.fromkeys(layers, self), ({"kind": "remove_channels"},))
-
-    with pytest.raises(InvalidSetting, match="cannot be saved"):
-        compress_model(network(), [rule(Cuts())], TARGETS)

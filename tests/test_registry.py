@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from compression.adapters import ADAPTERS
+from compression.edits import EDITS
 from compression.inits import INITS
 from compression.methods import METHODS
 from compression.registry import (
@@ -14,12 +15,13 @@ from compression.registry import (
     InvalidSetting,
     Plugin,
     Registry,
+    Text,
     UnknownName,
     Values,
     knob,
 )
 
-PLUGINS = [(registry, name) for registry in (METHODS, INITS, ADAPTERS) for name in registry]
+PLUGINS = [(registry, name) for registry in (METHODS, INITS, ADAPTERS, EDITS) for name in registry]
 
 
 def points(domain):
@@ -130,6 +132,7 @@ def test_args_are_what_differs_from_the_defaults(things):
         (Values((1, 2)), [1, 2], [3, 1.0, True, "1"]),
         (IntRange(1, 4), [1, 4], [0, 5, 2.0, True, "2"]),
         (FloatRange(0.0, 1.0), [0, 1, 0.5], [-0.1, 1.1, float("nan"), float("inf"), True, "x"]),
+        (Text("[ab]+", "some of a and b"), ["a", "ba"], ["", "abc", "a\n", 1, None, True]),
     ],
 )
 def test_domains(domain, good, bad):

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from compression.registry import InvalidSetting, Plugin, Registry, Scalar
+from compression.edits import Edit
+from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats
 from compression.weights import CompressedWeight
 
@@ -34,10 +35,13 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method does to the layers it was given: one method for each, and structure edits."""
+    """What a method does to the layers it was given: one method for each, and structure edits.
+
+    The edits of all plans come first; layers that they remove need no method.
+    """
 
     specs: Mapping[str, Method]
-    edits: tuple[Mapping[str, Scalar], ...] = ()
+    edits: tuple[Edit, ...] = ()
 
 
 class Method(Plugin, ABC):

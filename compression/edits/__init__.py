@@ -1,0 +1,6 @@
+"""Structure edits: how the model itself is made smaller. One line for each."""
+
+from compression.edits.base import EDITS, Edit
+from compression.edits.bypass import Bypass
+
+__all__ = ["EDITS", "Bypass", "Edit"]
