@@ -81,5 +81,6 @@ def run(trials: int, workers: int, mlflow: bool) -> dict[str, float]:
         "trials": len(clock.ends),
         "reports": clock.reports,
         "trials/s": len(clock.ends) / (max(clock.ends) - min(clock.starts)),
+        "steady trials/s": (len(clock.ends) - 1) / (max(clock.ends) - min(clock.ends)),
         "MLflow complete": 0.0,
     }
