@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from compression.container import ArtifactError, Header, pack_file, unpack_file
 from compression.layers import bare, install, kind_of
 from compression.methods import NoMethod
+from compression.methods.base import CompressedWeight
 from compression.registry import InvalidSetting, naming
 from compression.rules import Compression, LayerEntry, compression_of, shapes
 from compression.stored import dense_name, identity, packed_slots, stored_tensors
-from compression.weights import CompressedWeight
 
 __all__ = ["ArtifactError", "Header", "deserialize", "load", "read_header", "save", "serialize"]
 

@@ -13,7 +13,7 @@ from compression.adapters import AdapterStart, NoAdapter
 from compression.edits import Edit
 from compression.layers import bare, install
 from compression.methods import Method, NoMethod, Plan
-from compression.methods.base import matrix_shape
+from compression.methods.base import CompressedWeight, matrix_shape
 from compression.precision import narrow
 from compression.registry import naming
 from compression.rules import (
@@ -30,7 +30,6 @@ from compression.rules import (
 )
 from compression.stats import LayerStats
 from compression.stored import packed_slots
-from compression.weights import CompressedWeight
 
 __all__ = [
     "Compression",

@@ -7,8 +7,8 @@ import torch
 from networks import variants
 
 from compression.methods import METHODS
+from compression.methods.base import CompressedWeight
 from compression.registry import InvalidSetting
-from compression.weights import CompressedWeight
 
 SHAPES = [(5, 7), (1, 9), (9, 1), (16, 16), (4, 3, 3, 3), (3, 1, 1, 1)]
 WEIGHTS = {

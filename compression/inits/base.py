@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from compression.methods.base import CompressedWeight
 from compression.registry import Plugin, Registry
 from compression.stats import LayerStats
-from compression.weights import CompressedWeight
 
 Compress = Callable[[Tensor], CompressedWeight]
 

@@ -1,10 +1,10 @@
-"""The contract of a compression method."""
+"""The contract of a compression method, and a weight in its packed form."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, final
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from compression.edits import Edit
 from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats
-from compression.weights import CompressedWeight
 
 Part = Literal["base", "scales", "indices", "adapter", "untouched", "header"]
 Shape = tuple[int, ...]
@@ -105,6 +104,81 @@ class Method(Plugin, ABC):
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """``x @ W.T`` for x (..., n): by the dense weight unless the form allows less work."""
         return x @ self.decode(tensors, shape).flatten(1).T
+
+
+class CompressedWeight(nn.Module):
+    """The packed tensors of one weight, and the method that reads them.
+
+    The tensors are buffers, so ``state_dict`` is the packed state. Their dtypes are part of the
+    format: ``half()`` and the like move them but do not convert them.
+
+    Args:
+        method: resolved, so that its layout is known.
+        shape: of the dense weight, (out, in) or (out, in/groups, kh, kw).
+        tensors: by slot name, exactly those of ``method.layout(shape)``.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected, or of the wrong dtype or shape.
+    """
+
+    def __init__(
+        self, method: Method, shape: tuple[int, ...], tensors: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__()
+        self.method, self.shape = method, tuple(shape)
+        layout = method.layout(self.shape)
+        if problem := _mismatch(layout, tensors):
+            raise ValueError(f"{method.name}: {problem}")
+        for slot in layout:
+            self.register_buffer(slot, tensors[slot])
+
+    def state(self) -> dict[str, Tensor]:
+        """The packed tensors by slot name: what is saved and what is counted."""
+        return dict(self._buffers)  # type: ignore[arg-type]
+
+    def dense(self) -> Tensor:
+        """The decoded weight, float32, in :attr:`shape`."""
+        return self.method.decode(self.state(), self.shape)
+
+    def linear(self, x: Tensor) -> Tensor:
+        """``x @ W.T`` for x (..., n) and W viewed as a matrix (m, n), from the packed tensors."""
+        return self.method.linear(x, self.state(), self.shape)
+
+    def macs(self) -> int:
+        """Multiply-accumulates for each output position."""
+        return self.method.macs(self.shape)
+
+    def nominal_bits(self) -> int:
+        """Bits of the values alone, as published tables count."""
+        return self.method.nominal_bits(self.shape)
+
+    def stored_bytes(self) -> int:
+        """Bytes of all packed tensors."""
+        return sum(tensor.nbytes for tensor in self.state().values())
+
+    def extra_repr(self) -> str:
+        """Method and shape."""
+        return f"{self.method}, {'x'.join(map(str, self.shape))}, {self.stored_bytes()} bytes"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompressedWeight:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _mismatch(layout: Mapping[str, Slot], tensors: Mapping[str, Tensor]) -> str | None:
+    for slot in [*layout, *tensors]:
+        if slot not in tensors:
+            return f"tensor '{slot}' is missing"
+        if slot not in layout:
+            return f"tensor '{slot}' is not one of {', '.join(layout)}"
+        expected, got = layout[slot], tensors[slot]
+        if (got.dtype, tuple(got.shape)) != (expected.dtype, expected.shape):
+            return f"tensor '{slot}' is {got.dtype} {tuple(got.shape)}, expected {expected}"
+    return None
 
 
 METHODS: Registry[Method] = Registry("method", Method)
