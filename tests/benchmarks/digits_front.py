@@ -14,8 +14,8 @@ scratch as the task trains its own, stored as they are and in fp16:
 
 Differences are paired by seed: mean and 95% t-interval over seeds. "above" and "below" are said
 where the interval leaves out 0. The task's width was chosen by test accuracy on seeds 0 to 4, which
-flatters dense and its casts there; ``--first 5`` takes seeds it was not chosen on. About 2 minutes a
-seed on 2 cores.
+flatters dense and its casts there; ``--first 5`` takes seeds it was not chosen on. About 2 minutes
+a seed on 2 cores.
 """
 
 from __future__ import annotations
