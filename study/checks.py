@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from study import lease, log
 from study.storage import Storage, StorageError
@@ -19,7 +22,11 @@ _MISSING: Any = object()
 def storage_problem(uri: str) -> str | None:
     """Whether files can be written there; tried by writing one."""
     try:
-        Storage.open(uri).check_writable()
+        storage = Storage.open(uri)
+        made = storage.is_local and not storage.exists()
+        storage.check_writable()
+        if made:
+            os.rmdir(storage.root)  # a check leaves nothing behind
     except StorageError as error:
         return str(error)
     return None
@@ -32,6 +39,24 @@ def tracking_problem(uri: str | None) -> str | None:
             check_reachable(uri)
     except TrackingError as error:
         return str(error)
+    return None
+
+
+def address_problem(address: str | None, timeout: float = 5.0) -> str | None:
+    """Whether something answers where a Ray cluster is said to be; ``auto`` is Ray's to find."""
+    if address in (None, "auto", "local"):
+        return None
+    parts = urlsplit(address if "://" in str(address) else f"ray-gcs://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        return f"expected auto, HOST:PORT or ray://HOST:PORT, got '{address}'"
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError as error:
+        return f"no Ray cluster answers at '{address}': {error.strerror or error}"
     return None
 
 

@@ -68,7 +68,9 @@ def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
         return value
     if not isinstance(value, str):
         raise ValueError(f"expected the path of a Python file, got {value!r}")
-    file = PluginFile.read(Path((info.context or {}).get("folder", "."), value))
+    # Beside the config; or, as on a command line, in the current folder.
+    beside = Path((info.context or {}).get("folder", "."), value)
+    file = PluginFile.read(beside if beside.exists() or not Path(value).exists() else value)
     file.load()
     return file
 

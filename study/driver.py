@@ -90,11 +90,12 @@ class Driver:
         self.plan, self.log, self.state = plan, log, state
         self.search, self.rungs, self.views, self.say = search, rungs, views, say
         self.stopping: str | None = None
-        self.exhausted = False
+        self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_seconds
         self._running: dict[str, int] = {}
         self._aliases: dict[str, list[int]] = {}
-        self._failures: deque[str] = deque(maxlen=LOUD)
+        self._failures: deque[str | None] = deque(maxlen=LOUD)
+        self._lost = 0
         self._fingerprint = plan.origin().fingerprint
         self._queue = deque(t.number for t in state.interrupted())
         self._baselines = {k: v for k, v in baselines.items() if state.baseline(k) is None}
@@ -206,6 +207,7 @@ class Driver:
         number = self._running.get(tune_id)
         if number is None or "outcome" not in result:
             return True
+        self._lost = 0
         outcome = from_json(Outcome, json.loads(result["outcome"]))
         reports = [from_json(Report, r) for r in json.loads(result["reports"])]
         trial = self.state.trials[number]
@@ -229,8 +231,13 @@ class Driver:
 
     def on_lost(self, tune_id: str, cause: str) -> None:
         """A worker raised outside a trial's own code, or died."""
-        if tune_id in self._running and not self.stopping:
-            self._end(tune_id, Outcome(Status.FAILED, error=f"worker lost: {cause}"))
+        if tune_id not in self._running or self.stopping:
+            return
+        self._end(tune_id, Outcome(Status.FAILED, error=f"worker lost: {cause}"))
+        self._lost += 1
+        if self._lost == LOUD:
+            self.broken = True
+            self.stop(f"{LOUD} workers in a row were lost: {cause}")
 
     def _end(self, tune_id: str, outcome: Outcome) -> None:
         number = self._running.pop(tune_id)
@@ -245,6 +252,6 @@ class Driver:
 
     def _watch(self, outcome: Outcome) -> None:
         """Say it loudly when one cause fails several trials in a row."""
-        self._failures.append(outcome.error or "")
-        if len(self._failures) == LOUD and outcome.error and len(set(self._failures)) == 1:
+        self._failures.append(outcome.cause)
+        if outcome.cause and list(self._failures) == [outcome.cause] * LOUD:
             self.say(f"{LOUD} trials in a row failed from one cause: {outcome.error}")

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from analysis.fronts import hypervolume, non_dominated
-from study.events import SEARCH, Ended, Event
+from study.events import Ended, Event
 from study.state import StudyState
 
 LINE_SECONDS = 5.0
+PANEL_SECONDS = 0.5
 FRONT_ROWS = 8
 
 
@@ -27,15 +28,18 @@ class Live:
         trials: int,
         metric: str,
         chance: float,
-        budget: float | None = None,
+        seconds_left: float | None = None,
         quiet: bool = False,
     ) -> None:
         self.state, self.trials, self.metric, self.chance = state, trials, metric, chance
-        self.budget, self.quiet = budget, quiet
-        self._began, self._printed = time.monotonic(), 0.0
+        self.budget, self.quiet = seconds_left, quiet
+        self._began = time.monotonic()
         # When the first search trial of this process ended: starting the workers is no pace.
         self._paced: tuple[float, int] | None = None
         self._panel: Any = None
+        # What the panel's own thread shows: made in `put`, where the state does not change.
+        self._shown: Any = ""
+        self._next_look = 0.0
 
     def __enter__(self) -> Live:
         """Show the panel, where there is a terminal for one."""
@@ -43,8 +47,11 @@ class Live:
             from rich.console import Console
             from rich.live import Live as Panel
 
+            self._shown = self._table()
             self._panel = Panel(
-                get_renderable=self._table, console=Console(stderr=True), refresh_per_second=2
+                get_renderable=lambda: self._shown,
+                console=Console(stderr=True),
+                refresh_per_second=2,
             )
             self._panel.__enter__()
         return self
@@ -57,6 +64,7 @@ class Live:
     ) -> None:
         """Leave the last state standing."""
         if self._panel is not None:
+            self._shown = self._table()
             self._panel.__exit__(kind, error, at)
         elif not self.quiet:
             self.say(self.line())
@@ -74,11 +82,17 @@ class Live:
             return
         if self._paced is None and event.number >= 0:
             self._paced = time.monotonic(), self._ran(self.state.counts())
-        if self.quiet or self._panel is not None:
+        began = time.monotonic()
+        if self.quiet or began < self._next_look:
             return
-        if time.monotonic() - self._printed >= LINE_SECONDS:
-            self._printed = time.monotonic()
+        if self._panel is None:
             self.say(self.line())
+        else:
+            self._shown = self._table()
+        # With many trials a look takes longer: it stays a twentieth of the time.
+        cost = time.monotonic() - began
+        least = LINE_SECONDS if self._panel is None else PANEL_SECONDS
+        self._next_look = time.monotonic() + max(least, 20 * cost)
 
     def line(self) -> str:
         """Everything in one line of at most 100 characters."""
@@ -96,9 +110,9 @@ class Live:
     def front(self) -> list[tuple[float, float, str]]:
         """Metric, ratio and setting of the points that no other dominates, by ratio."""
         points = []
-        for trial in self.state.ended:
+        for trial in self.state.searched:
             outcome = trial.record.outcome if trial.record else None
-            if trial.role == SEARCH and outcome and outcome.size and outcome.sha256:
+            if outcome and outcome.size and outcome.sha256:
                 value = outcome.metrics["val"][self.metric]
                 points.append((value, outcome.size.ratio, setting(trial.params)))
         if not points:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol
 
 from study import lease
+from study.errors import StudyError
 from study.events import Event, decode, encode
 from study.storage import Storage, StorageError
 
@@ -32,7 +33,7 @@ _PART = re.compile(r"(\d{6})\.jsonl")
 _ADVICE = "restore the file from a copy, or start a study under another --name"
 
 
-class CorruptLog(ValueError):
+class CorruptLog(StudyError, ValueError):
     """The log is damaged before its end; the message names file, line and byte offset."""
 
 

@@ -1,25 +1,28 @@
-"""The ledger of test reads: how often each test split was looked at, across a storage's studies."""
+"""The ledger of test reads: how often each test split was looked at, across a storage's studies.
+
+One small file a read, so that studies which end together do not lose each other's entries.
+"""
 
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 from study.storage import Storage
 
-FILE = "test_reads.json"
+FOLDER = "test_reads"
 
 
 def reads(storage: Storage, data_hash: str) -> list[dict[str, Any]]:
     """All reads of the data so far, the oldest first: when, by which study, of how many points."""
-    if not storage.exists(FILE):
-        return []
-    found: list[dict[str, Any]] = json.loads(storage.read_text(FILE)).get(data_hash, [])
-    return found
+    folder = storage.sub(FOLDER).sub(data_hash)
+    found = [json.loads(folder.read_text(name)) for name in folder.list() if name[-5:] == ".json"]
+    return sorted(found, key=lambda read: str(read["at"]))
 
 
 def add(storage: Storage, data_hash: str, study: str, points: int, at: str) -> None:
     """Enter a read, before it is made: a read that fails half-way has been one."""
-    ledger = json.loads(storage.read_text(FILE)) if storage.exists(FILE) else {}
-    ledger.setdefault(data_hash, []).append({"at": at, "study": study, "points": points})
-    storage.write_text(FILE, json.dumps(ledger, indent=1) + "\n")
+    entry = {"at": at, "study": study, "points": points}
+    name = f"{uuid.uuid4().hex}.json"
+    storage.sub(FOLDER).sub(data_hash).write_text(name, json.dumps(entry) + "\n")

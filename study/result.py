@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Records, the front among them, and where everything stands.
+    """Records with their roles (search, or a baseline's), the front, where everything stands.
 
     ``report`` are the names of the report's files by kind, within ``location``. ``exit_code`` is 0;
     1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
@@ -29,19 +29,25 @@ class StudyResult:
     report: Mapping[str, str] = field(default_factory=dict)
     exit_code: int = 0
     remarks: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    tracking_uri: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
         """All records, a row each."""
         import pandas as pd
 
-        rows = [{"trial_id": r.trial_id, **asked(r.trial), **measured(r)} for r in self.records]
+        rows = [
+            {"role": role, "trial_id": r.trial_id, **asked(r.trial), **measured(r)}
+            for role, r in zip(self.roles, self.records, strict=True)
+        ]
         return pd.DataFrame(rows)
 
     @property
     def front_frame(self) -> pd.DataFrame:
         """The front, a row a point, with its test metrics."""
-        frame = self.frame.set_index("trial_id").loc[[r.trial_id for r in self.front]]
+        frame = self.frame.drop_duplicates("trial_id").set_index("trial_id")
+        frame = frame.loc[[r.trial_id for r in self.front]]
         for record in self.front:
             found = self.verifications.get(record.trial_id)
             for name, value in (found.metrics if found else {}).items():

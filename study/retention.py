@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.events import SEARCH, Ended, Event
+from study.events import SEARCH, Answered, Ended, Event
 from study.state import StudyState, TrialState
 from study.storage import Storage
 
@@ -31,19 +31,18 @@ class Retention:
     def __init__(self, storage: Storage, state: StudyState, metric: str, margin: float) -> None:
         self.storage, self.metric, self.margin = storage, metric, margin
         self.kept: dict[str, tuple[float, float]] = {}
-        for trial in state.ended:
-            self._take(trial.role, trial)
         self._state = state
+        for trial in state.searched:
+            self._take(trial)
 
     def put(self, event: Event) -> None:
         """See :class:`study.driver.View`."""
-        if isinstance(event, Ended):
-            trial = self._state.trials[event.number]
-            self._take(trial.role, trial)
+        if isinstance(event, Ended | Answered):
+            self._take(self._state.trials[event.number])
 
-    def _take(self, role: str, trial: TrialState) -> None:
+    def _take(self, trial: TrialState) -> None:
         record = trial.record
-        if role != SEARCH or record is None or record.outcome.size is None:
+        if trial.role != SEARCH or record is None or record.outcome.size is None:
             return
         if record.outcome.sha256 is None:
             return
@@ -64,7 +63,10 @@ class Retention:
         return other[1] >= point[1] and other[0] > point[0] + self.margin
 
     def _drop(self, trial_ids: Sequence[str]) -> None:
+        baselines = {trial.trial_id for n, trial in self._state.trials.items() if n < 0}
         for trial_id in trial_ids:
             self.kept.pop(trial_id, None)
+            if trial_id in baselines:
+                continue
             self.storage.delete(artifact(trial_id))
             self.storage.delete(probe(trial_id))

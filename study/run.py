@@ -68,9 +68,7 @@ def main(
     Exit codes: 0 done, 1 the study failed, 2 the input is wrong (one line for each error).
     """
     from compression.registry import InvalidSetting
-    from study.log import CorruptLog
-    from study.storage import StorageError
-    from study.verify import VerificationError
+    from study.errors import StudyError
 
     try:
         if kind:
@@ -79,16 +77,22 @@ def main(
         from study.study import Study
 
         name = name or _name(read, resume)
-        study = Study(read, name=name, resume=resume, address=address, quiet=quiet, json=as_json)
+        study = Study(read, name=name, resume=resume, address=address, quiet=quiet)
         study.check()
         if dry_run:
             from study.plan import plan_lines
 
-            return click.echo("\n".join(plan_lines(read)))
-        sys.exit(study.run().exit_code)
+            plan = plan_lines(read)
+            return click.echo(json.dumps({"plan": plan}) if as_json else "\n".join(plan))
+        from study.show import as_json as in_json
+        from study.show import as_text
+
+        result = study.run()
+        click.echo(in_json(result) if as_json else as_text(result))
+        sys.exit(result.exit_code)
     except InvalidSetting as error:
         _fail(2, error.errors)
-    except (StorageError, CorruptLog, VerificationError) as error:
+    except (StudyError, ConnectionError) as error:
         _fail(1, (str(error),))
     except KeyboardInterrupt:
         _fail(130, ("ended at once by a second signal; --resume goes on",))

@@ -37,7 +37,7 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         """See :class:`Judge`."""
-        cause = str(trial.get_pickled_error() or "its worker was lost").strip()
+        cause = str(trial.get_pickled_error() or trial.get_error() or "no cause is known").strip()
         self._judge.on_lost(trial.trial_id, cause.splitlines()[-1])
 
     def __getstate__(self) -> dict[str, Any]:

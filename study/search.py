@@ -7,7 +7,6 @@ true of it: completed with its values, stopped as PRUNED and failed as FAIL, bot
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -47,7 +46,6 @@ class StudySearch(OptunaSearch):
     ) -> None:
         objectives = tuple(objectives)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("ray.tune.search").setLevel(logging.ERROR)
         super().__init__(
             space=space.define,
             metric=[o.name for o in objectives],

@@ -9,10 +9,12 @@ from functools import partial
 
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
+from compression.registry import InvalidSetting
 from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
 from study.driver import Driver, Plan
+from study.errors import StudyError
 from study.events import SEARCH, Closed, Event, Opened, Verified
 from study.live import Live
 from study.log import EventLog
@@ -32,6 +34,10 @@ from trainables.tasks import Prepared
 THREADS = 1  # of each trial: two trials on two cores must not run four
 
 
+class WorkersLost(StudyError):
+    """No worker lives long enough to run a trial; the message holds the cause."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a session works with."""
@@ -42,6 +48,7 @@ class Setting:
     root: Storage
     tracking_uri: str
     concurrency: int
+    resume: bool = False
     address: str | None = None
     quiet: bool = False
 
@@ -70,6 +77,9 @@ class Session:
             tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, config)
             try:
                 result = self._work()
+            except KeyboardInterrupt:  # the second signal: nothing is waited for
+                tracker.close()
+                raise
             finally:
                 reason = f"exit {result.exit_code}" if result else "failed"
                 self._emit(Closed(time.time(), reason, time.time() - began))
@@ -85,15 +95,17 @@ class Session:
     def _work(self) -> StudyResult:
         config = self.config
         before = self.state.counts()
+        spent = self.state.spent_seconds
         again, resumed = len(self.state.interrupted()), bool(self.state.opened)
         identity = description.identity_hash(description.identity(config, self.data))
+        self._check_identity(identity)
         self._emit(Opened(time.time(), identity, versions(), resumed))
         live = Live(
             self.state,
             config.trials,
             self.metric,
             config.task.chance,
-            config.time_budget,
+            None if config.time_budget is None else config.time_budget - spent,
             self.setting.quiet,
         )
         if resumed:
@@ -111,6 +123,16 @@ class Session:
         self._describe()
         report = self._report(live)
         return replace(self._result(0 if self._members() else 1), report=report)
+
+    def _check_identity(self, identity: str) -> None:
+        """The log's word counts: ``study.json`` may be missing, or another process was faster."""
+        opened = self.state.opened
+        if opened and not self.setting.resume:
+            raise InvalidSetting([f"name: '{self.setting.name}' exists; add --resume to go on"])
+        if opened and opened[0].identity != identity:
+            raise InvalidSetting(
+                [f"resume: the log of '{self.setting.name}' is of another space, seed or data"]
+            )
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
@@ -155,24 +177,27 @@ class Session:
             self.storage.sub(FOLDER),
             config.scheduler.milestones(budget),
             THREADS,
-            config.plugins,
         )
         with interrupts.calling(driver.stop), live:
             tune_until_done(
-                driver, search, context, self.setting.address, concurrency, interrupts.arm
+                driver,
+                search,
+                context,
+                config.plugins,
+                self.setting.address,
+                concurrency,
+                interrupts.arm,
             )
         if driver.stopping:
             live.say(f"stopped: {driver.stopping}")
+        if driver.broken:
+            raise WorkersLost(driver.stopping)
         if driver.exhausted:
             live.say("the space is exhausted: the searcher suggests only what was run already")
 
     def _members(self) -> list[Record]:
         """The front on validation, frozen before test is read."""
-        rows = [
-            Row(t.record, t.role, t.number)
-            for t in self.state.ended
-            if t.record and t.role == SEARCH
-        ]
+        rows = [Row(t.record, t.role, t.number) for t in self.state.searched if t.record]
         return [row.record for row in front(rows, y=description.objectives(self.config)[0])]
 
     def _verify(self, live: Live, interrupts: Interrupts) -> None:
@@ -229,6 +254,8 @@ class Session:
             name=self.setting.name,
             location=str(self.storage),
             records=tuple(self.state.records),
+            roles=tuple(t.role for t in self.state.ended if t.record),
+            tracking_uri=self.setting.tracking_uri,
             front=tuple(self._members()),
             verifications=dict(self.state.verifications),
             exit_code=exit_code,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import singledispatchmethod
 
+from study.errors import StudyError
 from study.events import (
     SEARCH,
     Answered,
@@ -24,7 +25,7 @@ from trainables.record import Record, Report, Scalar, Trial, Verification
 from trainables.serial import digest
 
 
-class StateError(ValueError):
+class StateError(StudyError, ValueError):
     """Events that contradict each other, e.g. the end of a trial that nobody suggested."""
 
 
@@ -152,6 +153,19 @@ class StudyState:
         return [t for t in self._sorted() if t.record and t.phase is not Phase.ANSWERED]
 
     @property
+    def searched(self) -> list[TrialState]:
+        """The search's trials with a record, each setting once.
+
+        A suggestion that equals a baseline is answered from that one's record, and is as much a
+        result of the search as any other.
+        """
+        first: dict[str, TrialState] = {}
+        for trial in self._sorted():
+            if trial.role == SEARCH and trial.record:
+                first.setdefault(trial.trial_id, trial)
+        return list(first.values())
+
+    @property
     def records(self) -> list[Record]:
         """Records of :attr:`ended`."""
         return [t.record for t in self.ended if t.record]
@@ -176,7 +190,7 @@ class StudyState:
 
     def counts(self, role: str = SEARCH) -> dict[str, int]:
         """Trials of a role by phase (every phase is a key), and ``done``: all but the open ones."""
-        found = Counter(t.phase for t in self.trials.values() if t.role == role)
+        found = Counter(t.phase for t in list(self.trials.values()) if t.role == role)
         counts = {phase.value: found[phase] for phase in Phase}
         return counts | {"done": sum(n for phase, n in found.items() if phase not in OPEN)}
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pyarrow import fs
 
+from study.errors import StudyError
+
 # There are no folders to make, a file shows up whole on close or not at all, a move is a copy.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
-class StorageError(OSError):
+class StorageError(StudyError, OSError):
     """A study's file cannot be read or written; the message names it and the cause."""
 
 

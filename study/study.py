@@ -7,14 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from compression.registry import InvalidSetting
 from study import checks, description
 from study.config import StudyConfig
 from study.result import StudyResult
 from study.storage import Storage
-from study.tracking import default_tracking_uri, ui_command
+from study.tracking import default_tracking_uri
 
 
 class Study:
@@ -26,7 +24,6 @@ class Study:
         resume: go on with the study of that name.
         address: of a running Ray cluster; this machine where absent.
         quiet: no live view.
-        json: print the result as one line of JSON.
     """
 
     def __init__(
@@ -36,10 +33,9 @@ class Study:
         resume: bool = False,
         address: str | None = None,
         quiet: bool = False,
-        json: bool = False,
     ) -> None:
         self.config, self.resume, self.address = config, resume, address
-        self.quiet, self.json = quiet, json
+        self.quiet = quiet
         self.name = name or checks.new_name(config.name)
         self.root = Storage.open(config.storage)
         self.storage = self.root.sub(self.name)
@@ -56,8 +52,14 @@ class Study:
             "storage": checks.storage_problem(config.storage),
             "name": checks.name_problem(config.storage, self.name, self.resume),
             "tracking_uri": checks.tracking_problem(self.tracking_uri),
+            "address": checks.address_problem(self.address),
         }
-        if errors := [f"{config.where(key)}: {text}" for key, text in problems.items() if text]:
+        said = {"name": "--name", "address": "--address"}
+        if errors := [
+            f"{said.get(key) or config.where(key)}: {text}"
+            for key, text in problems.items()
+            if text
+        ]:
             raise InvalidSetting(errors)
         self._compare({"space": config.search_space().to_json(), "seed": config.seed})
 
@@ -84,54 +86,16 @@ class Study:
         self.check()
         data = self.config.task.prepare(self.config.seed)
         self._compare(description.identity(self.config, data))
-        auto = os.cpu_count() or 1
+        auto = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         setting = Setting(
             self.config,
             data,
             self.name,
             self.root,
             self.tracking_uri,
-            auto if self.config.concurrency == "auto" else self.config.concurrency,
+            (auto or 1) if self.config.concurrency == "auto" else self.config.concurrency,
+            self.resume,
             self.address,
             self.quiet,
         )
-        result = Session(setting).run()
-        self._print(result)
-        return result
-
-    def _print(self, result: StudyResult) -> None:
-        """The front, where the report is, how to open MLflow."""
-        if self.json:
-            click.echo(json.dumps(_summary(result, self.tracking_uri)))
-            return
-        if result.front:
-            click.echo(_table(result))
-        for kind, path in result.report.items():
-            click.echo(f"{kind}: {path}")
-        for remark in result.remarks:
-            click.echo(remark)
-        click.echo(f"study: {result.location}")
-        click.echo(f"MLflow: {ui_command(self.tracking_uri)}")
-
-
-def _table(result: StudyResult) -> str:
-    frame = result.front_frame.sort_values("ratio")
-    metrics = [c for c in frame if c.startswith("val_") or c == "test_accuracy"]
-    columns = ["ratio", "file_bytes", *metrics, "method", "init", "adapter", "rank", "status"]
-    return str(
-        frame[[c for c in columns if c in frame]].to_string(index=False, float_format="%.4g")
-    )
-
-
-def _summary(result: StudyResult, tracking_uri: str) -> dict[str, Any]:
-    frame = result.front_frame if result.front else None
-    return {
-        "name": result.name,
-        "location": result.location,
-        "exit_code": result.exit_code,
-        "trials": len(result.records),
-        "front": [] if frame is None else json.loads(frame.to_json(orient="records")),
-        "report": dict(result.report),
-        "tracking_uri": tracking_uri,
-        "remarks": list(result.remarks),
-    }
+        return Session(setting).run()

@@ -67,7 +67,8 @@ VERIFICATION_COLUMNS: Mapping[str, pa.DataType] = {
 
 def write_parquet(storage: Storage, state: StudyState) -> None:
     """Write both tables anew, each so that readers see the old one or the new one."""
-    rows = [record_row(t) for t in state.ended]
+    baselines = [t for t in state.ended if t.number < 0]
+    rows = [record_row(t) for t in (*baselines, *state.searched)]
     storage.write_bytes(RECORDS, _parquet(rows, RECORD_COLUMNS))
     checks = [verification_row(v) for v in state.verifications.values()]
     storage.write_bytes(VERIFICATIONS, _parquet(checks, VERIFICATION_COLUMNS))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clusters.kinds.local import connected
 from study.driver import Driver
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
-from trainables.trainable import CompressionTrial, Context
+from trainables.trainable import CompressionTrial, Context, Loadable, Shared
 
 
 def tune_until_done(
     driver: Driver,
     search: StudySearch,
     context: Context,
+    plugins: Sequence[Loadable],
     address: str | None,
     workers: int,
     on_connected: Callable[[], None],
@@ -27,11 +28,13 @@ def tune_until_done(
     restores better.
     """
     with connected(address, workers), tempfile.TemporaryDirectory() as scratch:
+        import ray
         from ray import tune
 
         on_connected()
         search.source = driver.next
-        trainable: Any = tune.with_parameters(CompressionTrial, context=context)
+        shared = Shared(plugins, (ray.put(context),))
+        trainable: Any = tune.with_parameters(CompressionTrial, shared=shared)
         tune.run(
             tune.with_resources(trainable, {"cpu": context.threads}),
             name="study",

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from study.errors import StudyError
 from study.origin import now
 from study.plugins import PluginFile, load_entry_points
 from study.retention import artifact, probe
@@ -19,7 +20,7 @@ from study.storage import Storage
 from trainables.record import Choice, Record, Verification, from_json, to_json
 
 
-class VerificationError(RuntimeError):
+class VerificationError(StudyError):
     """The verifying process failed as a whole; the message holds what it said last."""
 
 

@@ -15,6 +15,7 @@ import study
 from compression.registry import InvalidSetting
 from study import checks, log
 from study.events import Closed
+from study.result import StudyResult
 from study.run import DEFAULT, KINDS, main
 from study.storage import Storage
 from trainables.optimizers import OPTIMIZERS
@@ -197,7 +198,7 @@ def test_dry_run_prints_the_plan_and_runs_nothing(cli, tmp_path):
     assert "7 trials of up to 12 epochs, at most 120 s" in done.output
     assert "  rank: 3  when adapter is lora or dora" in done.output
     assert "of them in the targets: at most" in done.output
-    assert not list((tmp_path / "results").iterdir())
+    assert not (tmp_path / "results").exists()
 
 
 def test_what_the_study_gets_and_gives(cli, monkeypatch):
@@ -214,13 +215,14 @@ def test_what_the_study_gets_and_gives(cli, monkeypatch):
         def run(self):
             if got["name"] == "lost":
                 raise checks.StorageError("cannot write there")
-            return types.SimpleNamespace(exit_code=130)
+            return StudyResult("a", "here", (), (), exit_code=130, tracking_uri="http://x")
 
     monkeypatch.setitem(sys.modules, "study.study", types.SimpleNamespace(Study=Study))
     done = cli("--name", "a", "--quiet", "--json", "--address", "ray://x:1", "--storage", "7")
     assert done.exit_code == 130
     assert got.pop("config").storage == "7"
-    assert got == dict(name="a", resume=False, address="ray://x:1", quiet=True, json=True)
+    assert got == dict(name="a", resume=False, address="ray://x:1", quiet=True)
+    assert json.loads(done.stdout)["exit_code"] == 130
     assert refused(cli("--name", "wrong")) == ["one", "two"]
     assert refused(cli("--name", "lost"), code=1) == ["cannot write there"]
 

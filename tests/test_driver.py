@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 import pytest
 from fake_runner import CONFIG, FakeRunner
 
 from study.config import parse_config
 from study.events import BASELINES, SEARCH, Answered, Ended, Reported, Started, Suggested
 from study.state import Phase
+from study.storage import Storage
+from study.tables import write_parquet
 from trainables.record import Status, canonical
 
 
@@ -88,7 +91,8 @@ def test_duplicates_that_run_at_the_same_time_are_answered_when_the_first_ends()
 
 def test_three_failures_from_one_cause_are_said_loudly():
     runner = FakeRunner(fails=lambda trial: trial.epochs > 0).run()
-    assert any("ZeroDivisionError: made to fail" in text for text in runner.said)
+    (said,) = [text for text in runner.said if "in a row" in text][:1]
+    assert "NonFiniteLoss: the loss is nan at step" in said
     failed = [r for r in runner.state.records if r.outcome.status is Status.FAILED]
     assert failed
     assert all(r.outcome.metrics == {} for r in failed)
@@ -101,6 +105,31 @@ def test_a_lost_worker_fails_its_trial_with_the_cause():
     (record,) = runner.state.records
     assert record.outcome.status is Status.FAILED
     assert "the node died" in record.outcome.error
+
+
+def test_workers_that_never_live_end_the_study():
+    runner = FakeRunner()
+    for i in range(3):
+        assert not runner.driver.should_stop()
+        assert runner.driver.next(f"t{i}") != "FINISHED"
+        runner.driver.on_lost(f"t{i}", "no module of that name")
+    assert runner.driver.broken
+    assert "no module of that name" in runner.driver.stopping
+
+
+def test_a_suggestion_that_equals_a_baseline_is_a_result_of_the_search(tmp_path):
+    config = parse_config(
+        "task: digits\ntrials: 3\nepochs: 3\nsearcher: random\nspace:\n"
+        "  method: [{rtn: {bits: [8, 2], mode: symmetric, group_size: 0}}]\n"
+        "  adapter: [none]\n"
+    )
+    runner = FakeRunner(config).run()
+    equal = runner.state.baseline("int8").trial_id
+    assert equal in {t.trial_id for t in runner.state.searched}
+    assert len(runner.state.searched) == 2
+    write_parquet(Storage.open(tmp_path), runner.state)
+    table = pq.read_table(tmp_path / "records/records.parquet").to_pandas()
+    assert sorted(table.role[table.trial_id == equal]) == ["int8", "search"]
 
 
 def test_a_stop_starts_nothing_more_and_ends_nothing():

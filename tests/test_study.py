@@ -17,6 +17,7 @@ import study
 from compression import load
 from study.events import BASELINES
 from study.state import Phase
+from trainables.record import Status
 from trainables.tasks import Digits, predict
 
 pytestmark = pytest.mark.timeout(300)
@@ -92,7 +93,7 @@ def test_nothing_is_left_open(folder, finished):
 
 
 def test_the_ledger_counts_one_read_of_test(folder, finished):
-    (reads,) = json.loads((folder / "results/test_reads.json").read_text()).values()
+    reads = [json.loads(f.read_text()) for f in (folder / "results/test_reads").rglob("*.json")]
     assert [r["study"] for r in reads] == ["whole"]
 
 
@@ -246,6 +247,93 @@ def test_from_python(tmp_path, monkeypatch):
     assert {r.trial_id for r in result.front} <= {r.trial_id for r in result.records}
     assert len(result.frame) == len(result.records)
     assert result.front_frame.test_accuracy.notna().all()
+
+
+PLUGIN_TASK = '''
+import torch
+from torch import nn
+
+from compression.registry import IntRange, knob
+from trainables.record import Fingerprint
+from trainables.tasks import TASKS, Prepared, Split, Task
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+def split(n, seed):
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+    return Split(x, x[:, :3].argmax(1))
+
+
+@TASKS.register("toy")
+class Toy(Task):
+    """Which of the first three of eight numbers is the largest."""
+
+    size: int = knob(200, IntRange(10, 1000))
+    chance = 1 / 3
+
+    def architecture(self):
+        return Net()
+
+    def prepare(self, seed):
+        net = Net()
+        with torch.no_grad():
+            net.fc.weight.copy_(torch.eye(3, 8))
+            net.fc.bias.zero_()
+        data = split(self.size, 1), split(self.size, 2)
+        return Prepared(net.eval(), *data, Fingerprint("toy", "toy"))
+
+    def test(self, seed):
+        return split(self.size, 3)
+'''
+
+
+def test_a_users_own_task_and_network_run_to_the_report(tmp_path):
+    (tmp_path / "toy.py").write_text(PLUGIN_TASK)
+    config = SMALL.replace("task: digits", "task: toy").replace("int1]", "int1]\n  rest: [none]")
+    done = run(
+        tmp_path, "--name", "t", "--trials", "3", "--quiet", config=config + "plugins: [toy.py]\n"
+    )
+    assert done.returncode == 0, done.stderr
+    found = state(tmp_path, "t")
+    assert {t.record.outcome.status for t in found.ended} <= {Status.COMPLETED, Status.STOPPED}
+    assert all(v.verified for v in found.verifications.values())
+
+
+def test_a_worker_that_cannot_start_ends_the_study_with_the_cause(tmp_path):
+    broken = "import os\nif os.environ.get('RAY_JOB_ID'):\n    raise RuntimeError('not here')\n"
+    (tmp_path / "toy.py").write_text(broken + PLUGIN_TASK)
+    config = SMALL.replace("task: digits", "task: toy") + "plugins: [toy.py]\n"
+    done = run(tmp_path, "--name", "t", "--quiet", config=config)
+    assert done.returncode == 1
+    assert "not here" in done.stderr
+
+
+def test_a_log_of_another_study_is_refused_even_without_its_description(folder, finished):
+    (folder / "results" / "lost").mkdir()
+    log_file = (folder / "results" / "whole" / "log.jsonl").read_bytes()
+    (folder / "results" / "lost" / "log.jsonl").write_bytes(log_file)
+    refused = run(folder, "--name", "lost", "--resume", "--seed", "5")
+    assert refused.returncode == 2
+    assert "another space, seed or data" in refused.stderr
+
+
+def test_a_damaged_log_is_a_sentence(folder, finished):
+    damaged = bytearray((folder / "results" / "whole" / "log.jsonl").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / "results" / "damaged").mkdir()
+    (folder / "results" / "damaged" / "log.jsonl").write_bytes(damaged)
+    refused = run(folder, "--name", "damaged", "--resume")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "line" in refused.stderr
 
 
 @pytest.mark.slow

@@ -149,7 +149,6 @@ class Attempt:
     def _outcome(self) -> Outcome:
         """What is on the shelf, if anything; else the best so far, without a file."""
         epoch, sha256, probe_hash = self.shelved or (self.best, None, None)
-        cuda = torch.cuda.is_available()
         return Outcome(
             status=Status.COMPLETED if self.finished else Status.STOPPED,
             epochs_done=self.epochs_done,
@@ -158,7 +157,6 @@ class Attempt:
             size=self.size,
             macs=self.macs,
             seconds=self.seconds,
-            peak_memory=torch.cuda.max_memory_allocated() if cuda else None,
             sha256=sha256,
             probe=probe_hash,
             curve=tuple(self.curve),

@@ -7,6 +7,7 @@ Every type is frozen, checks itself when made, and goes to JSON and back without
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -336,6 +337,15 @@ class Outcome:
             )
             require(self.size is not None, f"Outcome.size: needed when {self.status}")
             require(self.error is None, f"Outcome.error: must be absent when {self.status}")
+
+    @property
+    def cause(self) -> str | None:
+        """What kind of error, and where: equal for failures that differ in figures only."""
+        if self.error is None:
+            return None
+        kind, _, rest = self.error.partition(":")
+        found = re.search(r"\(([^()]+:\d+)\)$", rest)
+        return f"{kind} ({found[1]})" if found else self.error
 
 
 @dataclass(frozen=True)

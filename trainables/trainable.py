@@ -11,10 +11,11 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 import torch
 from ray import tune
 
@@ -44,21 +45,32 @@ class Context:
     shelf: Shelf
     milestones: tuple[int, ...] = ()
     threads: int = 1
-    plugins: Sequence[Loadable] = field(default=())
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A context in Ray's object store, and the plugins without which it can't be read there.
+
+    ``context`` holds one reference: a bare one would be fetched, and unpickled, before the
+    plugins that define its task are loaded.
+    """
+
+    plugins: Sequence[Loadable]
+    context: tuple[ray.ObjectRef[Context]]
 
 
 class CompressionTrial(tune.Trainable):
     """Runs one trial of a study; see the module."""
 
-    def setup(self, config: Mapping[str, Any], context: Context | None = None) -> None:
+    def setup(self, config: Mapping[str, Any], shared: Shared | None = None) -> None:
         """Once in a worker's life; :meth:`reset_config` for the trials after the first."""
-        if context is None:
+        if shared is None:
             raise ValueError("CompressionTrial needs its context: use tune.with_parameters")
-        torch.set_num_threads(context.threads)
         importlib.import_module("peft")  # takes seconds, which are not the first trial's
-        for plugin in context.plugins:
+        for plugin in shared.plugins:
             plugin.load()
-        self.context = context
+        self.context: Context = ray.get(shared.context[0])
+        torch.set_num_threads(self.context.threads)
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:

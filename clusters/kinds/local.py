@@ -28,24 +28,33 @@ ENVIRONMENT = {
 def connected(address: str | None, workers: int) -> Iterator[None]:
     """Ray, started here for ``workers`` one-CPU trials at once unless ``address`` names a cluster.
 
-    A Ray that runs in this process already is used as it is and left running.
+    A Ray that runs in this process already is used as it is and left running. Environment and
+    log levels are put back.
     """
-    os.environ.update({k: os.environ.get(k, v) for k, v in ENVIRONMENT.items()})
+    ours = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
+    os.environ.update(ours)
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(
-        # Never join by accident a cluster that a stale file or variable names.
-        address=address or "local",
-        num_cpus=None if address else workers,
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    started = not ray.is_initialized()
     try:
+        if started:
+            ray.init(
+                # Never join by accident a cluster that a stale file or variable names.
+                address=address or "local",
+                num_cpus=None if address else workers,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         yield
     finally:
-        ray.shutdown()
+        if started:
+            ray.shutdown()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for key in ours:
+            os.environ.pop(key, None)

@@ -94,9 +94,10 @@ def _check_server(uri: str, timeout: float) -> None:
     try:
         urllib.request.urlopen(request, timeout=timeout).close()
     except urllib.error.HTTPError as error:
-        if error.code >= 500:
+        if error.code not in (401, 403):  # a server behind a login is one
+            kind = "a server in trouble" if error.code >= 500 else "no MLflow server"
             raise TrackingError(
-                f"tracking '{uri}': the server answers with error {error.code}"
+                f"tracking '{uri}': {kind}: {request} answers with error {error.code}"
             ) from error
 
 
