@@ -163,6 +163,7 @@ def test_a_finished_study_is_extended_without_running_anything_again(folder, fin
     assert all(t.starts <= 1 for t in after.trials.values())
 
 
+@pytest.mark.chaos
 def test_ctrl_c_and_resume_give_the_undisturbed_study(folder, finished):
     assert interrupt(folder, "cut", signal.SIGINT, after=6) == 130
     cut = state(folder, "cut")
@@ -307,6 +308,7 @@ def test_a_users_own_task_and_network_run_to_the_report(tmp_path):
     assert all(v.verified for v in found.verifications.values())
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_ends_the_study_with_the_cause(tmp_path):
     broken = "import os\nif os.environ.get('RAY_JOB_ID'):\n    raise RuntimeError('not here')\n"
     (tmp_path / "toy.py").write_text(broken + PLUGIN_TASK)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from compression.model import trainable
 from torch import nn
 
+from compression.model import trainable
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
@@ -50,7 +50,8 @@ class Recovery(Run):
         for batch in self.data.train.batches(self.trial.batch_size, self.generator):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
-            loss = self.task.loss(self.model(batch.inputs), batch.labels)
+            inputs = self.task.augment(batch.inputs, self.generator)
+            loss = self.task.loss(self.model(inputs), batch.labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

@@ -71,6 +71,10 @@ class Task(Plugin, ABC):
     def test(self, seed: int) -> Split:
         """The test split. Called by the verification alone."""
 
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Training inputs, distorted anew at each use; the same shape. As they are, by default."""
+        return inputs
+
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The training loss, a scalar. Cross-entropy unless overridden."""
         return nn.functional.cross_entropy(outputs, labels)
