@@ -1,6 +1,6 @@
 """The README's main command, timed from outside.
 
-    python tests/benchmarks/default_study.py [--runs 3] [--trials 80] [--output FILE.json]
+    python tests/benchmarks/default_study.py [--runs 3] [--trials 120] [--output FILE.json]
 
 Runs ``python -m study.run`` in a fresh folder with its own MLflow store and an empty cache, so that
 the dense network is trained too. Measures seconds from the command to its end, where they went (by
@@ -96,7 +96,7 @@ def _from_log(events: list[Any], began: float, ended: float) -> Iterator[tuple[s
 
 def main() -> None:
     """See the module."""
-    given = options(__doc__, runs=3, trials=80)
+    given = options(__doc__, runs=3, trials=120)
     where = machine()
     runs = [measure(given.trials) for _ in range(given.runs)]
     rows = [[f"median of {given.runs} (extremes)", "seconds unless said"]]
