@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -45,16 +46,22 @@ def _headline(found: Findings) -> str:
     margin = f"{100 * found.margin:g} point"
     if found.certified:
         return (
-            f"**{short(found.certified, found.axis)}** with a test drop certified within {margin}: "
+            f"**{short(found.certified, found.axis)}**, the smallest of the front whose test drop "
+            f"is certified within {margin}: "
             f"{_safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
     why = "at this n; below is what n can show" if found.failed_first else "nothing was tested"
-    return f"No model is certified within {margin} of dense: {why}."
+    return f"No model of the front is certified within {margin} of dense: {why}."
 
 
 def _answers(found: Findings) -> Iterable[str]:
     margin = f"{100 * found.margin:g} point"
-    yield f"Smallest model certified within {margin} on test: {_certificate(found)}"
+    yield f"Smallest model of the front certified within {margin} on test: {_certificate(found)}"
+    for role, point in _smaller_baselines(found):
+        yield (
+            f"The baseline {role} is smaller and, tested on its own, within {margin} too: "
+            + _described(point, found)
+        )
     yield (
         f"Smallest model within {margin} of dense on validation (chosen before test was read): "
         + (_described(found.chosen, found) if found.chosen else "none.")
@@ -74,14 +81,27 @@ def _certificate(found: Findings) -> str:
         share = (pair.only_reference + pair.only_model) / pair.n
         detectable = smallest_detectable(pair.n, share)
         text += (
-            f" The next smaller one, {short(first, found.axis)}, fails: its drop of "
-            f"{_points(pair.drop)} may be {_points(first.number('drop_upper'))}. With {pair.n} "
+            f" The next smaller one, {short(first, found.axis)}, fails: its drop is "
+            f"{_points(pair.drop)} with a 95% bound of {_points(first.number('drop_upper'))}. "
+            f"With {pair.n} "
             f"examples of which {100 * share:.1f}% change sides, the smallest difference that "
             f"can be detected (one-sided 5%, power 80%) is {_points(detectable)}."
         )
     elif not found.certified:
         text += " No point of the front was verified on test against dense."
     return text
+
+
+def _smaller_baselines(found: Findings) -> Iterable[tuple[str, Point]]:
+    """Baselines that a reader would ship rather than what was certified."""
+    least = found.certified.number(found.axis.name) if found.certified else None
+    limit = -math.inf if least is None else -found.axis.objective.loss(least)
+    for role, point in found.baselines.items():
+        size, bound = point.number(found.axis.name), point.number("drop_upper")
+        if role in ("dense", "dense_recovered") or size is None or bound is None:
+            continue
+        if -found.axis.objective.loss(size) > limit and bound <= found.margin:
+            yield role, point
 
 
 def _described(point: Point, found: Findings) -> str:
@@ -172,7 +192,7 @@ def _left_out(found: Findings) -> Iterable[str]:
     stopped = sum(p.outcome.status is Status.STOPPED for p in found.front)
     if stopped:
         yield f"On the front, stopped early and drawn as they are: {stopped}."
-    causes = Counter(row.record.outcome.error for row in searched if row.record.outcome.error)
+    causes = Counter(row.record.outcome.cause for row in searched if row.record.outcome.cause)
     for cause, count in causes.most_common(5):
         yield f"Failed, {count}: {_safe(str(cause).splitlines()[0])}"
     lost = sum(

@@ -112,6 +112,19 @@ def test_chosen_on_validation_and_certified_on_test_may_differ():
     assert found.failed_first.row == rows[6]
 
 
+@pytest.mark.parametrize(("drop", "said"), [(0, True), (40, False)])
+def test_a_baseline_that_is_smaller_than_what_was_certified_is_named(drop, said, tmp_path):
+    rows = [*synthetic.baselines(), Row(made(16, 0.983), "search", 0)]
+    int8 = next(r for r in rows if r.role == "int8")
+    checks = [
+        synthetic.verification(rows[-1].record, 0, 1),
+        synthetic.verification(int8.record, drop, 1),
+    ]
+    data = StudyData("x", synthetic.info(), tuple(rows), {c.trial_id: c for c in checks})
+    report(data, tmp_path)
+    assert ("The baseline int8 is smaller" in (tmp_path / "summary.md").read_text()) is said
+
+
 def test_summary_says_what_was_left_out(study, tmp_path):
     report(study, tmp_path)
     text = (tmp_path / "summary.md").read_text()
