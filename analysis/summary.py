@@ -58,10 +58,9 @@ def _answers(found: Findings) -> Iterable[str]:
     margin = f"{100 * found.margin:g} point"
     yield f"Smallest model of the front certified within {margin} on test: {_certificate(found)}"
     for role, point in _smaller_baselines(found):
-        yield (
-            f"The baseline {role} is smaller and, tested on its own, within {margin} too: "
-            + _described(point, found)
-        )
+        smaller = " is smaller than that and" if found.certified else " is"
+        described = _described(point, found)
+        yield f"The baseline {role}{smaller} within {margin}, tested on its own: {described}"
     yield (
         f"Smallest model within {margin} of dense on validation (chosen before test was read): "
         + (_described(found.chosen, found) if found.chosen else "none.")
@@ -81,7 +80,8 @@ def _certificate(found: Findings) -> str:
         share = (pair.only_reference + pair.only_model) / pair.n
         detectable = smallest_detectable(pair.n, share)
         text += (
-            f" The next smaller one, {short(first, found.axis)}, fails: its drop is "
+            f" {'The next smaller one' if found.certified else 'The largest of the front'}, "
+            f"{short(first, found.axis)}, fails: its drop is "
             f"{_points(pair.drop)} with a 95% bound of {_points(first.number('drop_upper'))}. "
             f"With {pair.n} "
             f"examples of which {100 * share:.1f}% change sides, the smallest difference that "
