@@ -122,7 +122,8 @@ def test_a_baseline_that_is_smaller_than_what_was_certified_is_named(drop, said,
     ]
     data = StudyData("x", synthetic.info(), tuple(rows), {c.trial_id: c for c in checks})
     report(data, tmp_path)
-    assert ("The baseline int8 is smaller than that" in (tmp_path / "summary.md").read_text()) is said
+    text = (tmp_path / "summary.md").read_text()
+    assert ("The baseline int8 is smaller than that" in text) is said
 
 
 def test_summary_says_what_was_left_out(study, tmp_path):
