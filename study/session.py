@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
@@ -30,6 +31,9 @@ from study.tracking import Tracker
 from study.verify import Job, verify
 from trainables.record import Record
 from trainables.tasks import Prepared
+
+if TYPE_CHECKING:
+    from study.search import StudySearch
 
 THREADS = 1  # of each trial: two trials on two cores must not run four
 
@@ -136,21 +140,12 @@ class Session:
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
-        from study.search import StudySearch
         from study.tuning import tune_until_done
         from trainables.trainable import Context
 
         config, concurrency = self.config, self.setting.concurrency
         budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
-        search = StudySearch(
-            config.searcher,
-            self.space,
-            description.objectives(config),
-            partial(description.values, config),
-            config.seed,
-        )
-        searched = [t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH]
-        search.replay(searched)
+        search = self._searcher()
         plan = Plan(
             self.space,
             config.seed,
@@ -194,6 +189,22 @@ class Session:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
             live.say("the space is exhausted: the searcher suggests only what was run already")
+
+    def _searcher(self) -> StudySearch:
+        """The searcher, told of the suggestions so far."""
+        from study.search import StudySearch
+
+        config = self.config
+        search = StudySearch(
+            config.searcher,
+            self.space,
+            description.objectives(config),
+            partial(description.values, config),
+            config.seed,
+        )
+        searched = [t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH]
+        search.replay(searched)
+        return search
 
     def _members(self) -> list[Record]:
         """The front on validation, frozen before test is read."""
