@@ -52,7 +52,7 @@ def take(storage: Storage) -> Lease:
         try:
             return _FileLock(storage)
         except _NoLocks:
-            pass
+            return _Heartbeat(storage)  # some network disks look local and cannot lock
     return _Heartbeat(storage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods import METHODS
 from compression.model import Rule, compress_model
-from compression.size import measure
+from compression.size import Bytes, measure
 from trainables.record import Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
 
@@ -60,7 +61,7 @@ def about(trial: Trial) -> dict[str, str]:
 def measure_size(model: nn.Module, task: Task, data: Prepared, trial: Trial) -> Size:
     """Bytes of the model's file beside those of the dense model's, both by our own writer."""
     mine = measure(model, task.targets, about(trial))
-    dense = measure(data.model, task.targets, about(trial))
+    dense = _dense_bytes(data.model, task.targets, tuple(about(trial).items()))
     return Size(
         model=Parts(**mine.model),
         targets=Parts(**mine.targets),
@@ -69,3 +70,11 @@ def measure_size(model: nn.Module, task: Task, data: Prepared, trial: Trial) -> 
         nominal_bits=mine.nominal_bits,
         dense_nominal_bits=dense.nominal_bits,
     )
+
+
+@lru_cache(maxsize=1)
+def _dense_bytes(
+    model: nn.Module, targets: tuple[str, ...], remarks: tuple[tuple[str, str], ...]
+) -> Bytes:
+    """The dense side, measured once in a worker's life: its file is the largest there is."""
+    return measure(model, targets, dict(remarks))
