@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -82,35 +82,45 @@ def _nominal_bits(model: nn.Module, name: str, layer: nn.Module) -> int:
 
 
 @torch.no_grad()
-def macs(model: nn.Module, inputs: Tensor) -> int:
+def positions(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+    """How many outputs of one sample each Linear and Conv2d makes, by name: 1, or pixels, tokens.
+
+    Args:
+        model: dense or compressed; left in the mode that it was in.
+        run: puts one sample through the model.
+    """
+    layers = target_layers(model, ["*"])
+    found = dict.fromkeys(layers, 0)
+    weights = {name: bare(module).weight for name, module in layers.items()}
+    names = {bare(module): name for name, module in layers.items()}
+
+    def count(module: nn.Module, args: Any, output: Tensor) -> None:
+        found[names[module]] += output.numel() // len(weights[names[module]])
+
+    hooks = [layer.register_forward_hook(count) for layer in names]
+    training = model.training
+    try:
+        model.eval()
+        run()
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def macs(model: nn.Module, positions: Mapping[str, int]) -> int:
     """Multiply-accumulates for one sample through all Linear and Conv2d layers and their adapters.
 
     Packed forms count what they need: r (m + n) for svd, one for each value that block_sparse
     keeps. Products elsewhere (attention scores, norms) are not counted.
 
     Args:
-        model: dense or compressed; left in the mode that it was in.
-        inputs: a batch (batch, ...) of any values.
+        model: dense or compressed.
+        positions: as :func:`positions` of this model, or of one with the same structure, gives.
     """
-    per_position = {
-        bare(module): _layer_macs(model, name, module)
-        for name, module in target_layers(model, ["*"]).items()
-    }
-    total = 0
-
-    def count(module: nn.Module, args: Any, output: Tensor) -> None:
-        nonlocal total
-        total += per_position[module] * (output.numel() // module.weight.shape[0])  # type: ignore
-
-    hooks = [layer.register_forward_hook(count) for layer in per_position]
-    training = model.training
-    try:
-        model.eval()(inputs)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total // len(inputs)
+    layers = target_layers(model, ["*"]).items()
+    return sum(_layer_macs(model, name, layer) * positions[name] for name, layer in layers)
 
 
 def _layer_macs(model: nn.Module, name: str, module: nn.Module) -> int:

@@ -7,6 +7,7 @@ from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods import METHODS
 from compression.model import Rule
+from compression.size import macs, positions
 
 TARGETS = ["*"]
 
@@ -63,3 +64,8 @@ def variants(registry):
                     plugins.append(registry.build(name, {**when, knob_name: value}))
         found += [p for i, p in enumerate(plugins) if p not in plugins[:i]]
     return found
+
+
+def macs_of(model, batch):
+    """Multiply-accumulates of the first sample of a batch."""
+    return macs(model, positions(model, lambda: model(batch[:1])))

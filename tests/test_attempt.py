@@ -14,7 +14,7 @@ from trainables import attempt as attempts
 from trainables.attempt import Attempt, probe, tensor_hash
 from trainables.checkpoint import State
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
-from trainables.tasks import predict
+from trainables.tasks import observe
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,9 @@ class Scripted(TinyTask):
     def __init__(self, accuracies):
         object.__setattr__(self, "accuracies", list(accuracies))
 
-    def score(self, outputs, labels):
-        return {**super().score(outputs, labels), "accuracy": self.accuracies.pop(0)}
+    def score(self, observed, labels):
+        accuracy = self.accuracies.pop(0)
+        return {**super().score(observed, labels), "accuracy": accuracy}
 
 
 def test_the_first_report_is_of_the_compressed_model_before_any_training():
@@ -103,7 +104,7 @@ def test_the_file_on_the_shelf_scores_what_the_record_says(method, adapter):
     model = deserialize(data, attempt.task.architecture())
     validation = attempt.data.validation
     assert (
-        attempt.task.score(predict(model, validation), validation.labels)
+        attempt.task.score(observe(attempt.task, model, validation), validation.labels)
         == (outcome.metrics["val"])
     )
     logits = probe(model, validation)
@@ -119,7 +120,7 @@ def test_an_adapter_stored_in_half_precision_is_scored_as_stored():
     outcome = finish(attempt, milestones=(1, 2))
     model = deserialize(shelf.files[f"{attempt.trial_id}.safetensors"], TinyTask().architecture())
     validation = attempt.data.validation
-    scored = TinyTask().score(predict(model, validation), validation.labels)
+    scored = TinyTask().score(observe(TinyTask(), model, validation), validation.labels)
     assert scored == outcome.metrics["val"]
 
 
@@ -149,7 +150,7 @@ def test_the_best_epoch_by_validation_is_kept(accuracies, best):
     else:
         stopped_there = begin(epochs=0)
         stopped_there.advance()
-    logits = probe(stopped_there.model, attempt.data.validation)
+    logits = probe(stopped_there.stage.forward, attempt.data.validation)
     assert torch.equal(probe(model, attempt.data.validation), logits)
 
 
@@ -205,8 +206,8 @@ class Broken(TinyTask):
 class NanMetric(TinyTask):
     """Its validation loss is NaN from the second report on."""
 
-    def score(self, outputs, labels):
-        scores = super().score(outputs, labels)
+    def score(self, observed, labels):
+        scores = super().score(observed, labels)
         self.__dict__["seen"] = self.__dict__.get("seen", 0) + 1
         return scores if self.seen == 1 else {**scores, "loss": float("nan")}
 

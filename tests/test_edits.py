@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from networks import generator, rule
+from networks import generator, macs_of, rule
 from torch import nn
 
 from compression.adapters import ADAPTERS
@@ -15,7 +15,7 @@ from compression.methods.none import NoMethod
 from compression.methods.rtn import RoundToNearest
 from compression.model import compress_model, target_layers, trainable
 from compression.registry import InvalidSetting, Text
-from compression.size import macs, measure
+from compression.size import measure
 
 
 class Block(nn.Module):
@@ -206,9 +206,9 @@ def test_patterns_whose_layers_are_all_gone_count_nothing():
 
 def test_macs_are_those_of_what_is_left():
     work = sum(network().get_submodule(name).weight.numel() for name in GONE)
-    assert macs(network(), inputs()) - macs(cut(NoMethod), inputs()) == work
+    assert macs_of(network(), inputs()) - macs_of(cut(NoMethod), inputs()) == work
     model = nn.Sequential(nn.Linear(5, 5))
-    assert macs(cut(NoMethod, modules=("0",), model=model), inputs()) == 0
+    assert macs_of(cut(NoMethod, modules=("0",), model=model), inputs()) == 0
 
 
 def test_an_edit_of_one_rule_removes_the_layers_of_another():

@@ -11,7 +11,7 @@ from compression.artifact import deserialize
 from trainables.attempt import Attempt, tensor_hash
 from trainables.examine import Examiner
 from trainables.record import Origin, Paired, Record
-from trainables.tasks import Split, predict
+from trainables.tasks import TensorSplit, observe
 
 TASK = TinyTask()
 DATA = TASK.prepare(0)
@@ -64,7 +64,7 @@ def test_what_agrees_is_verified():
 def test_the_test_metric_is_the_loaded_model_s():
     test = TASK.test(0)
     model = deserialize(GOOD[1], TASK.architecture())
-    assert examine().metrics == TASK.score(predict(model, test), test.labels)
+    assert examine().metrics == TASK.score(observe(TASK, model, test), test.labels)
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, len(GOOD[1]) // 2, len(GOOD[1]) - 1])
@@ -153,9 +153,9 @@ def test_pairs_are_right_by_hand():
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     reference = torch.tensor([0, 1, 2, 0, 0, 0])
     model = torch.tensor([0, 1, 0, 1, 1, 1])
-    split = Split(torch.zeros(6, 1), labels)
-    outputs = [torch.nn.functional.one_hot(guesses, 3).float() for guesses in (reference, model)]
+    split = TensorSplit(torch.zeros(6, 1), labels)
+    observed = [{"prediction": guesses} for guesses in (reference, model)]
     # right: reference on 0 1 2 3, model on 0 1 4; other answers on 2 3 4 5
     expected = Paired(n=6, only_reference=2, only_model=1, flips=4)
-    assert Examiner(TASK, DATA, split)._paired(*outputs) == expected
+    assert Examiner(TASK, DATA, split)._paired(*observed) == expected
     assert expected.drop == pytest.approx(4 / 6 - 3 / 6)

@@ -15,6 +15,7 @@ from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
 from trainables.recipes import RECIPES, NonFiniteLoss
 from trainables.record import Choice
+from trainables.stage import whole
 
 TRAINED = [name for name in ADAPTERS if name != "none"]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
@@ -24,7 +25,8 @@ def start(recipe, task=None, **settings):
     task = task or TinyTask()
     trial = make_trial(recipe=Choice(recipe), **settings)
     data = task.prepare(0)
-    return RECIPES.build(recipe).start(build(task, data, trial), task, data, trial)
+    stage = whole(task, build(task, data, trial), data)
+    return RECIPES.build(recipe).start(stage, task, trial)
 
 
 def advance(run, epochs):
@@ -49,7 +51,7 @@ def test_a_restored_run_goes_on_bitwise(recipe, optimizer, adapter):
     resumed = start(recipe, **settings)
     resumed.restore(State.from_bytes(saved))
     assert advance(resumed, 2) == ahead
-    assert same_model(resumed.model, straight.model)
+    assert same_model(resumed.stage.model, straight.stage.model)
     assert resumed.state().to_bytes() == straight.state().to_bytes()
 
 
@@ -68,13 +70,16 @@ def test_a_run_can_be_taken_back(recipe):
 @every_recipe
 def test_only_the_adapter_changes(recipe, adapter):
     run = start(recipe, adapter=adapter)
-    before, adapters = frozen(run.model), [p.detach().clone() for p in trainable(run.model)]
+    before, adapters = (
+        frozen(run.stage.model),
+        [p.detach().clone() for p in trainable(run.stage.model)],
+    )
     advance(run, 2)
-    after = frozen(run.model)
+    after = frozen(run.stage.model)
     assert before.keys() == after.keys()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert not changed
-    assert any(not torch.equal(p, old) for p, old in zip(trainable(run.model), adapters))  # noqa: B905
+    assert any(not torch.equal(p, old) for p, old in zip(trainable(run.stage.model), adapters))  # noqa: B905
 
 
 @pytest.mark.parametrize(("recipe", "schedule"), itertools.product(RECIPES, LR_SCHEDULES))
@@ -94,7 +99,7 @@ def test_training_neither_reads_nor_moves_the_global_randomness(recipe):
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     advance(two, 2)
-    assert same_model(one.model, two.model)
+    assert same_model(one.stage.model, two.stage.model)
 
 
 @every_recipe
@@ -102,7 +107,7 @@ def test_another_seed_trains_otherwise(recipe):
     one, two = start(recipe), start(recipe, seed=1)
     advance(one, 1)
     advance(two, 1)
-    assert not same_model(one.model, two.model)
+    assert not same_model(one.stage.model, two.stage.model)
 
 
 @every_recipe

@@ -18,7 +18,7 @@ from compression import load
 from study.events import BASELINES
 from study.state import Phase
 from trainables.record import Status
-from trainables.tasks import Digits, predict
+from trainables.tasks import Digits, observe
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -75,7 +75,7 @@ def test_an_artifact_loads_into_the_architecture_alone_and_scores_as_said(folder
     test = task.test(0)
     for row in table.itertuples():
         model = load(str(folder / "results/whole" / row.artifact), task.architecture())
-        accuracy = task.score(predict(model, test), test.labels)["accuracy"]
+        accuracy = task.score(observe(task, model, test), test.labels)["accuracy"]
         assert accuracy == pytest.approx(row.test_accuracy, abs=1e-12)
 
 
@@ -256,7 +256,7 @@ from torch import nn
 
 from compression.registry import IntRange, knob
 from trainables.record import Fingerprint
-from trainables.tasks import TASKS, Prepared, Split, Task
+from trainables.tasks import TASKS, Prepared, TensorSplit, Task
 
 
 class Net(nn.Module):
@@ -270,7 +270,7 @@ class Net(nn.Module):
 
 def split(n, seed):
     x = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
-    return Split(x, x[:, :3].argmax(1))
+    return TensorSplit(x, x[:, :3].argmax(1))
 
 
 @TASKS.register("toy")

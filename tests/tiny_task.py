@@ -10,7 +10,7 @@ from networks import network
 from torch import nn
 
 from trainables.record import NONE, Choice, Fingerprint, LayerRule, Trial
-from trainables.tasks import Prepared, Split, Task
+from trainables.tasks import Prepared, Task, TensorSplit
 
 
 class TinyTask(Task):
@@ -41,7 +41,7 @@ def dense():
 def split(count, seed):
     images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return Split(images, dense()(images).argmax(-1))
+        return TensorSplit(images, dense()(images).argmax(-1))
 
 
 def make_trial(method="int1", adapter="lora", optimizer="adam", lr=1e-2, epochs=4, **more):
@@ -60,7 +60,7 @@ class Poisoned(TinyTask):
 
     def prepare(self, seed):
         data = super().prepare(seed)
-        data.train.inputs[40] = torch.nan
+        data.train.tensors[40] = torch.nan
         return data
 
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from compression.artifact import serialize
 from compression.model import as_saved, compression_of, trainable
-from compression.size import macs
-from trainables.build import about, build, measure_size
+from trainables.build import about, build, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.recipes import RECIPES, Run
 from trainables.record import Outcome, Report, Size, Status, Trial
-from trainables.tasks.base import Prepared, Split, Task, predict
+from trainables.splits import Split
+from trainables.stage import Stage, whole
+from trainables.tasks.base import Forward, Prepared, Task, observe
 
 PROBE = 16  # examples of the fixed validation batch whose logits a verification compares
 PATIENCE = 1.0  # seconds of training after which a step reports in any case
@@ -38,10 +39,11 @@ class Shelf(Protocol):
         """Store ``data`` under ``name``: all of it or nothing."""
 
 
-def probe(model: nn.Module, validation: Split) -> Tensor:
-    """Logits of the first validation examples, (PROBE, classes) float32, in one batch."""
-    first = Split(validation.inputs[:PROBE], validation.labels[:PROBE])
-    return predict(model, first).float().contiguous()
+@torch.inference_mode()
+def probe(forward: Forward, validation: Split) -> Tensor:
+    """Logits of the first validation examples, (PROBE, ...) float32, in one batch."""
+    first = torch.arange(min(PROBE, len(validation)))
+    return forward(validation.inputs(first)).float().contiguous()
 
 
 def tensor_hash(tensor: Tensor) -> str:
@@ -58,7 +60,7 @@ class Attempt:
         self.recipe = RECIPES.build(trial.recipe.name, trial.recipe.args)
         self.finished = False
         self.outcome = Outcome(Status.FAILED, error="not begun")
-        self.model: nn.Module | None = None
+        self.stage: Stage | None = None
         self.run: Run | None = None
         self.curve: list[Report] = []
         self.best = -1
@@ -82,7 +84,7 @@ class Attempt:
 
     def _advance(self, milestones: Sequence[int], started: float) -> None:
         spent = self.seconds
-        if self.model is None:
+        if self.stage is None:
             self._begin()
             self._report(None, spent + time.perf_counter() - started)
         while self.run is not None and self.epochs_done < self.trial.epochs:
@@ -103,12 +105,13 @@ class Attempt:
         return self.curve[-1].epochs_done if self.curve else 0
 
     def _begin(self) -> None:
-        self.model = build(self.task, self.data, self.trial)
-        with as_saved(self.model):
-            self.size: Size = measure_size(self.model, self.task, self.data, self.trial)
-        self.macs = macs(self.model, self.data.validation.inputs[:1])
+        model = build(self.task, self.data, self.trial)
+        with as_saved(model):
+            self.size: Size = measure_size(model, self.task, self.data, self.trial)
+        self.macs = count_macs(model, self.task, self.data)
+        self.stage = whole(self.task, model, self.data)
         if self.trial.epochs:
-            self.run = self.recipe.start(self.model, self.task, self.data, self.trial)
+            self.run = self.recipe.start(self.stage, self.task, self.trial)
 
     def _report(self, train_loss: float | None, seconds: float) -> None:
         metrics = self._validate()
@@ -122,13 +125,15 @@ class Attempt:
             self.best_params = [p.detach().clone() for p in self._params()]
 
     def _rank(self, report: Report) -> tuple[float, float]:
-        """The primary metric; among equals the lower loss."""
-        return report.metrics[self.task.metric], -report.metrics.get("loss", 0.0)
+        """The primary metric, better first; among equals the lower loss."""
+        better = -self.task.objective.loss(report.metrics[self.task.metric])
+        return better, -report.metrics.get("loss", 0.0)
 
     def _validate(self) -> dict[str, float]:
-        with as_saved(self._model()):
-            outputs = predict(self._model(), self.data.validation)
-        return dict(self.task.score(outputs, self.data.validation.labels))
+        stage = self._stage()
+        with as_saved(stage.model):
+            observed = observe(self.task, stage.forward, stage.validation)
+        return dict(self.task.score(observed, stage.validation.labels))
 
     def _shelve(self) -> None:
         """Put the best epoch's file away, unless it is there already."""
@@ -136,9 +141,10 @@ class Attempt:
             return
         current = [p.detach().clone() for p in self._params()]
         self._set_params(self.best_params)
-        with as_saved(self._model()):
-            artifact = serialize(self._model(), about(self.trial))
-            logits = probe(self._model(), self.data.validation)
+        stage = self._stage()
+        with as_saved(stage.model):
+            artifact = serialize(stage.model, about(self.trial))
+            logits = probe(stage.forward, stage.validation)
         self._set_params(current)
         self.shelf.write_bytes(f"{self.trial_id}.safetensors", artifact)
         self.shelf.write_bytes(
@@ -160,7 +166,7 @@ class Attempt:
             sha256=sha256,
             probe=probe_hash,
             curve=tuple(self.curve),
-            notes=compression_of(self._model()).notes,
+            notes=compression_of(self._stage().model).notes,
         )
 
     def _failure(self, error: Exception) -> Outcome:
@@ -174,13 +180,13 @@ class Attempt:
             error=f"{type(error).__name__}: {error} ({where})",
         )
 
-    def _model(self) -> nn.Module:
-        if self.model is None:
+    def _stage(self) -> Stage:
+        if self.stage is None:
             raise RuntimeError("the trial has not begun")
-        return self.model
+        return self.stage
 
     def _params(self) -> list[nn.Parameter]:
-        return trainable(self._model())
+        return trainable(self._stage().model)
 
     @torch.no_grad()
     def _set_params(self, values: Sequence[Tensor]) -> None:
@@ -206,7 +212,7 @@ class Attempt:
     def restore(self, state: State) -> None:
         """Go on from :meth:`state`; the file is written anew when the trial ends."""
         saved = unflatten(state)
-        self.model = self.run = self.shelved = None
+        self.stage = self.run = self.shelved = None
         self.curve, self.best, self.seconds, self.finished = [], -1, 0.0, False
         if not saved:
             return

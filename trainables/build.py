@@ -12,7 +12,8 @@ from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods import METHODS
 from compression.model import Rule, compress_model
-from compression.size import Bytes, measure
+from compression.rules import compression_of
+from compression.size import Bytes, macs, measure, positions
 from trainables.record import Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
 
@@ -44,13 +45,14 @@ def resolve_rule(rule: LayerRule) -> Rule:
 
 def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
     """A compressed and adapted copy of the dense model, as the trial asks."""
-    return compress_model(
+    model = compress_model(
         copy.deepcopy(data.model),
         [resolve_rule(rule) for rule in trial.layers],
         task.targets,
         generator=torch.Generator().manual_seed(trial.seed),
         rest=METHODS.build(trial.rest.name, trial.rest.args),
     )
+    return model.eval()  # and nothing trains it out of that: BatchNorm must not drift
 
 
 def about(trial: Trial) -> dict[str, str]:
@@ -78,3 +80,17 @@ def _dense_bytes(
 ) -> Bytes:
     """The dense side, measured once in a worker's life: its file is the largest there is."""
     return measure(model, targets, dict(remarks))
+
+
+def count_macs(model: nn.Module, task: Task, data: Prepared) -> int:
+    """Multiply-accumulates of one validation sample."""
+    if compression_of(model).edits:
+        return macs(model, _positions.__wrapped__(model, task, data))
+    return macs(model, _positions(data.model, task, data))
+
+
+@lru_cache(maxsize=1)
+def _positions(model: nn.Module, task: Task, data: Prepared) -> dict[str, int]:
+    """Measured once in a worker's life: it takes a whole forward pass."""
+    sample = data.validation.inputs(torch.arange(1))
+    return positions(model, lambda: task.forward(model, sample))

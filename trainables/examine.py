@@ -10,12 +10,14 @@ from collections.abc import Mapping
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.artifact import ArtifactError, deserialize
 from trainables.attempt import probe, tensor_hash
 from trainables.record import Paired, Record, Verification
-from trainables.tasks.base import Prepared, Split, Task, predict
+from trainables.splits import Split
+from trainables.stage import Stage, whole
+from trainables.tasks.base import Prepared, Task, observe
 
 TOLERANCE = 1e-5
 
@@ -25,7 +27,7 @@ class Examiner:
 
     def __init__(self, task: Task, data: Prepared, test: Split) -> None:
         self.task, self.data, self.test = task, data, test
-        self._outputs: dict[str, Tensor] = {}
+        self._observed: dict[str, dict[str, Tensor]] = {}
 
     def examine(
         self,
@@ -46,36 +48,37 @@ class Examiner:
             model = deserialize(artifact, self.task.architecture())
         except ArtifactError as error:
             return self._result(record, artifact, {}, {}, [*problems, str(error)], "none", at)
-        agreement = _logits_agreement(record, probe(model, self.data.validation), probe_file)
+        stage = whole(self.task, model, self.data)
+        agreement = _logits_agreement(record, probe(stage.forward, stage.validation), probe_file)
         if agreement == "none":
             problems.append("logits on the fixed validation batch differ from the record's")
-        problems += self._metric_problems(record, model)
-        outputs = predict(model, self.test)
-        metrics = dict(self.task.score(outputs, self.test.labels))
+        problems += self._metric_problems(record, stage)
+        observed = observe(self.task, stage.forward, self.test)
+        metrics = dict(self.task.score(observed, self.test.labels))
         paired = {
-            role: self._paired(self._outputs[trial_id], outputs)
+            role: self._paired(self._observed[trial_id], observed)
             for role, trial_id in baselines.items()
-            if trial_id in self._outputs
+            if trial_id in self._observed
         }
-        self._outputs[record.trial_id] = outputs
+        self._observed[record.trial_id] = observed
         return self._result(record, artifact, metrics, paired, problems, agreement, at)
 
-    def _metric_problems(self, record: Record, model: nn.Module) -> list[str]:
-        outputs = predict(model, self.data.validation)
-        now = self.task.score(outputs, self.data.validation.labels)[self.task.metric]
+    def _metric_problems(self, record: Record, stage: Stage) -> list[str]:
+        observed = observe(self.task, stage.forward, stage.validation)
+        now = self.task.score(observed, stage.validation.labels)[self.task.metric]
         then = record.outcome.metrics["val"][self.task.metric]
         if math.isclose(now, then, abs_tol=1e-12):
             return []
         return [f"val/{self.task.metric} is {now:.6g}, the record says {then:.6g}"]
 
-    def _paired(self, reference: Tensor, outputs: Tensor) -> Paired:
+    def _paired(self, reference: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Paired:
         labels = self.test.labels
-        theirs, ours = self.task.correct(reference, labels), self.task.correct(outputs, labels)
+        theirs, ours = self.task.correct(reference, labels), self.task.correct(observed, labels)
         return Paired(
             n=len(labels),
             only_reference=int((theirs & ~ours).sum()),
             only_model=int((ours & ~theirs).sum()),
-            flips=int((reference.argmax(-1) != outputs.argmax(-1)).sum()),
+            flips=int((reference["prediction"] != observed["prediction"]).sum()),
         )
 
     def _result(

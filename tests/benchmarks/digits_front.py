@@ -37,7 +37,7 @@ from analysis.stats import mean_interval
 from compression import save
 from trainables.build import about, build
 from trainables.record import Choice, LayerRule, Trial
-from trainables.tasks.base import Split, predict
+from trainables.tasks.base import Split, observe
 from trainables.tasks.digits import Digits
 
 WIDTHS = (3, 4, 6, 8, 12, 16, 20, 24)
@@ -61,7 +61,7 @@ def from_scratch(width: int, stored: str, seed: int, folder: Path) -> Model:
     save(model, str(path), about(trial))
 
     def accuracy(split: Split) -> float:
-        return task.score(predict(model, split), split.labels)["accuracy"]
+        return task.score(observe(task, model, split), split.labels)["accuracy"]
 
     return {
         "bytes": path.stat().st_size,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from measured import keep, machine, options, table
 
-from trainables.tasks.base import predict
+from trainables.tasks.base import observe
 from trainables.tasks.digits import NARROWEST, Digits
 
 WANTED = 0.97
@@ -23,7 +23,7 @@ WANTED = 0.97
 def accuracy(task: Digits, seed: int) -> float:
     """Test accuracy of the dense network of a split seed."""
     test = task.test(seed)
-    return task.score(predict(task.prepare(seed).model, test), test.labels)["accuracy"]
+    return task.score(observe(task, task.prepare(seed).model, test), test.labels)["accuracy"]
 
 
 def scan(network: str, widest: int, seeds: int) -> dict[int, list[float]]:

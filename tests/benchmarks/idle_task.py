@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainables.record import Fingerprint
-from trainables.tasks import TASKS, Prepared, Split, Task
+from trainables.tasks import TASKS, Prepared, Task, TensorSplit
 
 
 @TASKS.register("idle")
@@ -27,10 +27,10 @@ class Idle(Task):
         fingerprint = Fingerprint("idle", f"idle-{seed}")
         return Prepared(copy.deepcopy(model), self._split(1), self._split(2), fingerprint)
 
-    def test(self, seed: int) -> Split:
+    def test(self, seed: int) -> TensorSplit:
         return self._split(3)
 
-    def _split(self, seed: int) -> Split:
+    def _split(self, seed: int) -> TensorSplit:
         inputs = torch.randn(32, 8, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            return Split(inputs, self.architecture()(inputs).argmax(-1))
+            return TensorSplit(inputs, self.architecture()(inputs).argmax(-1))

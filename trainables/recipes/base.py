@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import nn
-
 from compression.registry import Plugin, Registry
 from trainables.checkpoint import State
 from trainables.record import Trial
-from trainables.tasks.base import Prepared, Task
+from trainables.stage import Stage
+from trainables.tasks.base import Task
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -26,9 +25,7 @@ class Progress:
 
 
 class Run(ABC):
-    """A training under way. It owns the model, which it changes in place."""
-
-    model: nn.Module
+    """A training under way. It changes its stage's model in place."""
 
     @abstractmethod
     def advance(self) -> Progress:
@@ -59,8 +56,8 @@ class Recipe(Plugin, ABC):
         return 0
 
     @abstractmethod
-    def start(self, model: nn.Module, task: Task, data: Prepared, trial: Trial) -> Run:
-        """Begin; ``model`` is compressed and adapted already."""
+    def start(self, stage: Stage, task: Task, trial: Trial) -> Run:
+        """Begin; the stage's model is compressed and adapted already."""
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", Recipe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
 from compression.model import trainable
 from trainables.checkpoint import State, flatten, unflatten
@@ -13,7 +12,8 @@ from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
 from trainables.recipes.base import RECIPES, NonFiniteLoss, Progress, Recipe, Run
 from trainables.record import Trial
-from trainables.tasks.base import Prepared, Task
+from trainables.stage import Stage
+from trainables.tasks.base import Task
 
 
 @RECIPES.register("recover")
@@ -24,34 +24,33 @@ class Recover(Recipe):
     statistics in train mode, and a base that drifts is not the base that is shipped.
     """
 
-    def start(self, model: nn.Module, task: Task, data: Prepared, trial: Trial) -> Run:
+    def start(self, stage: Stage, task: Task, trial: Trial) -> Run:
         """See :class:`Recipe`."""
-        return Recovery(model, task, data, trial)
+        return Recovery(stage, task, trial)
 
 
 class Recovery(Run):
     """The training of one adapter."""
 
-    def __init__(self, model: nn.Module, task: Task, data: Prepared, trial: Trial) -> None:
-        self.model = model.eval()
-        self.task, self.data, self.trial = task, data, trial
-        self.params = trainable(model)
+    def __init__(self, stage: Stage, task: Task, trial: Trial) -> None:
+        self.stage, self.task, self.trial = stage, task, trial
+        self.params = trainable(stage.model)
         plugin = OPTIMIZERS.build(trial.optimizer.name, trial.optimizer.args)
         self.optimizer = plugin.build(self.params, trial.lr)
         schedule = LR_SCHEDULES.build(trial.lr_schedule.name, trial.lr_schedule.args)
         self.factor = schedule.factor
         self.generator = torch.Generator().manual_seed(trial.seed)
         self.epochs_done = self.steps = 0
-        self.total_steps = trial.epochs * math.ceil(len(data.train) / trial.batch_size)
+        self.total_steps = trial.epochs * math.ceil(len(stage.train) / trial.batch_size)
 
     def advance(self) -> Progress:
         """See :class:`Run`."""
         losses = []
-        for batch in self.data.train.batches(self.trial.batch_size, self.generator):
+        for batch in self.stage.train.batches(self.trial.batch_size, self.generator):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
             inputs = self.task.augment(batch.inputs, self.generator)
-            loss = self.task.loss(self.model(inputs), batch.labels)
+            loss = self.task.loss(self.stage.forward(inputs), batch.labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

@@ -1,6 +1,18 @@
 """Tasks by name. Adding one: a file here and a line below."""
 
-from trainables.tasks.base import TASKS, Prepared, Split, Task, predict
+from trainables.splits import Batch, Inputs, Split, TensorSplit
+from trainables.tasks.base import TASKS, Prepared, Task, observe, predict
 from trainables.tasks.digits import Digits
 
-__all__ = ["TASKS", "Digits", "Prepared", "Split", "Task", "predict"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Digits",
+    "Inputs",
+    "Prepared",
+    "Split",
+    "Task",
+    "TensorSplit",
+    "observe",
+    "predict",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,27 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from compression.registry import Plugin, Registry
-from trainables.record import Fingerprint
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples held as tensors: inputs (n, ...), labels (n,)."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Split]:
-        """Batches of at most ``size``, in the generator's order or as they stand."""
-        if generator is None:
-            for start in range(0, len(self), size):
-                yield Split(self.inputs[start : start + size], self.labels[start : start + size])
-            return
-        for index in torch.randperm(len(self), generator=generator).split(size):  # type: ignore[no-untyped-call]
-            yield Split(self.inputs[index], self.labels[index])
+from trainables import metrics
+from trainables.record import Direction, Fingerprint, Objective
+from trainables.splits import Inputs, Split
 
 
 @dataclass(frozen=True)
@@ -51,8 +33,19 @@ class Task(Plugin, ABC):
     the primary metric of a model that knows nothing, the reference of the hypervolume.
     """
 
-    metric: ClassVar[str] = "accuracy"
-    targets: ClassVar[tuple[str, ...]] = ("*",)
+    targets: tuple[str, ...] = ("*",)
+    eval_batch_size: ClassVar[int] = 1024
+    """Examples to a batch where nothing is trained."""
+
+    @property
+    def objective(self) -> Objective:
+        """The primary metric: its name in :meth:`score`, which way it is better, its unit."""
+        return Objective("accuracy", Direction.MAXIMIZE, "fraction")
+
+    @property
+    def metric(self) -> str:
+        """The primary metric's name."""
+        return self.objective.name
 
     @property
     @abstractmethod
@@ -71,7 +64,12 @@ class Task(Plugin, ABC):
     def test(self, seed: int) -> Split:
         """The test split. Called by the verification alone."""
 
-    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """The model's outputs for a batch, (b, ...). The model is called with the inputs."""
+        outputs: Tensor = model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+        return outputs
+
+    def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """Training inputs, distorted anew at each use; the same shape. As they are, by default."""
         return inputs
 
@@ -79,27 +77,55 @@ class Task(Plugin, ABC):
         """The training loss, a scalar. Cross-entropy unless overridden."""
         return nn.functional.cross_entropy(outputs, labels)
 
-    def correct(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Which examples are right, (n,) bool: what paired comparisons count."""
-        return outputs.argmax(-1) == labels
+    def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What scoring needs of each example of a batch, each tensor (b, ...) and small.
 
-    def score(self, outputs: Tensor, labels: Tensor) -> Mapping[str, float]:
-        """All metrics as fractions; the primary one under ``metric``."""
-        loss = nn.functional.cross_entropy(outputs, labels)
+        ``prediction`` (b,) is what two models are said to disagree in.
+        """
+        return metrics.classified(outputs, labels)
+
+    def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
+        """All metrics of the examples, fractions where they are; the primary one among them."""
         return {
-            "accuracy": self.correct(outputs, labels).double().mean().item(),
-            "loss": loss.item(),
+            "accuracy": self.correct(observed, labels).double().mean().item(),
+            "loss": observed["loss"].double().mean().item(),
         }
+
+    def correct(self, observed: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Which examples are right, (n,) bool: what paired comparisons count."""
+        return observed["prediction"] == labels
 
 
 TASKS: Registry[Task] = Registry("task", Task)
 
+Forward = Callable[[Inputs], Tensor]
+
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, batch_size: int = 1024) -> Tensor:
-    """Outputs of the model in eval mode over a split, (n, ...), in the split's order."""
-    training = model.training
-    model.eval()
-    outputs = torch.cat([model(batch.inputs) for batch in split.batches(batch_size)])
-    model.train(training)
-    return outputs
+def predict(forward: Forward, split: Split, batch_size: int) -> Tensor:
+    """Outputs over a split, (n, ...), in the split's order of examples."""
+    outputs, order = [], []
+    for rows in split.order(batch_size):
+        outputs.append(forward(split.inputs(rows)))
+        order.append(rows)
+    return _in_order(torch.cat(outputs), torch.cat(order))
+
+
+@torch.inference_mode()
+def observe(task: Task, forward: Forward, split: Split) -> dict[str, Tensor]:
+    """What :meth:`Task.score` needs of a split, in the split's order. Outputs are not kept."""
+    found: list[dict[str, Tensor]] = []
+    order = []
+    for rows in split.order(task.eval_batch_size):
+        batch = split.batch(rows)
+        found.append(task.observe(forward(batch.inputs), batch.labels))
+        order.append(rows)
+    rows = torch.cat(order)
+    return {key: _in_order(torch.cat([f[key] for f in found]), rows) for key in found[0]}
+
+
+def _in_order(values: Tensor, rows: Tensor) -> Tensor:
+    """Undo the order in which a split handed out its rows."""
+    if torch.equal(rows, torch.arange(len(rows))):
+        return values
+    return values[rows.argsort()]

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import sys
 from functools import cache
+from typing import cast
 
 import numpy as np
 import safetensors.torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from compression.registry import IntRange, Values, knob
 from trainables.cache import cached
 from trainables.record import Fingerprint
-from trainables.tasks.base import TASKS, Prepared, Split, Task
+from trainables.splits import Inputs, Split, TensorSplit, map_inputs
+from trainables.tasks.base import TASKS, Prepared, Task
 
 # Of each family the narrowest width that reaches 97% test accuracy on all of the split seeds 0-4
 # (tests/benchmarks/digits_width.py prints the table): what is compressed is no slack.
@@ -58,9 +60,9 @@ class Digits(Task):
         fingerprint = Fingerprint(hashlib.sha256(weights).hexdigest()[:16], data_hash)
         return Prepared(model.eval(), train, validation, fingerprint)
 
-    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """The distortions of the pretraining: 718 images alone are learnt by heart."""
-        return _distort(inputs, generator)
+        return map_inputs(lambda images: _distort(images, generator), inputs)
 
     def test(self, seed: int) -> Split:
         """See :class:`Task`."""
@@ -94,7 +96,7 @@ def _cnn(width: int) -> nn.Module:
 
 
 @cache
-def _splits(seed: int) -> tuple[Split, Split, Split, str]:
+def _splits(seed: int) -> tuple[TensorSplit, TensorSplit, TensorSplit, str]:
     """Train, validation, test, and the hash of all that decides who is where."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -110,8 +112,8 @@ def _splits(seed: int) -> tuple[Split, Split, Split, str]:
     for part in (train, validation, test):
         digest.update(part.tobytes() + b"|")
 
-    def take(part: np.ndarray) -> Split:
-        return Split(torch.from_numpy(images[part]), torch.from_numpy(labels[part]))
+    def take(part: np.ndarray) -> TensorSplit:
+        return TensorSplit(torch.from_numpy(images[part]), torch.from_numpy(labels[part]))
 
     return take(train), take(validation), take(test), digest.hexdigest()[:16]
 
@@ -121,7 +123,7 @@ def _source_hash() -> str:
     return hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
 
 
-def _pretrain(task: Digits, train: Split, seed: int) -> bytes:
+def _pretrain(task: Digits, train: TensorSplit, seed: int) -> bytes:
     """Train from scratch on one thread, which makes it the same on every run of a machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -129,21 +131,21 @@ def _pretrain(task: Digits, train: Split, seed: int) -> bytes:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = task.architecture().train()
-            _fit(model, train, LR[task.network])
+            _fit(model, cast(Tensor, train.tensors), train.labels, LR[task.network])
     finally:
         torch.set_num_threads(threads)
     return safetensors.torch.save(dict(model.state_dict()))
 
 
-def _fit(model: nn.Module, train: Split, lr: float) -> None:
+def _fit(model: nn.Module, images: Tensor, labels: Tensor, lr: float) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-    steps = EPOCHS * -(-len(train) // BATCH)
+    steps = EPOCHS * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for _ in range(EPOCHS):
-        for index in torch.randperm(len(train)).split(BATCH):  # type: ignore[no-untyped-call]
-            outputs = model(_distort(train.inputs[index], torch.default_generator))
+        for index in torch.randperm(len(images)).split(BATCH):  # type: ignore[no-untyped-call]
+            outputs = model(_distort(images[index], torch.default_generator))
             optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(outputs, train.labels[index]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(outputs, labels[index]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
 

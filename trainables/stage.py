@@ -1,0 +1,33 @@
+"""A model as its training sees it: from the first thing that changes on, with the data there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from trainables.splits import Split
+from trainables.tasks.base import Forward, Prepared, Task
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a recipe trains and a report scores.
+
+    ``forward`` takes what ``train`` and ``validation`` hand out: inputs of the whole ``model``, or
+    values from inside it where the part before them is frozen and was run once for all trials
+    (:mod:`trainables.features`). It shares ``model``'s parameters. ``note`` says why nothing is
+    skipped, if so.
+    """
+
+    model: nn.Module
+    forward: Forward
+    train: Split
+    validation: Split
+    note: str = ""
+
+
+def whole(task: Task, model: nn.Module, data: Prepared, note: str = "") -> Stage:
+    """The stage that skips nothing."""
+    return Stage(model, partial(task.forward, model), data.train, data.validation, note)
