@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 import torch
+from examples import SETTINGS
 
 from compression.model import target_layers
 from trainables.cache import folder
@@ -18,8 +19,16 @@ from trainables.record import Choice
 from trainables.tasks import TASKS, Prepared, TensorSplit, observe, predict
 from trainables.tasks.digits import NARROWEST
 
-every_task = pytest.mark.parametrize("name", TASKS)
+every_task = pytest.mark.parametrize("task", TASKS, indirect=True)
 PARTS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def task(request, tmp_path_factory):
+    """A small instance of the task of that name."""
+    settings = SETTINGS.get(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    return TASKS.build(request.param, settings(folder) if settings else {})
 
 
 def splits(task, seed=0):
@@ -58,8 +67,8 @@ def same_model(one, two):
 
 
 @every_task
-def test_no_example_is_in_two_splits(name):
-    found = [hashes(split) for split in splits(TASKS.build(name)).values()]
+def test_no_example_is_in_two_splits(task):
+    found = [hashes(split) for split in splits(task).values()]
     for i, one in enumerate(found):
         assert one
         for two in found[i + 1 :]:
@@ -67,8 +76,7 @@ def test_no_example_is_in_two_splits(name):
 
 
 @every_task
-def test_preparing_twice_gives_the_same(name):
-    task = TASKS.build(name)
+def test_preparing_twice_gives_the_same(task):
     one, two = task.prepare(0), task.prepare(0)
     assert one.fingerprint == two.fingerprint
     assert same_model(one.model, two.model)
@@ -78,19 +86,18 @@ def test_preparing_twice_gives_the_same(name):
 
 
 @every_task
-def test_pretraining_leaves_no_trace_in_the_process(name):
+def test_pretraining_leaves_no_trace_in_the_process(task):
     threads, after = torch.get_num_threads(), []
     for _ in ("perhaps pretrained now", "read from the cache"):
         torch.manual_seed(5)
-        assert not TASKS.build(name).prepare(1).model.training
+        assert not task.prepare(1).model.training
         after.append(torch.get_rng_state())
     assert torch.equal(*after)
     assert torch.get_num_threads() == threads
 
 
 @every_task
-def test_another_seed_is_another_split(name):
-    task = TASKS.build(name)
+def test_another_seed_is_another_split(task):
     one, two = task.prepare(0).fingerprint, task.prepare(1).fingerprint
     assert one.data != two.data
     assert one.weights != two.weights
@@ -98,8 +105,7 @@ def test_another_seed_is_another_split(name):
 
 
 @every_task
-def test_the_architecture_takes_the_dense_weights(name):
-    task = TASKS.build(name)
+def test_the_architecture_takes_the_dense_weights(task):
     data = task.prepare(0)
     fresh = task.architecture()
     fresh.load_state_dict(data.model.state_dict(), strict=True)
@@ -108,25 +114,22 @@ def test_the_architecture_takes_the_dense_weights(name):
 
 
 @every_task
-def test_workers_never_get_the_test_split(name):
+def test_workers_never_get_the_test_split(task):
     assert {f.name for f in dataclasses.fields(Prepared)} == {
         "model", "train", "validation", "fingerprint",
     }  # fmt: skip
-    task = TASKS.build(name)
     data, test = task.prepare(0), hashes(task.test(0))
     assert set(vars(data)) == {f.name for f in dataclasses.fields(Prepared)}
     assert not (hashes(data.train) | hashes(data.validation)) & test
 
 
 @every_task
-def test_targets_are_layers_of_the_architecture(name):
-    task = TASKS.build(name)
+def test_targets_are_layers_of_the_architecture(task):
     assert target_layers(task.architecture(), task.targets)
 
 
 @every_task
-def test_the_dense_model_knows_more_than_chance(name):
-    task = TASKS.build(name)
+def test_the_dense_model_knows_more_than_chance(task):
     data = task.prepare(0)
     scores = scored(task, data.model, data.validation)
     assert 0.0 < task.chance < scores[task.metric] <= 1.0
@@ -134,8 +137,7 @@ def test_the_dense_model_knows_more_than_chance(name):
 
 
 @every_task
-def test_who_is_right_adds_up_to_the_metric(name):
-    task = TASKS.build(name)
+def test_who_is_right_adds_up_to_the_metric(task):
     data = task.prepare(0)
     observed = observe(task, partial(task.forward, data.model), data.validation)
     right = task.correct(observed, data.validation.labels)
@@ -146,8 +148,7 @@ def test_who_is_right_adds_up_to_the_metric(name):
 
 
 @every_task
-def test_the_loss_can_be_trained_on(name):
-    task = TASKS.build(name)
+def test_the_loss_can_be_trained_on(task):
     data = task.prepare(0)
     model = task.architecture()
     batch = next(data.train.batches(8, torch.Generator().manual_seed(0)))
