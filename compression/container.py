@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
@@ -22,6 +23,24 @@ from compression.rules import Compression, LayerEntry
 SCHEMA = 1
 _ENTRY = "paretune"
 _BLANK = "0" * 64
+# Safetensors' names of dtypes, in its own order.
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+}
 # How the checksum looks in the file, where it is JSON inside a JSON string.
 _CHECKSUM = re.compile(rb'\{\\"sha256\\":\\"([0-9a-f]{64})\\"')
 
@@ -41,9 +60,32 @@ def pack_file(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[s
     """The bytes of a file, checksum filled in."""
     entry = json.dumps(_to_json(done, about), separators=(",", ":"))
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = write_tensors(on_cpu, {_ENTRY: entry})
-    at = _checksum_span(data)
-    return data[: at.start] + hashlib.sha256(data).hexdigest().encode() + data[at.stop :]
+    data = bytearray(write_tensors(on_cpu, {_ENTRY: entry}))
+    data[_checksum_span(data)] = hashlib.sha256(data).hexdigest().encode()
+    return bytes(data)
+
+
+def file_bytes(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[str, str]) -> int:
+    """Length of what :func:`pack_file` gives, without making it.
+
+    Safetensors writes 8 bytes of length, a JSON header filled up with spaces to a multiple of 8,
+    and the tensors one after the other, wide dtypes first, then by name.
+    """
+    entry = json.dumps(_to_json(done, about), separators=(",", ":"))
+    header: dict[str, Any] = {"__metadata__": {_ENTRY: entry}}
+    offset = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (_rank(item[1]), item[0])):
+        end = offset + tensor.nbytes
+        kind = _DTYPES[tensor.dtype]
+        shape = list(tensor.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8 + offset
+
+
+def _rank(tensor: Tensor) -> int:
+    return -list(_DTYPES).index(tensor.dtype)
 
 
 def unpack_file(data: bytes, source: str) -> tuple[Header, dict[str, Tensor]]:
@@ -79,7 +121,7 @@ def _check_schema(text: str) -> None:
         raise ArtifactError(f"schema {schema}; this version reads schema {SCHEMA}: update paretune")
 
 
-def _checksum_span(data: bytes) -> slice:
+def _checksum_span(data: bytes | bytearray) -> slice:
     found = _CHECKSUM.search(data)
     if not found:
         raise ArtifactError("sha256: no checksum in the header")

@@ -167,7 +167,9 @@ def _compress_layer(
         if rank < rule.rank:
             notes.append(f"rank {rule.rank} clamped to {rank}")
     if isinstance(base.method, NoMethod):
-        weight.copy_(base.dense())  # an init may have moved a part of W into the adapter
+        # An init may have moved a part of W into the adapter. The old tensor may be another
+        # model's too, and is left as it is.
+        layer.weight = nn.Parameter(base.dense().to(weight.dtype), requires_grad=False)
     else:
         install(layer, base)
         if base.stored_bytes() > weight.nbytes:

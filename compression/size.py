@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from compression.artifact import serialize
+from compression.container import file_bytes
 from compression.layers import bare, packed_of
 from compression.methods.base import Part, Shape
 from compression.rules import compression_of, target_layers
@@ -42,7 +42,6 @@ def measure(
     model: nn.Module,
     targets: Sequence[str],
     about: Mapping[str, str] | None = None,
-    data: bytes | None = None,
 ) -> Bytes:
     """Count the file of a model, dense or compressed: it equals what ``save`` writes, exactly.
 
@@ -50,7 +49,6 @@ def measure(
         model: dense or compressed.
         targets: patterns of the targeted layers.
         about: as given to ``save``.
-        data: the file's bytes, if ``serialize`` has made them already.
 
     Raises:
         InvalidSetting: a pattern that matches no layer.
@@ -59,14 +57,16 @@ def measure(
     layers = target_layers(model, targets)
     whole: dict[str, int] = dict.fromkeys(PARTS, 0)
     ours = dict(whole)
-    for name, (tensor, part) in stored_tensors(model).items():
+    stored = stored_tensors(model)
+    for name, (tensor, part) in stored.items():
         layer, _, leaf = name.rpartition(".")
         if layer in layers and leaf == "weight":
             part = "base"  # a target that is left dense
         whole[part] += tensor.nbytes
         if layer in layers:
             ours[part] += tensor.nbytes
-    length = len(serialize(model, about) if data is None else data)
+    tensors = {name: tensor for name, (tensor, _) in stored.items()}
+    length = file_bytes(tensors, compression_of(model), about or {})
     whole["header"] = length - sum(whole.values())
     bits = sum(_nominal_bits(model, name, layer) for name, layer in layers.items())
     return Bytes(whole, ours, bits)

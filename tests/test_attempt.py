@@ -10,6 +10,8 @@ import torch
 from tiny_task import Poisoned, Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
+from compression.inits import INITS
+from compression.methods import METHODS
 from trainables import attempt as attempts
 from trainables.attempt import Attempt, probe, tensor_hash
 from trainables.checkpoint import State
@@ -49,6 +51,18 @@ class Scripted(TinyTask):
     def score(self, observed, labels):
         accuracy = self.accuracies.pop(0)
         return {**super().score(observed, labels), "accuracy": accuracy}
+
+
+@pytest.mark.parametrize("rest", ["none", "cast"])
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("method", METHODS)
+def test_trials_leave_the_dense_model_as_it_is(method, init, rest):
+    attempt = begin(init=init, method=method, rest=Choice(rest))
+    before = {k: v.clone() for k, v in attempt.data.model.state_dict().items()}
+    assert finish(attempt).status is Status.COMPLETED
+    after = attempt.data.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
 def test_the_first_report_is_of_the_compressed_model_before_any_training():

@@ -44,10 +44,12 @@ def split(count, seed):
         return TensorSplit(images, dense()(images).argmax(-1))
 
 
-def make_trial(method="int1", adapter="lora", optimizer="adam", lr=1e-2, epochs=4, **more):
+def make_trial(
+    method="int1", adapter="lora", optimizer="adam", lr=1e-2, epochs=4, init="zeros", **more
+):
     """A uniform trial; without epochs there is no optimizer."""
     rank = 0 if adapter == "none" else 2
-    rule = LayerRule((Choice(method),), adapter=Choice(adapter), rank=rank)
+    rule = LayerRule((Choice(method),), init=Choice(init), adapter=Choice(adapter), rank=rank)
     plain = Trial(Choice("tiny"), (rule,))
     if not epochs:
         return replace(plain, **more)

@@ -14,7 +14,7 @@ from compression.methods import METHODS
 from compression.model import Rule, compress_model
 from compression.rules import compression_of
 from compression.size import Bytes, macs, measure, positions
-from trainables.record import Choice, LayerRule, Parts, Size, Trial, canonical
+from trainables.record import NONE, Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
 
 
@@ -44,15 +44,27 @@ def resolve_rule(rule: LayerRule) -> Rule:
 
 
 def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
-    """A compressed and adapted copy of the dense model, as the trial asks."""
+    """A compressed and adapted copy of the dense model, as the trial asks.
+
+    What the trial leaves as it is stands in memory once, for all trials of a worker.
+    """
     model = compress_model(
-        copy.deepcopy(data.model),
+        _copy(data.model, share=trial.rest == NONE),
         [resolve_rule(rule) for rule in trial.layers],
         task.targets,
         generator=torch.Generator().manual_seed(trial.seed),
         rest=METHODS.build(trial.rest.name, trial.rest.args),
     )
     return model.eval()  # and nothing trains it out of that: BatchNorm must not drift
+
+
+def _copy(model: nn.Module, share: bool) -> nn.Module:
+    """A copy whose modules can be changed; with ``share`` its tensors are those of the model.
+
+    Compressing puts new tensors in place of a layer's; only rounding the rest writes into them.
+    """
+    tensors = (*model.parameters(), *model.buffers()) if share else ()
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def about(trial: Trial) -> dict[str, str]:
