@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -11,3 +12,74 @@ def classified(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "prediction": outputs.argmax(-1),
         "loss": nn.functional.cross_entropy(outputs, labels, reduction="none"),
     }
+
+
+def confusion(prediction: Tensor, labels: Tensor) -> Tensor:
+    """How often each class (row) was taken for each (column): (n,), (n,) to (k, k) float64."""
+    classes = int(torch.stack([prediction.max(), labels.max()]).max()) + 1
+    counts = torch.bincount(labels * classes + prediction, minlength=classes**2)
+    return counts.reshape(classes, classes).double()
+
+
+def balanced_accuracy(prediction: Tensor, labels: Tensor) -> float:
+    """Mean of the shares found of each class that occurs in ``labels`` (n,)."""
+    table = confusion(prediction, labels)
+    present = table.sum(1) > 0
+    return (table.diagonal()[present] / table.sum(1)[present]).mean().item()
+
+
+def f1(prediction: Tensor, labels: Tensor) -> float:
+    """Mean over the classes, in labels or predictions, of 2 hits / (predicted + present)."""
+    table = confusion(prediction, labels)
+    occurring = table.sum(0) + table.sum(1)
+    seen = occurring > 0
+    return (2 * table.diagonal()[seen] / occurring[seen]).mean().item()
+
+
+def mcc(prediction: Tensor, labels: Tensor) -> float:
+    """Matthews' correlation of k classes, in [-1, 1]: 0 where either side is constant.
+
+    (c s - p.t) / sqrt((s^2 - p.p)(s^2 - t.t)) with c right of s examples, p and t the counts of
+    predictions and labels. Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    """
+    table = confusion(prediction, labels)
+    predicted, present, total = table.sum(0), table.sum(1), table.sum()
+    covariance = table.diagonal().sum() * total - predicted @ present
+    variances = (total**2 - predicted @ predicted) * (total**2 - present @ present)
+    return (covariance / variances.sqrt()).item() if variances > 0 else 0.0
+
+
+def classification_scores(observed: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """All metrics of :func:`classified` examples: fractions, ``mcc`` in [-1, 1], ``loss``."""
+    prediction = observed["prediction"]
+    return {
+        "accuracy": (prediction == labels).double().mean().item(),
+        "balanced_accuracy": balanced_accuracy(prediction, labels),
+        "f1": f1(prediction, labels),
+        "mcc": mcc(prediction, labels),
+        "loss": observed["loss"].double().mean().item(),
+    }
+
+
+def next_tokens(logits: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """How well each text was foretold, from logits (b, t, v) and its tokens (b, t).
+
+    ``nll`` (b,) float64: the sum of -log p of tokens 2..t in nats; ``tokens`` (b,): how many those
+    are; ``hits`` (b,): how many were the likeliest.
+    """
+    ahead = tokens[:, 1:]
+    # A text at a time: the float32 copy of a large vocabulary's logits is never whole.
+    losses = [
+        nn.functional.cross_entropy(row[:-1].float(), text, reduction="sum").double()
+        for row, text in zip(logits, ahead, strict=True)
+    ]
+    return {
+        "nll": torch.stack(losses),
+        "tokens": torch.full_like(ahead[:, 0], ahead.shape[1]),
+        "hits": (logits[:, :-1].argmax(-1) == ahead).sum(1),
+    }
+
+
+def perplexity(nll: Tensor, tokens: Tensor) -> float:
+    """exp(sum of ``nll`` / sum of ``tokens``): 1 for a model that knows every next token."""
+    return (nll.double().sum() / tokens.sum()).exp().item()
