@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 
 from trainables.record import (
     NONE,
+    Bounds,
     Choice,
+    Drop,
     Fingerprint,
     LayerRule,
     Origin,
@@ -56,6 +58,7 @@ def trials(draw):
         batch_size=draw(st.integers(low, 4096)),
         epochs=epochs,
         seed=draw(st.integers(0, 2**60)),
+        precision=draw(st.sampled_from(PRECISIONS)),
     )
 
 
@@ -87,6 +90,8 @@ origins = st.builds(
 )
 records = st.builds(Record, trials(), outcomes(), origins)
 paired = st.builds(Paired, st.just(100), st.integers(0, 50), st.integers(0, 50), counts)
+bounds = st.tuples(finite, finite, finite).map(lambda v: Bounds(v[0], *sorted(v[1:])))
+drops = st.builds(Drop, words, st.integers(1, 2**40), bounds, st.none() | bounds, texts)
 verifications = st.builds(
     Verification,
     words,
@@ -99,4 +104,6 @@ verifications = st.builds(
     st.lists(counts, max_size=3).map(tuple),
     st.lists(texts, max_size=2).map(tuple),
     st.sampled_from(Verification.AGREEMENTS),
+    drops=st.dictionaries(words, drops, max_size=2),
+    by_class=st.dictionaries(words, st.lists(paired, max_size=3).map(tuple), max_size=2),
 )

@@ -6,12 +6,15 @@ import log_helpers
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from record_strategies import finite, sizes
 
 from trainables.record import (
     NONE,
+    Bounds,
     Choice,
     Direction,
+    Drop,
     Fingerprint,
     LayerRule,
     Objective,
@@ -93,6 +96,10 @@ BROKEN = {
     "Record.schema: got 0": lambda: Record(trial(), outcome(), Origin(FINGERPRINT), schema=0),
     "Paired.n": lambda: Paired(0, 0, 0),
     "Paired: more": lambda: Paired(3, 2, 2),
+    "Bounds.value": lambda: Bounds(NAN, 0.0, 1.0),
+    "Bounds.high": lambda: Bounds(0.0, 0.0, float("inf")),
+    "Bounds: low is above high": lambda: Bounds(0.0, 1.0, 0.5),
+    "Drop.n": lambda: Drop("f1", 0, Bounds(0.0, 0.0, 0.0)),
     "Verification.metrics.accuracy": lambda: verification(metrics={"accuracy": NAN}),
     "Verification.logits_agreement": lambda: verification(logits_agreement="roughly"),
 }  # fmt: skip
@@ -121,6 +128,13 @@ def test_the_smaller_loss_is_the_better_value(a, b):
     assert (down.loss(a) < down.loss(b)) == (a < b)
     assert up.value(up.loss(a)) == a
     assert down.value(down.loss(a)) == a
+
+
+@given(finite, st.floats(0, 1))
+def test_a_margin_is_points_of_a_fraction_and_a_share_of_anything_else(reference, margin):
+    assert Objective("accuracy", unit="fraction").allowance(margin, reference) == margin
+    down = Objective("perplexity", Direction.MINIMIZE)
+    assert down.allowance(margin, reference) == margin * abs(reference) >= 0
 
 
 def test_a_paired_drop_is_the_difference_of_the_accuracies():

@@ -15,7 +15,7 @@ from examples import SETTINGS
 
 from compression.model import target_layers
 from trainables.cache import folder
-from trainables.record import Choice
+from trainables.record import COUNTED, Choice
 from trainables.tasks import TASKS, Prepared, TensorSplit, observe, predict
 from trainables.tasks.digits import NARROWEST
 
@@ -132,7 +132,10 @@ def test_targets_are_layers_of_the_architecture(task):
 def test_the_dense_model_knows_more_than_chance(task):
     data = task.prepare(0)
     scores = scored(task, data.model, data.validation)
-    assert 0.0 < task.chance < scores[task.metric] <= 1.0
+    objective = task.objective
+    assert objective.loss(scores[task.metric]) < objective.loss(task.chance)
+    if objective.is_fraction:
+        assert 0.0 <= task.chance < scores[task.metric] <= 1.0
     assert all(type(value) is float and math.isfinite(value) for value in scores.values())
 
 
@@ -140,11 +143,28 @@ def test_the_dense_model_knows_more_than_chance(task):
 def test_who_is_right_adds_up_to_the_metric(task):
     data = task.prepare(0)
     observed = observe(task, partial(task.forward, data.model), data.validation)
+    scores = task.score(observed, data.validation.labels)
     right = task.correct(observed, data.validation.labels)
+    if right is None:
+        assert task.metric not in COUNTED
+        return
     assert right.dtype == torch.bool
-    assert right.shape == (len(data.validation),)
-    accuracy = task.score(observed, data.validation.labels)[task.metric]
-    assert right.double().mean().item() == accuracy
+    assert right.shape == observed["prediction"].shape == (len(data.validation),)
+    for name in set(COUNTED) & set(scores):
+        assert right.double().mean().item() == scores[name]
+
+
+@every_task
+def test_scores_depend_on_the_rows_and_not_on_their_order(task):
+    data = task.prepare(0)
+    labels = data.validation.labels
+    observed = observe(task, partial(task.forward, data.model), data.validation)
+    rows = torch.randint(len(labels), (len(labels),), generator=torch.Generator().manual_seed(0))
+    drawn, other = (
+        task.score({k: v[at] for k, v in observed.items()}, labels[at])
+        for at in (rows, rows.sort().values)
+    )
+    assert drawn == pytest.approx(other, rel=1e-9)
 
 
 @every_task

@@ -27,10 +27,15 @@ from trainables.serial import (
 )
 
 __all__ = [
+    "COUNTED",
     "NONE",
+    "OUT_OF_MEMORY",
+    "PRECISIONS",
     "SCHEMA",
+    "Bounds",
     "Choice",
     "Direction",
+    "Drop",
     "Fingerprint",
     "LayerRule",
     "Objective",
@@ -52,6 +57,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+COUNTED = ("accuracy", "agreement")
+"""Metrics that are the share of right examples, so that :class:`Paired` says all of a drop."""
 
 
 class Direction(StrEnum):
@@ -90,6 +97,19 @@ class Objective:
     def value(self, loss: float) -> float:
         """The inverse of :meth:`loss`."""
         return self.loss(loss)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether it lies in [0, 1], so that differences of it are points."""
+        return self.unit == "fraction"
+
+    def allowance(self, margin: float, reference: float) -> float:
+        """How much worse than ``reference`` is within ``margin``, in the metric's own units.
+
+        Points of a fraction: 0.01 is one point. Of anything else a share of the reference: 0.01 is
+        one percent of it.
+        """
+        return margin if self.is_fraction else margin * abs(reference)
 
 
 @dataclass(frozen=True)
@@ -168,8 +188,8 @@ class Fingerprint:
 class Trial:
     """What was asked: everything that determines a result, and nothing else.
 
-    ``rest`` is applied to the tensors that no rule compresses (biases, norms); budgets that only
-    stop a study are not here.
+    ``rest`` is applied to the tensors that no rule compresses (biases, norms); ``precision`` is
+    that of training steps, scores are float32. Budgets that only stop a study are not here.
     """
 
     task: Choice
@@ -184,9 +204,14 @@ class Trial:
     batch_size: int = 0
     epochs: int = 0
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Check budgets and that a trial which trains names what it needs."""
+        require(
+            self.precision in PRECISIONS,
+            f"Trial.precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}",
+        )
         for name in ("epochs", "batch_size", "seed"):
             value = getattr(self, name)
             require(type(value) is int and value >= 0, f"Trial.{name}: must be an int >= 0")
@@ -309,6 +334,8 @@ class Outcome:
 
     ``metrics[split][name]`` are fractions, of the best epoch by validation (``best_epoch``).
     ``sha256`` is the artifact's, ``probe`` that of its logits on a fixed validation batch.
+    ``peak_memory`` is in bytes: on CUDA what torch allocated on the card at most; on the CPU the
+    peak resident set of the worker, libraries and shared pages included; None where unknown.
     """
 
     status: Status
@@ -344,6 +371,8 @@ class Outcome:
         if self.error is None:
             return None
         kind, _, rest = self.error.partition(":")
+        if kind == OUT_OF_MEMORY:
+            return kind
         found = re.search(r"\(([^()]+:\d+)\)$", rest)
         return f"{kind} ({found[1]})" if found else self.error
 
@@ -412,11 +441,47 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """An estimate between its one-sided 95% bounds."""
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Finite numbers, the bounds in order."""
+        for f in fields(self):
+            plain_float(getattr(self, f.name), f"Bounds.{f.name}")
+        require(self.low <= self.high, "Bounds: low is above high")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much worse a model is than a reference on the same ``n`` examples; positive is worse.
+
+    ``absolute`` is in the units of ``metric``, whichever way that is better; ``relative`` is a
+    share of the reference's value, None for fractions. ``method`` says how the bounds were made.
+    """
+
+    metric: str
+    n: int
+    absolute: Bounds
+    relative: Bounds | None = None
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        """There are examples."""
+        require(self.n > 0, "Drop.n: must be above 0")
+
+
+@dataclass(frozen=True)
 class Verification:
     """A point loaded from its file in a fresh process and scored on test. Never edits a Record.
 
-    ``paired`` holds the comparison with each baseline on the same test examples. ``problems`` is
-    empty when file, bytes, logits and metric agree with the record.
+    ``paired`` holds the comparison with each baseline on the same test examples where these are
+    right or wrong, ``by_class`` the same for each class of labels, ``drops`` that of a primary
+    metric that is no share of right examples. ``problems`` is empty when file, bytes, logits and
+    metric agree with the record.
     """
 
     trial_id: str
@@ -431,6 +496,8 @@ class Verification:
     logits_agreement: str = "bitwise"
     device: str = ""
     at: str = ""
+    drops: Mapping[str, Drop] = field(default_factory=dict)
+    by_class: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
 
     AGREEMENTS: ClassVar[tuple[str, ...]] = ("bitwise", "1e-5", "none")
 

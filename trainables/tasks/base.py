@@ -30,7 +30,7 @@ class Task(Plugin, ABC):
     """A pretrained model with data splits, a primary metric and target layers.
 
     ``targets`` are patterns over full module names: the layers a study may compress. ``chance`` is
-    the primary metric of a model that knows nothing, the reference of the hypervolume.
+    the primary metric of a model that knows nothing, the worst corner of the hypervolume.
     """
 
     targets: tuple[str, ...] = ("*",)
@@ -39,7 +39,11 @@ class Task(Plugin, ABC):
 
     @property
     def objective(self) -> Objective:
-        """The primary metric: its name in :meth:`score`, which way it is better, its unit."""
+        """The primary metric: its name in :meth:`score`, which way it is better, its unit.
+
+        With the unit ``fraction`` it is shown in percent and a margin counts points of it; with any
+        other it is shown as it is and a margin is a share of the value it is held against.
+        """
         return Objective("accuracy", Direction.MAXIMIZE, "fraction")
 
     @property
@@ -80,19 +84,28 @@ class Task(Plugin, ABC):
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What scoring needs of each example of a batch, each tensor (b, ...) and small.
 
-        ``prediction`` (b,) is what two models are said to disagree in.
+        ``prediction`` (b,) is what two models are said to disagree in; a task without right and
+        wrong (see :meth:`correct`) needs none.
         """
         return metrics.classified(outputs, labels)
 
     def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
-        """All metrics of the examples, fractions where they are; the primary one among them."""
+        """All metrics of the examples, fractions where they are; the primary one among them.
+
+        A function of the rows alone, in any order and number: the interval of a drop is made by
+        scoring rows that are drawn again, some of them several times.
+        """
         return {
-            "accuracy": self.correct(observed, labels).double().mean().item(),
+            "accuracy": (observed["prediction"] == labels).double().mean().item(),
             "loss": observed["loss"].double().mean().item(),
         }
 
-    def correct(self, observed: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Which examples are right, (n,) bool: what paired comparisons count."""
+    def correct(self, observed: Mapping[str, Tensor], labels: Tensor) -> Tensor | None:
+        """Which examples are right, (n,) bool: what paired comparisons count.
+
+        None where examples are not right or wrong, as the tokens of a text. A primary metric named
+        as in :data:`trainables.record.COUNTED` is the mean of it.
+        """
         return observed["prediction"] == labels
 
 
