@@ -12,11 +12,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study.events import SEARCH, Answered, Ended, Event, Reported, Started, Suggested
+from study.events import (
+    SEARCH,
+    Answered,
+    Ended,
+    Event,
+    Reported,
+    Retried,
+    Started,
+    Suggested,
+)
 from study.schedulers import Rungs
 from study.space import Space
 from study.state import StudyState
 from trainables.record import (
+    OUT_OF_MEMORY,
+    Objective,
     Origin,
     Outcome,
     Record,
@@ -61,14 +72,15 @@ class Asks(Protocol):
 class Plan:
     """What the driver goes by.
 
-    ``origin`` makes the origin of a record that begins now; ``metric`` is the task's primary one.
+    ``origin`` makes the origin of a record that begins now; ``objective`` is the task's primary
+    metric.
     """
 
     space: Space
     seed: int
     trials: int
     concurrency: int
-    metric: str
+    objective: Objective
     origin: Callable[[], Origin]
     time_budget: float | None = None
 
@@ -97,7 +109,9 @@ class Driver:
         self._failures: deque[str | None] = deque(maxlen=LOUD)
         self._lost = 0
         self._fingerprint = plan.origin().fingerprint
-        self._queue = deque(t.number for t in state.interrupted())
+        self._queue = deque(t.number for t in state.interrupted() if not t.alone)
+        # Those that ran out of memory: each waits until nothing else runs.
+        self._alone = deque(t.number for t in state.interrupted() if t.alone)
         self._baselines = {k: v for k, v in baselines.items() if state.baseline(k) is None}
         self._first_baseline = -len(baselines)
         self._refill()
@@ -135,7 +149,7 @@ class Driver:
         """Config of the trial that a worker is to run next; None for not now; or FINISHED."""
         if self.should_stop():
             return FINISHED
-        if len(self._running) >= self.plan.concurrency:
+        if len(self._running) >= self.plan.concurrency or (self._running and self._crowded):
             return None
         number = self._next_number()
         if number is None:
@@ -145,8 +159,20 @@ class Driver:
         self.emit(Started(number, trial.trial_id, time.time()))
         return {"number": number, "trial": canonical(trial.trial)}
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a trial came to need another run after FINISHED was said."""
+        return bool(self._alone) and not self.should_stop()
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether a trial runs alone, or is to as soon as the others have ended."""
+        return bool(self._alone) or any(self.state.trials[n].alone for n in self._running.values())
+
     def _next_number(self) -> int | None:
-        """Baselines first, then what was interrupted, then new suggestions."""
+        """What needs the place to itself, baselines, what was interrupted, new suggestions."""
+        if self._alone:
+            return self._alone.popleft()
         if self._baselines:
             role = next(iter(self._baselines))
             trial = self._baselines.pop(role)
@@ -215,7 +241,7 @@ class Driver:
             self.emit(Reported(number, trial.trial_id, report))
         go_on = trial.role != SEARCH or self._judge(number, trial.trial_id, reports, outcome)
         if result.get("done") or not go_on:
-            self._end(tune_id, outcome)
+            self._end_or_retry(tune_id, outcome)
         return go_on
 
     def _judge(
@@ -225,19 +251,32 @@ class Driver:
             return True
         go_on = True
         for report in reports:
-            metric, ratio = report.metrics[self.plan.metric], outcome.size.log2_ratio
-            go_on = self.rungs.on_report(trial_id, report.epochs_done, metric, ratio)
+            loss = self.plan.objective.loss(report.metrics[self.plan.objective.name])
+            ratio = outcome.size.log2_ratio
+            go_on = self.rungs.on_report(trial_id, report.epochs_done, -loss, ratio)
         return go_on
 
     def on_lost(self, tune_id: str, cause: str) -> None:
         """A worker raised outside a trial's own code, or died."""
         if tune_id not in self._running or self.stopping:
             return
+        if cause.startswith(OUT_OF_MEMORY):  # of this trial's making: no sign of a broken study
+            return self._end_or_retry(tune_id, Outcome(Status.FAILED, error=cause))
         self._end(tune_id, Outcome(Status.FAILED, error=f"worker lost: {cause}"))
         self._lost += 1
         if self._lost == LOUD:
             self.broken = True
             self.stop(f"{LOUD} workers in a row were lost: {cause}")
+
+    def _end_or_retry(self, tune_id: str, outcome: Outcome) -> None:
+        """A trial without room for it gets one more run with nothing beside it."""
+        trial = self.state.trials[self._running[tune_id]]
+        if outcome.cause != OUT_OF_MEMORY or trial.alone:
+            return self._end(tune_id, outcome)
+        del self._running[tune_id]
+        self._alone.append(trial.number)
+        self.emit(Retried(trial.number, trial.trial_id, str(outcome.error), time.time()))
+        self.say(f"{trial.trial_id}: {outcome.error}; it is run once more, alone")
 
     def _end(self, tune_id: str, outcome: Outcome) -> None:
         number = self._running.pop(tune_id)

@@ -72,6 +72,16 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Retried:
+    """The trial ran out of memory. It is run once more, with no other trial beside it."""
+
+    number: int
+    trial_id: str
+    error: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """The trial's final record."""
 
@@ -97,7 +107,9 @@ class Closed:
     spent_seconds: float
 
 
-Event = Opened | Suggested | Answered | Started | Reported | Ended | Verified | Closed
+Event = (
+    Opened | Suggested | Answered | Started | Reported | Retried | Ended | Verified | Closed
+)
 
 KINDS: Mapping[str, type[Event]] = {
     "opened": Opened,
@@ -105,6 +117,7 @@ KINDS: Mapping[str, type[Event]] = {
     "answered": Answered,
     "started": Started,
     "reported": Reported,
+    "retried": Retried,
     "ended": Ended,
     "verified": Verified,
     "closed": Closed,

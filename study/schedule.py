@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from trainables.memory import Kills
+from trainables.record import OUT_OF_MEMORY
+
 
 class Judge(Protocol):
     """Who takes a trial's results and decides; ``trial`` is Tune's own id."""
@@ -24,7 +27,7 @@ class JudgeScheduler(FIFOScheduler):
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._judge = judge
+        self._judge, self._kills = judge, Kills()
 
     def on_trial_result(self, controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """See :class:`Judge`."""
@@ -37,8 +40,11 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         """See :class:`Judge`."""
-        cause = str(trial.get_pickled_error() or trial.get_error() or "no cause is known").strip()
-        self._judge.on_lost(trial.trial_id, cause.splitlines()[-1])
+        told = str(trial.get_pickled_error() or trial.get_error() or "no cause is known").strip()
+        cause = told.splitlines()[-1]
+        if self._kills.is_one(told):
+            cause = f"{OUT_OF_MEMORY}: the worker was killed: {cause}"
+        self._judge.on_lost(trial.trial_id, cause)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it holds; nobody reads that pickle."""

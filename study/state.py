@@ -17,6 +17,7 @@ from study.events import (
     Event,
     Opened,
     Reported,
+    Retried,
     Started,
     Suggested,
     Verified,
@@ -48,7 +49,7 @@ class TrialState:
     """One suggestion and what became of it.
 
     ``reports`` are those of the latest start: an interrupted trial begins again. An answered trial
-    has the record it was answered with.
+    has the record it was answered with. ``alone`` is one that ran out of memory before.
     """
 
     number: int
@@ -58,6 +59,7 @@ class TrialState:
     trial_id: str
     phase: Phase = Phase.WAITING
     starts: int = 0
+    alone: bool = False
     reports: list[Report] = field(default_factory=list)
     record: Record | None = None
     started_at: float | None = None
@@ -121,6 +123,14 @@ class StudyState:
     def _(self, event: Reported) -> None:
         trial = self._open_trial(event.number, event.trial_id, "reported")
         trial.reports.append(event.report)
+
+    @apply.register
+    def _(self, event: Retried) -> None:
+        trial = self._open_trial(event.number, event.trial_id, "retried")
+        if trial.alone:
+            raise StateError(f"trial {event.number} was retried twice")
+        trial.phase, trial.alone = Phase.WAITING, True
+        self._touch(event.at)
 
     @apply.register
     def _(self, event: Ended) -> None:

@@ -16,7 +16,10 @@ from study.schedulers import Budget
 from study.search import StudySearch
 from study.state import StudyState
 from trainables.record import (
+    OUT_OF_MEMORY,
+    Direction,
     Fingerprint,
+    Objective,
     Origin,
     Outcome,
     Parts,
@@ -28,6 +31,7 @@ from trainables.record import (
     from_json,
     to_json,
 )
+from trainables.tasks import Digits
 
 CONFIG = """
 task: digits
@@ -42,6 +46,18 @@ space:
   optimizer: [adam, sgd]
   batch_size: [32]
 """
+
+
+class Regretful(Digits):
+    """Digits with a metric to be made small: that of digits, negated."""
+
+    @property
+    def objective(self) -> Objective:
+        return Objective("regret", Direction.MINIMIZE)
+
+    @property
+    def chance(self) -> float:
+        return -super().chance
 
 
 class ListLog(list[Event]):
@@ -61,7 +77,7 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
     """Deterministic: accuracy rises to a level that the trial's hash decides."""
     level = random.Random(canonical(trial)).uniform(0.5, 1.0)
     curve = tuple(
-        Report(e, {"accuracy": level * (e + 1) / (e + 2), "loss": 1.0})
+        Report(e, {"accuracy": (at := level * (e + 1) / (e + 2)), "regret": -at, "loss": 1.0})
         for e in range(epochs_done + 1)
     )
     if fails:
@@ -83,9 +99,12 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
 class FakeRunner:
     """Runs the trials of a driver as Tune would, ``concurrency`` at a time, in turn."""
 
-    def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None):
+    def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None,
+                 crowds=None):  # fmt: skip
         self.config = config or parse_config(CONFIG)
         self.fails = fails or (lambda trial: False)
+        # Whether a trial runs out of memory with so many others beside it.
+        self.crowds = crowds or (lambda trial, others: False)
         self.log = ListLog(events, breaks_after)
         self.state = StudyState(self.log)
         self.said: list[str] = []
@@ -109,7 +128,7 @@ class FakeRunner:
                 self.config.seed,
                 self.config.trials,
                 concurrency,
-                "accuracy",
+                self.config.task.objective,
                 lambda: Origin(Fingerprint("w", "d")),
                 self.config.time_budget,
             ),
@@ -127,7 +146,8 @@ class FakeRunner:
         """Until the driver has no more."""
         running: dict[str, tuple[Trial, int]] = {}
         finished = False
-        while running or not finished:
+        while running or not finished or self.driver.unfinished:
+            finished = finished and bool(running)
             while not finished:
                 tune_id = f"t{self.started}"
                 config = self.driver.next(tune_id)
@@ -143,6 +163,8 @@ class FakeRunner:
                 upto = next((m for m in self.milestones if m > done), trial.epochs)
                 upto = min(upto, trial.epochs)
                 outcome = outcome_of(trial, upto, self.fails(trial))
+                if self.crowds(trial, len(running)):
+                    outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 9 GB (a.py:{done})")
                 ended = upto == trial.epochs or outcome.status is Status.FAILED
                 result = {
                     "outcome": json.dumps(to_json(outcome)),

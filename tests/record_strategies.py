@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from trainables.record import (
     NONE,
+    PRECISIONS,
     Bounds,
     Choice,
     Drop,
@@ -105,5 +106,4 @@ verifications = st.builds(
     st.lists(texts, max_size=2).map(tuple),
     st.sampled_from(Verification.AGREEMENTS),
     drops=st.dictionaries(words, drops, max_size=2),
-    by_class=st.dictionaries(words, st.lists(paired, max_size=3).map(tuple), max_size=2),
 )

@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 SCHEMA = 1
+PRECISIONS = ("float32", "bfloat16", "float16")
+OUT_OF_MEMORY = "out of memory"
+"""The cause of a trial that no worker has room for, alone neither. Its ``error`` begins so."""
 COUNTED = ("accuracy", "agreement")
 """Metrics that are the share of right examples, so that :class:`Paired` says all of a drop."""
 
