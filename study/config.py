@@ -100,7 +100,10 @@ class _Section(pydantic.BaseModel):
 
 
 class Keep(_Section):
-    """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric."""
+    """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric.
+
+    A margin is points of a fraction (``1pp``), and a share of any other metric (0.01: 1% of it).
+    """
 
     margin: Annotated[float, PlainValidator(parse_fraction)] = 0.01
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from study.config import StudyConfig
@@ -20,7 +21,7 @@ FILE = "study.json"
 def objectives(config: StudyConfig) -> tuple[Objective, Objective]:
     """What the search trades: the task's primary metric on validation, log2 of the ratio."""
     return (
-        Objective(f"val_{config.task.metric}", Direction.MAXIMIZE, "fraction"),
+        replace(config.task.objective, name=f"val_{config.task.metric}"),
         Objective("log2_ratio", Direction.MAXIMIZE, "doublings"),
     )
 
@@ -74,8 +75,8 @@ def describe(
         "task": config.task.name,
         "space": config.search_space().to_json(),
         "objectives": [
-            to_json(metric) | {"direction": "maximize"},
-            to_json(ratio) | {"direction": "maximize"},
+            {"name": o.name, "direction": o.direction.value, "unit": o.unit}
+            for o in (metric, ratio)
         ],
         "reference": {metric.name: config.task.chance, ratio.name: 0.0},
         "fingerprint": to_json(data.fingerprint),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from analysis.fronts import hypervolume, non_dominated
 from study.events import Ended, Event
 from study.state import StudyState
+from trainables.record import Objective
 
 LINE_SECONDS = 5.0
 PANEL_SECONDS = 0.5
@@ -26,12 +26,12 @@ class Live:
         self,
         state: StudyState,
         trials: int,
-        metric: str,
+        objective: Objective,
         chance: float,
         seconds_left: float | None = None,
         quiet: bool = False,
     ) -> None:
-        self.state, self.trials, self.metric, self.chance = state, trials, metric, chance
+        self.state, self.trials, self.objective, self.chance = state, trials, objective, chance
         self.budget, self.quiet = seconds_left, quiet
         self._began = time.monotonic()
         # When the first search trial of this process ended: starting the workers is no pace.
@@ -102,7 +102,8 @@ class Live:
         parts = [f"{self._ran(counts)}/{self.trials} trials", f"{counts['running']} running"]
         parts += [f"{counts[k]} {k}" for k in ("stopped", "failed", "answered") if counts[k]]
         front = self.front()
-        parts.append(f"front {len(front)}, hypervolume {self._hypervolume(front):.3f}")
+        volume = self._shown_value(self._hypervolume(front), 3)
+        parts.append(f"front {len(front)}, hypervolume {volume}")
         if (left := self.seconds_left()) is not None:
             parts.append(f"{_duration(left)} left")
         return "  ".join(parts)
@@ -113,18 +114,22 @@ class Live:
         for trial in self.state.searched:
             outcome = trial.record.outcome if trial.record else None
             if outcome and outcome.size and outcome.sha256:
-                value = outcome.metrics["val"][self.metric]
+                value = outcome.metrics["val"][self.objective.name]
                 points.append((value, outcome.size.ratio, setting(trial.params)))
         if not points:
             return []
-        keep = non_dominated(-np.array([p[:2] for p in points]))
+        keep = non_dominated([(self.objective.loss(metric), -ratio) for metric, ratio, _ in points])
         return sorted((p for p, k in zip(points, keep, strict=True) if k), key=lambda p: p[1])
 
     def _hypervolume(self, front: list[tuple[float, float, str]]) -> float:
         if not front:
             return 0.0
-        losses = np.array([[-metric, -np.log2(ratio)] for metric, ratio, _ in front])
-        return hypervolume(losses, np.array([-self.chance, 0.0]))
+        loss = self.objective.loss
+        losses = [(loss(metric), -math.log2(ratio)) for metric, ratio, _ in front]
+        return hypervolume(losses, (loss(self.chance), 0.0))
+
+    def _shown_value(self, value: float, decimals: int) -> str:
+        return f"{value:.{decimals}f}" if self.objective.is_fraction else f"{value:.5g}"
 
     def _ran(self, counts: Mapping[str, int]) -> int:
         return counts["completed"] + counts["stopped"] + counts["failed"]
@@ -145,10 +150,11 @@ class Live:
 
         front = self.front()
         table = Table(box=None, pad_edge=False)
-        for name in ("ratio", f"val {self.metric}", "setting"):
+        for name in ("ratio", f"val {self.objective.name}", "setting"):
             table.add_column(name, justify="left" if name == "setting" else "right")
         for value, ratio, text in _spread(front, FRONT_ROWS):
-            table.add_row(f"{ratio:.2f}x", f"{value:.4f}", Text(text, overflow="ellipsis"))
+            shown = self._shown_value(value, 4)
+            table.add_row(f"{ratio:.2f}x", shown, Text(text, overflow="ellipsis"))
         return Group(Text(self.line()), table)
 
 

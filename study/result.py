@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from study.tables import asked, measured
-from trainables.record import Record, Verification
+from trainables.record import Objective, Record, Verification
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class StudyResult:
     """Records with their roles (search, or a baseline's), the front, where everything stands.
 
-    ``report`` are the names of the report's files by kind, within ``location``. ``exit_code`` is 0;
+    ``objective`` is the task's primary metric. ``report`` are the names of the report's files by
+    kind, within ``location``. ``exit_code`` is 0;
     1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
     """
 
@@ -31,6 +32,7 @@ class StudyResult:
     remarks: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     tracking_uri: str = ""
+    objective: Objective = Objective("accuracy", unit="fraction")
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from study.events import SEARCH, Answered, Ended, Event
 from study.state import StudyState, TrialState
 from study.storage import Storage
+from trainables.record import Objective
 
 FOLDER = "artifacts"
 
@@ -25,11 +26,14 @@ class Retention:
     """Deletes an artifact as soon as a trial that ends makes it useless.
 
     A trial is useless when another of at least its ratio is better by more than ``margin`` in the
-    metric. Trials that end later can only make it more so: what goes is never wanted again.
+    primary metric (points of a fraction, else a share of the better one's value). Trials that end
+    later can only make it more so: what goes is never wanted again.
     """
 
-    def __init__(self, storage: Storage, state: StudyState, metric: str, margin: float) -> None:
-        self.storage, self.metric, self.margin = storage, metric, margin
+    def __init__(
+        self, storage: Storage, state: StudyState, objective: Objective, margin: float
+    ) -> None:
+        self.storage, self.objective, self.margin = storage, objective, margin
         self.kept: dict[str, tuple[float, float]] = {}
         self._state = state
         for trial in state.searched:
@@ -48,11 +52,11 @@ class Retention:
             return
         self.admit(
             trial.trial_id,
-            (record.outcome.metrics["val"][self.metric], record.outcome.size.ratio),
+            (record.outcome.metrics["val"][self.objective.name], record.outcome.size.ratio),
         )
 
     def admit(self, trial_id: str, point: tuple[float, float]) -> None:
-        """Keep a trial's files if they are of use, and delete those that no longer are."""
+        """Keep the files of a (metric, ratio) if they are of use, and delete those no longer so."""
         if any(self._useless(point, other) for other in self.kept.values()):
             self._drop([trial_id])
             return
@@ -60,7 +64,9 @@ class Retention:
         self.kept[trial_id] = point
 
     def _useless(self, point: tuple[float, float], other: tuple[float, float]) -> bool:
-        return other[1] >= point[1] and other[0] > point[0] + self.margin
+        loss, better = self.objective.loss(point[0]), self.objective.loss(other[0])
+        allowed = self.objective.allowance(self.margin, other[0])
+        return other[1] >= point[1] and loss > better + allowed
 
     def _drop(self, trial_ids: Sequence[str]) -> None:
         baselines = {trial.trial_id for n, trial in self._state.trials.items() if n < 0}

@@ -64,7 +64,7 @@ class Session:
         self.setting, self.config, self.data = setting, setting.config, setting.data
         self.storage = setting.root.sub(setting.name)
         self.space = setting.config.search_space()
-        self.metric = setting.config.task.metric
+        self.objective = setting.config.task.objective
         self.state = StudyState()
 
     def run(self) -> StudyResult:
@@ -107,7 +107,7 @@ class Session:
         live = Live(
             self.state,
             config.trials,
-            self.metric,
+            self.objective,
             config.task.chance,
             None if config.time_budget is None else config.time_budget - spent,
             self.setting.quiet,
@@ -120,7 +120,7 @@ class Session:
             for step in (self._search, self._verify):
                 self._describe()
                 step(live, interrupts)
-                write_parquet(self.storage, self.state)
+                write_parquet(self.storage, self.state, self.objective.name)
                 if interrupts.caught is not None:
                     self._describe()
                     return self._result(128 + interrupts.caught)
@@ -151,11 +151,11 @@ class Session:
             config.seed,
             config.trials,
             concurrency,
-            self.metric,
+            self.objective,
             partial(origin, self.data.fingerprint, config.plugin_hashes(), THREADS),
             config.time_budget,
         )
-        retention = Retention(self.storage, self.state, self.metric, config.keep.margin)
+        retention = Retention(self.storage, self.state, self.objective, config.keep.margin)
         driver = Driver(
             plan,
             self.log,
@@ -270,6 +270,7 @@ class Session:
             front=tuple(self._members()),
             verifications=dict(self.state.verifications),
             exit_code=exit_code,
+            objective=self.objective,
         )
 
 

@@ -25,6 +25,8 @@ def as_json(result: StudyResult) -> str:
             "name": result.name,
             "location": result.location,
             "exit_code": result.exit_code,
+            "metric": result.objective.name,
+            "direction": result.objective.direction.value,
             "trials": sum(role == SEARCH for role in result.roles),
             "front": json.loads(front),
             "report": dict(result.report),
@@ -36,7 +38,7 @@ def as_json(result: StudyResult) -> str:
 
 def _table(result: StudyResult) -> str:
     frame = result.front_frame.sort_values("ratio")
-    metrics = [c for c in frame if c.startswith("val_") or c == "test_accuracy"]
+    metrics = [f"{split}_{result.objective.name}" for split in ("val", "test")]
     columns = ["ratio", "file_bytes", *metrics, "method", "init", "adapter", "rank", "status"]
     shown = frame[[c for c in columns if c in frame]]
     return str(shown.to_string(index=False, float_format="%.4g"))

@@ -1,4 +1,8 @@
-"""Parquet views of the study log: one row a record, flat columns and the whole of it as JSON."""
+"""Parquet views of the study log: one row a record, flat columns and the whole of it as JSON.
+
+The columns are those below, for every study, with the study's primary metric as ``val_METRIC`` and
+``test_METRIC``. All other metrics are in the JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from trainables.record import Record, Trial, Verification, canonical
 RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
 
+METRIC = "METRIC"  # stands for the primary one
 RECORD_COLUMNS: Mapping[str, pa.DataType] = {
     "number": pa.int64(),
     "role": pa.string(),
@@ -36,7 +41,7 @@ RECORD_COLUMNS: Mapping[str, pa.DataType] = {
     "seed": pa.int64(),
     "epochs_done": pa.int64(),
     "best_epoch": pa.int64(),
-    "val_accuracy": pa.float64(),
+    f"val_{METRIC}": pa.float64(),
     "ratio": pa.float64(),
     "log2_ratio": pa.float64(),
     "layer_ratio": pa.float64(),
@@ -57,7 +62,7 @@ VERIFICATION_COLUMNS: Mapping[str, pa.DataType] = {
     "problems": pa.string(),
     "sha256": pa.string(),
     "file_bytes": pa.int64(),
-    "test_accuracy": pa.float64(),
+    f"test_{METRIC}": pa.float64(),
     "latency_ms": pa.float64(),
     "resident_bytes": pa.int64(),
     "at": pa.string(),
@@ -65,13 +70,16 @@ VERIFICATION_COLUMNS: Mapping[str, pa.DataType] = {
 }
 
 
-def write_parquet(storage: Storage, state: StudyState) -> None:
-    """Write both tables anew, each so that readers see the old one or the new one."""
+def write_parquet(storage: Storage, state: StudyState, metric: str) -> None:
+    """Write both tables anew, each so that readers see the old one or the new one.
+
+    ``metric`` is the task's primary one.
+    """
     baselines = [t for t in state.ended if t.number < 0]
     rows = [record_row(t) for t in (*baselines, *state.searched)]
-    storage.write_bytes(RECORDS, _parquet(rows, RECORD_COLUMNS))
+    storage.write_bytes(RECORDS, _parquet(rows, RECORD_COLUMNS, metric))
     checks = [verification_row(v) for v in state.verifications.values()]
-    storage.write_bytes(VERIFICATIONS, _parquet(checks, VERIFICATION_COLUMNS))
+    storage.write_bytes(VERIFICATIONS, _parquet(checks, VERIFICATION_COLUMNS, metric))
 
 
 def record_row(trial: TrialState) -> dict[str, Any]:
@@ -111,13 +119,13 @@ def asked(trial: Trial) -> dict[str, Any]:
 
 
 def measured(record: Record) -> dict[str, Any]:
-    """What was measured, flat; a failed trial has no size and no metrics."""
+    """What was measured, flat, with every metric of validation; a failed trial has none."""
     outcome, size = record.outcome, record.outcome.size
     columns: dict[str, Any] = {
         "status": outcome.status.value,
         "epochs_done": outcome.epochs_done,
         "best_epoch": outcome.best_epoch,
-        "val_accuracy": outcome.metrics.get("val", {}).get("accuracy"),
+        **{f"val_{name}": value for name, value in outcome.metrics.get("val", {}).items()},
     }
     for name in ("ratio", "log2_ratio", "layer_ratio", "nominal_ratio"):
         columns[name] = getattr(size, name) if size else None
@@ -133,7 +141,7 @@ def verification_row(verification: Verification) -> dict[str, Any]:
     names = ("trial_id", "sha256", "file_bytes", "latency_ms", "resident_bytes", "at", "verified")
     return {name: getattr(verification, name) for name in names} | {
         "problems": "; ".join(verification.problems),
-        "test_accuracy": verification.metrics.get("accuracy"),
+        **{f"test_{name}": value for name, value in verification.metrics.items()},
         "verification_json": canonical(verification),
     }
 
@@ -142,8 +150,11 @@ def _joined(values: Iterable[str]) -> str:
     return ";".join(dict.fromkeys(values))
 
 
-def _parquet(rows: list[dict[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Buffer:
-    table = pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
+def _parquet(
+    rows: list[dict[str, Any]], columns: Mapping[str, pa.DataType], metric: str
+) -> pa.Buffer:
+    named = [(name.replace(METRIC, metric), kind) for name, kind in columns.items()]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(named))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue()

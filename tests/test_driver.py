@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 import pytest
-from fake_runner import CONFIG, FakeRunner
+from fake_runner import CONFIG, FakeRunner, Regretful
 
 from study.config import parse_config
 from study.events import BASELINES, SEARCH, Answered, Ended, Reported, Started, Suggested
@@ -127,7 +127,7 @@ def test_a_suggestion_that_equals_a_baseline_is_a_result_of_the_search(tmp_path)
     equal = runner.state.baseline("int8").trial_id
     assert equal in {t.trial_id for t in runner.state.searched}
     assert len(runner.state.searched) == 2
-    write_parquet(Storage.open(tmp_path), runner.state)
+    write_parquet(Storage.open(tmp_path), runner.state, "accuracy")
     table = pq.read_table(tmp_path / "records/records.parquet").to_pandas()
     assert sorted(table.role[table.trial_id == equal]) == ["int8", "search"]
 
@@ -146,6 +146,19 @@ def test_a_spent_time_budget_stops():
     runner = FakeRunner(parse_config(CONFIG + "time_budget: 1s\n"))
     runner.driver._began -= 2
     assert runner.driver.should_stop()
+
+
+def test_minimising_is_maximising_the_negated(undisturbed):
+    """The same suggestions, stops and records, whichever way the metric is better."""
+    config = parse_config(CONFIG)
+    runner = FakeRunner(config.model_copy(update={"task": Regretful()})).run()
+    assert _told(runner) == _told(undisturbed)
+    assert runner.search._optuna.directions != undisturbed.search._optuna.directions
+    told = [t.values for t in runner.search._optuna.trials if t.values]
+    assert [[-value, ratio] for value, ratio in told] == [
+        t.values for t in undisturbed.search._optuna.trials if t.values
+    ]
+    assert told
 
 
 def test_what_optuna_is_told_is_true(undisturbed):

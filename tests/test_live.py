@@ -6,12 +6,16 @@ import pytest
 from fake_runner import FakeRunner
 
 from study.live import Live
+from trainables.record import Direction, Objective
+
+ACCURACY = Objective("accuracy", unit="fraction")
+REGRET = Objective("regret", Direction.MINIMIZE)
 
 
 @pytest.fixture
 def live_and_runner():
     runner = FakeRunner()
-    live = Live(runner.state, 12, "accuracy", 0.1, quiet=False)
+    live = Live(runner.state, 12, ACCURACY, 0.1, quiet=False)
     runner.driver.views = (live,)
     return live, runner
 
@@ -48,7 +52,7 @@ def test_plain_lines_go_to_stderr_and_quiet_prints_nothing(live_and_runner, caps
     said = capsys.readouterr()
     assert "trials" in said.err
     assert said.out == ""
-    with Live(runner.state, 12, "accuracy", 0.1, quiet=True):
+    with Live(runner.state, 12, ACCURACY, 0.1, quiet=True):
         pass
     assert capsys.readouterr().err == ""
 
@@ -57,6 +61,16 @@ def test_time_left_falls_to_nothing(live_and_runner):
     live, runner = live_and_runner
     runner.run()
     assert live.seconds_left() == 0
+
+
+def test_a_metric_to_be_made_small_is_shown_as_the_same_one_negated(live_and_runner):
+    live, runner = live_and_runner
+    runner.run()
+    negated = Live(runner.state, 12, REGRET, -0.1, quiet=False)
+    assert [(-value, *rest) for value, *rest in negated.front()] == live.front() != []
+    assert negated._hypervolume(negated.front()) == live._hypervolume(live.front()) > 0
+    assert "val regret" in str([c.header for c in negated._table().renderables[1].columns])
+    assert negated.line().split("hypervolume")[0] == live.line().split("hypervolume")[0]
 
 
 def test_the_hypervolume_of_one_perfect_point(live_and_runner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fake_runner import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,25 +10,44 @@ from hypothesis import strategies as st
 from study.retention import Retention, artifact, probe
 from study.state import StudyState
 from study.storage import Storage
+from trainables.record import Direction, Objective
 
 POINT = st.tuples(st.sampled_from([0.5, 0.9, 0.905, 0.95, 0.97]), st.sampled_from([1.0, 2.0, 4.0]))
 
 
-def _brute(points, margin):
+ACCURACY = Objective("accuracy", unit="fraction")
+PERPLEXITY = Objective("perplexity", Direction.MINIMIZE)
+
+
+def _brute(points, margin, objective=ACCURACY):
+    def beats(other, metric):
+        if objective is ACCURACY:
+            return other > metric + margin
+        return other * (1 + margin) < metric
+
     return {
         i
         for i, (metric, ratio) in enumerate(points)
-        if not any(r >= ratio and m > metric + margin for m, r in points)
+        if not any(r >= ratio and beats(m, metric) for m, r in points)
     }
 
 
+@pytest.mark.parametrize(("objective", "scale"), [(ACCURACY, 1), (PERPLEXITY, 40)])
 @given(st.lists(POINT, max_size=12), st.sampled_from([0.0, 0.01, 0.05]))
-def test_kept_is_independent_of_the_order_of_ends(points, margin):
+def test_kept_is_independent_of_the_order_of_ends(objective, scale, points, margin):
+    points = [(metric * scale, ratio) for metric, ratio in points]
     for order in (points, points[::-1]):
-        keeper = Retention(Storage.open("no-such-folder"), StudyState(), "accuracy", margin)
+        keeper = Retention(Storage.open("no-such-folder"), StudyState(), objective, margin)
         for i, point in enumerate(order):
             keeper.admit(str(i), point)
-        assert {int(i) for i in keeper.kept} == _brute(order, margin)
+        assert {int(i) for i in keeper.kept} == _brute(order, margin, objective)
+
+
+def test_within_a_share_of_the_better_perplexity_is_kept():
+    keeper = Retention(Storage.open("no-such-folder"), StudyState(), PERPLEXITY, 0.01)
+    for name, value in (("best", 40.0), ("near", 40.39), ("far", 40.41)):
+        keeper.admit(name, (value, 2.0))
+    assert set(keeper.kept) == {"best", "near"}
 
 
 def test_files_of_useless_trials_go_and_the_others_stay(tmp_path):
@@ -36,7 +56,7 @@ def test_files_of_useless_trials_go_and_the_others_stay(tmp_path):
     for record in runner.state.records:
         storage.write_bytes(artifact(record.trial_id), b"x")
         storage.write_bytes(probe(record.trial_id), b"x")
-    keeper = Retention(storage, runner.state, "accuracy", 0.01)
+    keeper = Retention(storage, runner.state, ACCURACY, 0.01)
     searched = [t for t in runner.state.ended if t.role == "search"]
     points = [
         (t.record.outcome.metrics["val"]["accuracy"], t.record.outcome.size.ratio) for t in searched

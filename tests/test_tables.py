@@ -1,11 +1,13 @@
 """Parquet holds every record whole, beside flat columns of fixed types."""
 
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from log_helpers import begin, end, every_kind, make_record, opened, trial_id, verified
 
+from study.events import Ended, Verified
 from study.state import StudyState
 from study.storage import Storage
 from study.tables import (
@@ -19,9 +21,31 @@ from study.tables import (
 from trainables.record import Record, Status, Verification, from_json
 
 
-def written(tmp_path, events, name):
-    write_parquet(Storage.open(tmp_path), StudyState(events))
+def written(tmp_path, events, name, metric="accuracy"):
+    write_parquet(Storage.open(tmp_path), StudyState(events), metric)
     return pq.read_table(tmp_path / name)
+
+
+def named(columns, metric):
+    """The columns of a study with this primary metric."""
+    return {name.replace("METRIC", metric): kind for name, kind in columns.items()}
+
+
+def test_the_primary_metric_has_its_column(tmp_path):
+    record = make_record(0)
+    outcome = replace(record.outcome, metrics={"val": {"perplexity": 31.5, "loss": 3.45}})
+    state = StudyState(
+        [opened(), *begin(), Ended(0, trial_id(0), replace(record, outcome=outcome), 1.0)]
+    )
+    found = replace(verified(0).verification, metrics={"perplexity": 33.0, "loss": 3.5})
+    state.apply(Verified(found))
+    write_parquet(Storage.open(tmp_path), state, "perplexity")
+    (row,) = pq.read_table(tmp_path / RECORDS).to_pylist()
+    assert list(row) == list(named(RECORD_COLUMNS, "perplexity"))
+    assert row["val_perplexity"] == 31.5
+    (check,) = pq.read_table(tmp_path / VERIFICATIONS).to_pylist()
+    assert check["test_perplexity"] == 33.0
+    assert "test_accuracy" not in check
 
 
 def test_rows_are_the_ended_trials(tmp_path):
@@ -46,13 +70,14 @@ def test_verifications(tmp_path):
 @pytest.mark.parametrize("events", [[], [opened(), *begin(), *end(status=Status.FAILED)]])
 def test_columns_have_their_types_whatever_is_in_them(tmp_path, events):
     table = written(tmp_path, events, RECORDS)
-    assert dict(zip(table.schema.names, table.schema.types, strict=True)) == dict(RECORD_COLUMNS)
+    types = dict(zip(table.schema.names, table.schema.types, strict=True))
+    assert types == named(RECORD_COLUMNS, "accuracy")
     schema = pq.read_table(tmp_path / VERIFICATIONS).schema
-    assert schema.names == list(VERIFICATION_COLUMNS)
+    assert schema.names == list(named(VERIFICATION_COLUMNS, "accuracy"))
 
 
 def test_row_has_every_column():
     state = StudyState(every_kind())
-    assert set(record_row(state.trials[0])) == set(RECORD_COLUMNS)
+    assert set(record_row(state.trials[0])) == set(named(RECORD_COLUMNS, "accuracy"))
     with pytest.raises(ValueError, match="no record"):
         record_row(StudyState([opened(), *begin()]).trials[0])

@@ -6,6 +6,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 
 import safetensors.torch
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from compression.artifact import ArtifactError, deserialize
 from trainables.attempt import probe, tensor_hash
-from trainables.record import Paired, Record, Verification
+from trainables.drops import Drops
+from trainables.record import COUNTED, Drop, Paired, Record, Verification
 from trainables.splits import Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Prepared, Task, observe
@@ -28,6 +30,7 @@ class Examiner:
     def __init__(self, task: Task, data: Prepared, test: Split) -> None:
         self.task, self.data, self.test = task, data, test
         self._observed: dict[str, dict[str, Tensor]] = {}
+        self._drops = Drops(task, test.labels)
 
     def examine(
         self,
@@ -47,33 +50,44 @@ class Examiner:
         try:
             model = deserialize(artifact, self.task.architecture())
         except ArtifactError as error:
-            return self._result(record, artifact, {}, {}, [*problems, str(error)], "none", at)
+            return self._result(record, artifact, {}, [*problems, str(error)], "none", at)
         stage = whole(self.task, model, self.data)
         agreement = _logits_agreement(record, probe(stage.forward, stage.validation), probe_file)
         if agreement == "none":
             problems.append("logits on the fixed validation batch differ from the record's")
-        problems += self._metric_problems(record, stage)
+        problems += self._metric_problems(record, stage, agreement)
         observed = observe(self.task, stage.forward, self.test)
         metrics = dict(self.task.score(observed, self.test.labels))
-        paired = {
-            role: self._paired(self._observed[trial_id], observed)
-            for role, trial_id in baselines.items()
-            if trial_id in self._observed
-        }
+        known = {role: i for role, i in baselines.items() if i in self._observed}
         self._observed[record.trial_id] = observed
-        return self._result(record, artifact, metrics, paired, problems, agreement, at)
+        return replace(
+            self._result(record, artifact, metrics, problems, agreement, at),
+            paired={
+                role: pair
+                for role, trial_id in known.items()
+                if (pair := self._paired(self._observed[trial_id], observed))
+            },
+            drops=self._compared(record.trial_id, known),
+        )
 
-    def _metric_problems(self, record: Record, stage: Stage) -> list[str]:
+    def _metric_problems(self, record: Record, stage: Stage, agreement: str) -> list[str]:
         observed = observe(self.task, stage.forward, stage.validation)
         now = self.task.score(observed, stage.validation.labels)[self.task.metric]
         then = record.outcome.metrics["val"][self.task.metric]
-        if math.isclose(now, then, abs_tol=1e-12):
+        # Logits that are equal up to rounding give a continuous metric that is, too.
+        rounds = agreement == "1e-5" and self.task.metric not in COUNTED
+        if math.isclose(now, then, rel_tol=10 * TOLERANCE if rounds else 1e-9, abs_tol=1e-12):
             return []
         return [f"val/{self.task.metric} is {now:.6g}, the record says {then:.6g}"]
 
-    def _paired(self, reference: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Paired:
+    def _paired(
+        self, reference: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+    ) -> Paired | None:
+        """Who is right where; None where examples are not right or wrong."""
         labels = self.test.labels
         theirs, ours = self.task.correct(reference, labels), self.task.correct(observed, labels)
+        if theirs is None or ours is None:
+            return None
         return Paired(
             n=len(labels),
             only_reference=int((theirs & ~ours).sum()),
@@ -81,12 +95,20 @@ class Examiner:
             flips=int((reference["prediction"] != observed["prediction"]).sum()),
         )
 
+    def _compared(self, trial_id: str, roles: Mapping[str, str]) -> dict[str, Drop]:
+        """The drop against each of these in a metric that pairs of right and wrong don't tell."""
+        if self.task.metric in COUNTED:
+            return {}
+        for name in (trial_id, *roles.values()):
+            self._drops.take(name, self._observed[name])
+        found = {role: self._drops.drop(other, trial_id) for role, other in roles.items()}
+        return {role: drop for role, drop in found.items() if drop is not None}
+
     def _result(
         self,
         record: Record,
         artifact: bytes,
         metrics: Mapping[str, float],
-        paired: Mapping[str, Paired],
         problems: list[str],
         agreement: str,
         at: str,
@@ -96,7 +118,6 @@ class Examiner:
             sha256=hashlib.sha256(artifact).hexdigest(),
             file_bytes=len(artifact),
             metrics=metrics,
-            paired=paired,
             problems=tuple(problems),
             logits_agreement=agreement,
             device=f"{platform.machine()} cpu, {torch.get_num_threads()} threads",

@@ -482,9 +482,9 @@ class Verification:
     """A point loaded from its file in a fresh process and scored on test. Never edits a Record.
 
     ``paired`` holds the comparison with each baseline on the same test examples where these are
-    right or wrong, ``by_class`` the same for each class of labels, ``drops`` that of a primary
-    metric that is no share of right examples. ``problems`` is empty when file, bytes, logits and
-    metric agree with the record.
+    right or wrong, ``drops`` that of a primary metric which is no share of right ones (not in
+    :data:`COUNTED`). ``problems`` is empty when file, bytes, logits and metric agree with the
+    record.
     """
 
     trial_id: str
@@ -500,7 +500,6 @@ class Verification:
     device: str = ""
     at: str = ""
     drops: Mapping[str, Drop] = field(default_factory=dict)
-    by_class: Mapping[str, tuple[Paired, ...]] = field(default_factory=dict)
 
     AGREEMENTS: ClassVar[tuple[str, ...]] = ("bitwise", "1e-5", "none")
 

@@ -22,7 +22,7 @@ PARENT = "mlflow.parentRunId"
 STALE_SECONDS = 600.0
 _BATCH = 900  # metrics a call; MLflow takes 1000 things at once
 _MEASURED = tuple(
-    "epochs_done best_epoch val_accuracy ratio log2_ratio layer_ratio nominal_ratio "
+    "epochs_done best_epoch ratio log2_ratio layer_ratio nominal_ratio "
     "stored_bytes file_bytes macs seconds peak_memory".split()
 )
 
@@ -263,7 +263,8 @@ def _final(trial: TrialState) -> list[Metric]:
     if trial.record is None:
         return []
     at, values = _milliseconds(trial.ended_at), measured(trial.record)
-    found = {name: values[name] for name in _MEASURED if values[name] is not None}
+    names = [*_MEASURED, *(name for name in values if name.startswith("val_"))]
+    found = {name: values[name] for name in names if values[name] is not None}
     return [Metric(name, float(value), at, 0) for name, value in found.items()]
 
 

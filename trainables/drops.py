@@ -1,0 +1,84 @@
+"""How much worse models are than each other in a task's primary metric, on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainables.bootstrap import CONFIDENCE, RESAMPLES, Spread, difference, growth, spread
+from trainables.record import Bounds, Direction, Drop
+from trainables.tasks.base import Task
+
+UNSEEN = 3
+METHOD = f"paired bootstrap, BCa, {RESAMPLES} resamples, one-sided {CONFIDENCE:.0%} bounds"
+
+
+class Drops:
+    """Compares models that were scored on the examples with these labels, by name."""
+
+    def __init__(self, task: Task, labels: Tensor) -> None:
+        self.task, self.labels = task, labels
+        self._spreads: dict[str, Spread] = {}
+        self._unseen: dict[str, float] = {}
+
+    def take(self, name: str, observed: Mapping[str, Tensor]) -> None:
+        """Score a model's examples as they are and over the resamples: some thousand scorings."""
+        if name not in self._spreads:
+            self._spreads[name] = spread(lambda rows: self._score(observed, rows), len(self.labels))
+            self._unseen[name] = self._unseen_cost(observed)
+
+    def drop(self, reference: str, name: str) -> Drop | None:
+        """How much worse ``name`` is than ``reference``; None where the metric is not finite.
+
+        The bootstrap knows no error that did not happen: two models that agree on every example
+        would differ by exactly 0. So the bounds are never nearer than what :data:`UNSEEN` errors
+        more would do, which is the 95% bound after none in n (Hanley & Lippman-Hand 1983, "If
+        nothing goes wrong, is everything all right?").
+        """
+        theirs, ours = self._spreads[reference], self._spreads[name]
+        absolute, relative = difference(theirs, ours), None
+        if not self.task.objective.is_fraction:
+            relative = growth(theirs, ours)
+        if absolute is None:
+            return None
+        if self.task.objective.direction is Direction.MAXIMIZE:
+            absolute, relative = _mirrored(absolute), relative and _mirrored(relative)
+        unseen, method = self._unseen[name], METHOD
+        if unseen:
+            method += f", no nearer than {UNSEEN} errors"
+            absolute = _widened(absolute, unseen)
+            relative = relative and _widened(relative, unseen / abs(theirs.value))
+        return Drop(self.task.metric, len(self.labels), absolute, relative, method)
+
+    def _score(self, observed: Mapping[str, Tensor], rows: Tensor) -> float:
+        some = {key: values[rows] for key, values in observed.items()}
+        return self.task.score(some, self.labels[rows])[self.task.metric]
+
+    def _unseen_cost(self, observed: Mapping[str, Tensor]) -> float:
+        """What :data:`UNSEEN` errors more cost, in the class of labels where they cost most."""
+        right = self.task.correct(observed, self.labels)
+        if right is None:
+            return 0.0
+        everyone = torch.arange(len(self.labels))
+        loss, prediction = self.task.objective.loss, observed["prediction"]
+        now, worst = loss(self._score(observed, everyone)), 0.0
+        counts = torch.bincount(prediction)
+        for label in self.labels[right].unique().tolist():
+            others = counts.clone()
+            others[label] = -1
+            wrong = prediction.clone()
+            wrong[(right & (self.labels == label)).nonzero()[:UNSEEN, 0]] = others.argmax()
+            changed = {**observed, "prediction": wrong}
+            worst = max(worst, loss(self._score(changed, everyone)) - now)
+        return worst
+
+
+def _mirrored(found: Bounds) -> Bounds:
+    return Bounds(-found.value, -found.high, -found.low)
+
+
+def _widened(found: Bounds, least: float) -> Bounds:
+    value = found.value
+    return Bounds(value, min(found.low, value - least), max(found.high, value + least))
