@@ -91,7 +91,7 @@ class TensorSplit(Split):
 
     def inputs(self, rows: Tensor) -> Inputs:
         """See :class:`Split`."""
-        return map_inputs(lambda tensor: tensor[rows], self.tensors)
+        return map_inputs(lambda tensor: tensor.index_select(0, rows), self.tensors)
 
     @cached_property
     def digest(self) -> str:

@@ -18,4 +18,4 @@ class Adam(Optimizer):
 
     def build(self, params: Sequence[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """See :class:`Optimizer`."""
-        return torch.optim.Adam(params, lr=lr, betas=(self.beta1, self.beta2), foreach=True)
+        return torch.optim.Adam(params, lr=lr, betas=(self.beta1, self.beta2), fused=True)

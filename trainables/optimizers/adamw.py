@@ -24,5 +24,5 @@ class AdamW(Optimizer):
             lr=lr,
             betas=(self.beta1, self.beta2),
             weight_decay=self.weight_decay,
-            foreach=True,
+            fused=True,
         )

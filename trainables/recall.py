@@ -1,0 +1,120 @@
+"""What a frozen layer at a cut puts out is the same in every epoch of a trial: computed once.
+
+An adapted layer computes W x + delta(x). Where x is a cached feature and W is frozen, W x is a
+constant of the trial, as the feature is one of the study. For a classifier on a network's last
+features it is nearly all of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from trainables.splits import Inputs, Split
+from trainables.stage import Stage
+
+BUDGET = 512 * 2**20
+"""Bytes that one trial may keep of such outputs."""
+
+
+def recalling(stage: Stage, reads: Mapping[str, str], batch_size: int = 4096) -> Stage:
+    """The same stage with the base outputs of its first adapted layers kept in memory.
+
+    Args:
+        stage: at a cut; its splits hand out tensors by name, of equal shape for all examples.
+        reads: by dotted name of a layer, the name of the tensor at the cut that it is called with.
+        batch_size: rows at a time.
+    """
+    frozen = {name: base for name in reads if (base := _frozen_base(stage.model, name)) is not None}
+    if not frozen or _bytes(stage, frozen, reads) > BUDGET:
+        return stage
+
+    def remember(split: Split) -> Split:
+        outputs = _outputs(split, frozen, reads, batch_size)
+        return _Recalled(split, outputs)
+
+    def forward(inputs: Inputs) -> Tensor:
+        if isinstance(inputs, Tensor):
+            raise TypeError("a stage at a cut takes tensors by name")
+        features = {key: value for key, value in inputs.items() if key not in keys}
+        with ExitStack() as stack:
+            for name, base in frozen.items():
+                stack.enter_context(_answering(base, inputs[_key(name)]))
+            return stage.forward(features)
+
+    keys = {_key(name) for name in frozen}
+    return replace(
+        stage, forward=forward, train=remember(stage.train), validation=remember(stage.validation)
+    )
+
+
+def _key(name: str) -> str:
+    return f"base:{name}"
+
+
+def _frozen_base(model: nn.Module, name: str) -> nn.Module | None:
+    """The layer inside an adapter's wrapper; one without a wrapper has nothing to recall."""
+    base = model.get_submodule(name)._modules.get("base_layer")
+    return base if isinstance(base, nn.Module) else None
+
+
+@torch.no_grad()
+def _bytes(stage: Stage, frozen: Mapping[str, nn.Module], reads: Mapping[str, str]) -> int:
+    one = stage.validation.inputs(torch.arange(1))
+    rows = stage.train.views * len(stage.train) + stage.validation.views * len(stage.validation)
+    return sum(base(one[reads[name]]).nbytes * rows for name, base in frozen.items())
+
+
+@torch.no_grad()
+def _outputs(
+    split: Split, frozen: Mapping[str, nn.Module], reads: Mapping[str, str], batch_size: int
+) -> dict[str, Tensor]:
+    found: dict[str, list[Tensor]] = {name: [] for name in frozen}
+    for rows in torch.arange(split.views * len(split)).split(batch_size):  # type: ignore[no-untyped-call]
+        features = split.inputs(rows)
+        for name, base in frozen.items():
+            found[name].append(base(features[reads[name]]))
+    return {_key(name): torch.cat(parts) for name, parts in found.items()}
+
+
+class _Recalled(Split):
+    """A split that hands out base outputs beside the features."""
+
+    def __init__(self, split: Split, outputs: Mapping[str, Tensor]) -> None:
+        self.split, self.outputs = split, outputs
+        self.labels, self.views = split.labels, split.views
+
+    @property
+    def digest(self) -> str:
+        return self.split.digest
+
+    def inputs(self, rows: Tensor) -> Inputs:
+        features = self.split.inputs(rows)
+        if isinstance(features, Tensor):
+            raise TypeError("a stage at a cut takes tensors by name")
+        return {
+            **features,
+            **{key: values.index_select(0, rows) for key, values in self.outputs.items()},
+        }
+
+    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        return self.split.order(size, generator)
+
+
+@contextmanager
+def _answering(layer: nn.Module, output: Tensor) -> Iterator[None]:
+    """Within the block the layer answers with ``output``, whatever it is called with."""
+
+    def answer(*args: object, **kwargs: object) -> Tensor:
+        return output
+
+    answer_: Callable[..., Tensor] = answer
+    object.__setattr__(layer, "forward", answer_)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "forward")
