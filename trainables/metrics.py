@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,13 @@ def classified(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "prediction": outputs.argmax(-1),
         "loss": nn.functional.cross_entropy(outputs, labels, reduction="none"),
     }
+
+
+def among_five(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """``top5`` (b,) bool: the label is among the five largest logits; none of up to 5 classes."""
+    if outputs.shape[-1] <= 5:
+        return {}
+    return {"top5": (outputs.topk(5).indices == labels[:, None]).any(-1)}
 
 
 def confusion(prediction: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +58,7 @@ def mcc(prediction: Tensor, labels: Tensor) -> float:
     return (covariance / variances.sqrt()).item() if variances > 0 else 0.0
 
 
-def classification_scores(observed: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+def classification_scores(observed: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
     """All metrics of :func:`classified` examples: fractions, ``mcc`` in [-1, 1], ``loss``."""
     prediction = observed["prediction"]
     return {

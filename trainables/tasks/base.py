@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compression.registry import Plugin, Registry
 from trainables import metrics
 from trainables.record import Direction, Fingerprint, Objective
+from trainables.sending import send_tensor
 from trainables.splits import Inputs, Split
 
 
@@ -56,6 +57,15 @@ class Task(Plugin, ABC):
     def chance(self) -> float:
         """The primary metric without knowledge."""
 
+    def check(self) -> None:
+        """Find out what is wrong with the settings and cheap to know: names, files, columns.
+
+        Called when a config is read; nothing is downloaded.
+
+        Raises:
+            InvalidSetting: all of it at once.
+        """
+
     @abstractmethod
     def architecture(self) -> nn.Module:
         """The model, untrained: cheap to build, enough to load an artifact into."""
@@ -76,6 +86,11 @@ class Task(Plugin, ABC):
     def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """Training inputs, distorted anew at each use; the same shape. As they are, by default."""
         return inputs
+
+    @property
+    def augments(self) -> bool:
+        """Whether training inputs are distorted."""
+        return type(self).augment is not Task.augment
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The training loss, a scalar. Cross-entropy unless overridden."""
@@ -121,20 +136,21 @@ def predict(forward: Forward, split: Split, batch_size: int) -> Tensor:
     for rows in split.order(batch_size):
         outputs.append(forward(split.inputs(rows)))
         order.append(rows)
-    return _in_order(torch.cat(outputs), torch.cat(order))
+    return _in_order(torch.cat(outputs).cpu(), torch.cat(order))
 
 
 @torch.inference_mode()
 def observe(task: Task, forward: Forward, split: Split) -> dict[str, Tensor]:
-    """What :meth:`Task.score` needs of a split, in the split's order. Outputs are not kept."""
+    """What :meth:`Task.score` needs of a split, on the CPU, in the split's order."""
     found: list[dict[str, Tensor]] = []
     order = []
     for rows in split.order(task.eval_batch_size):
         batch = split.batch(rows)
-        found.append(task.observe(forward(batch.inputs), batch.labels))
+        outputs = forward(batch.inputs)
+        found.append(task.observe(outputs, send_tensor(batch.labels, outputs.device)))
         order.append(rows)
     rows = torch.cat(order)
-    return {key: _in_order(torch.cat([f[key] for f in found]), rows) for key in found[0]}
+    return {key: _in_order(torch.cat([f[key] for f in found]).cpu(), rows) for key in found[0]}
 
 
 def _in_order(values: Tensor, rows: Tensor) -> Tensor:
