@@ -1,0 +1,335 @@
+"""Tensors on disk, one row an example: Arrow IPC files, checked and mapped into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+SHARD_BYTES = 256 << 20
+MANIFEST = "manifest.json"
+ROW = "row"
+
+# Each dtype with the Arrow type of its bits; what Arrow or DLPack lacks is kept as integers.
+_ARROW: dict[torch.dtype, tuple[pa.DataType, torch.dtype]] = {
+    torch.float32: (pa.float32(), torch.float32),
+    torch.float64: (pa.float64(), torch.float64),
+    torch.float16: (pa.float16(), torch.float16),
+    torch.bfloat16: (pa.uint16(), torch.uint16),
+    torch.int64: (pa.int64(), torch.int64),
+    torch.int32: (pa.int32(), torch.int32),
+    torch.bool: (pa.uint8(), torch.uint8),
+    torch.uint8: (pa.uint8(), torch.uint8),
+}
+STORABLE = frozenset(_ARROW)
+_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _ARROW}
+
+
+class FeatureCacheError(RuntimeError):
+    """Features cannot be kept: the disk or the budget is too small, or a value has no fixed form.
+
+    The message says what is wrong and what to change.
+    """
+
+
+class Damaged(FeatureCacheError):
+    """Files that are not what their manifest says."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One tensor of each example: ``shape`` for one row, or for one step of a ragged row."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    ragged: bool = False
+
+    @property
+    def item(self) -> int:
+        """Numbers in a row or step."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a row or step."""
+        return self.item * self.dtype.itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        """See :meth:`from_json`."""
+        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Column:
+        """The inverse of :meth:`to_json`."""
+        return Column(_NAMES[values["dtype"]], tuple(values["shape"]), values["ragged"])
+
+
+class Ragged(tuple[Tensor, Tensor]):
+    """Steps of all rows, (sum of lengths, ...), and lengths, (b,) int64."""
+
+    __slots__ = ()
+
+
+Values = Mapping[str, "Tensor | Ragged"]
+
+
+class Writer:
+    """Writes rows into shards in a folder; :meth:`close` writes the manifest, last.
+
+    Rows may come in any order. A batch goes into one shard, so shards stay below ``shard_bytes``
+    unless one batch is larger.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        columns: Mapping[str, Column],
+        limit: int,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.folder, self.columns, self.limit = folder, dict(columns), limit
+        self.shard_bytes = shard_bytes
+        self.waiting: list[tuple[Tensor, Values]] = []
+        self.waiting_bytes = self.written = self.rows = 0
+        self.shards: list[dict[str, Any]] = []
+
+    def add(self, rows: Tensor, values: Values) -> None:
+        """Rows (b,) with their values: (b, ...) or :class:`Ragged`.
+
+        Raises:
+            FeatureCacheError: values of another shape than before, or more bytes than allowed.
+        """
+        kept = {name: _checked(name, column, values[name]) for name, column in self.columns.items()}
+        size = sum(t.nbytes for v in kept.values() for t in (v if isinstance(v, Ragged) else (v,)))
+        if self.waiting and self.waiting_bytes + size > self.shard_bytes:
+            self._flush()
+        self.waiting.append((rows, kept))
+        self.waiting_bytes += size
+        self.rows += len(rows)
+        if self.written + self.waiting_bytes > self.limit:
+            raise FeatureCacheError(
+                f"features take more than the {self.limit} bytes left for them: free some disk, "
+                "or raise PARETUNE_CACHE_BYTES"
+            )
+
+    def _flush(self) -> None:
+        arrays = [pa.array(torch.cat([rows for rows, _ in self.waiting]).numpy())]
+        for name, column in self.columns.items():
+            arrays.append(_array(column, [values[name] for _, values in self.waiting]))
+        batch = pa.record_batch(arrays, names=[ROW, *self.columns])
+        name = f"part-{len(self.shards):05d}.arrow"
+        with open(self.folder / name, "wb") as file:
+            sink = _Hashing(file)
+            with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as out:
+                out.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sink.sha256.hexdigest()
+        self.shards.append({"file": name, "bytes": sink.size, "sha256": digest})
+        self.written += sink.size
+        self.waiting, self.waiting_bytes = [], 0
+
+    def close(self, about: Mapping[str, str]) -> None:
+        """Write what is left, then the manifest."""
+        if self.waiting:
+            self._flush()
+        manifest = {
+            "about": dict(about),
+            "rows": self.rows,
+            "columns": {name: column.to_json() for name, column in self.columns.items()},
+            "shards": self.shards,
+        }
+        with open(self.folder / MANIFEST, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class _Hashing:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256, self.size, self.closed = file, hashlib.sha256(), 0, False
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        self.file.write(data)
+        self.size += len(memoryview(data).cast("B"))
+        return self.size
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def tell(self) -> int:
+        return self.size
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _checked(name: str, column: Column, value: Tensor | Ragged) -> Tensor | Ragged:
+    tensor = value[0] if isinstance(value, Ragged) else value
+    if (tuple(tensor.shape[1:]), isinstance(value, Ragged)) != (column.shape, column.ragged):
+        raise FeatureCacheError(
+            f"'{name}' has rows of {tuple(tensor.shape[1:])}, those before {column.shape}: only "
+            "examples that all have one shape can be cached"
+        )
+    tensor = tensor.detach().to("cpu", column.dtype).contiguous()
+    return Ragged((tensor, value[1].cpu())) if isinstance(value, Ragged) else tensor
+
+
+def _array(column: Column, values: Sequence[Tensor | Ragged]) -> pa.Array:
+    kind, bits = _ARROW[column.dtype]
+    flat = torch.cat([(v[0] if isinstance(v, Ragged) else v).reshape(-1) for v in values])
+    items = pa.Array.from_buffers(kind, flat.numel(), [None, pa.py_buffer(flat.view(bits).numpy())])
+    rows = pa.FixedSizeListArray.from_arrays(items, column.item)
+    if not column.ragged:
+        return rows
+    lengths = torch.cat([v[1] for v in values])
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets.numpy()), rows)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Mapped tensors of one file; ragged columns with offsets, (rows + 1,)."""
+
+    rows: Tensor
+    values: dict[str, Tensor]
+    offsets: dict[str, Tensor]
+
+
+class Reader:
+    """The rows of a folder, fetched by number. The files stay mapped, nothing is held in memory."""
+
+    def __init__(self, folder: Path, verify: bool = True) -> None:
+        self.folder = folder
+        manifest = read_manifest(folder)
+        self.columns = {k: Column.from_json(v) for k, v in manifest["columns"].items()}
+        self.nbytes = sum(shard["bytes"] for shard in manifest["shards"])
+        if verify:
+            self._verify(manifest["shards"])
+        self.shards = [self._open(shard["file"]) for shard in manifest["shards"]]
+        stored = torch.cat([shard.rows for shard in self.shards])
+        self.rows = len(stored)
+        if self.rows != manifest["rows"]:
+            raise Damaged(f"{folder} has {self.rows} rows of {manifest['rows']}")
+        self.place = None if torch.equal(stored, torch.arange(self.rows)) else stored.argsort()
+        self.starts = torch.tensor([0, *[len(shard.rows) for shard in self.shards]]).cumsum(0)
+
+    def _verify(self, shards: Sequence[Mapping[str, Any]]) -> None:
+        def problem(shard: Mapping[str, Any]) -> str:
+            path = self.folder / shard["file"]
+            try:
+                with open(path, "rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                return f"{path}: {error.strerror}"
+            return "" if found == shard["sha256"] else f"{path} does not have its checksum"
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            if problems := [text for text in pool.map(problem, shards) if text]:
+                raise Damaged("; ".join(problems))
+
+    def _open(self, name: str) -> _Shard:
+        batch = pa.ipc.open_file(pa.memory_map(str(self.folder / name))).get_batch(0)
+        values, offsets = {}, {}
+        for key, column in self.columns.items():
+            array = batch.column(key)
+            if column.ragged:
+                offsets[key] = torch.from_dlpack(array.offsets)
+                array = array.values
+            items = torch.from_dlpack(array.values).view(column.dtype)
+            values[key] = items.view(-1, *column.shape)
+        return _Shard(torch.from_dlpack(batch.column(ROW)), values, offsets)
+
+    def fetch(self, rows: Tensor) -> dict[str, Tensor | Ragged]:
+        """The values of rows (b,), in memory of their own: one gather for each shard touched."""
+        place = rows if self.place is None else self.place[rows]
+        groups = list(self._groups(place))
+        return {
+            name: self._ragged(name, groups) if column.ragged else self._fixed(name, groups)
+            for name, column in self.columns.items()
+        }
+
+    def _groups(self, place: Tensor) -> Iterator[tuple[_Shard, Tensor, Tensor]]:
+        """Each shard that is touched, the rows there, and where they go: order within ``place``."""
+        if len(self.shards) == 1:
+            yield self.shards[0], place, torch.arange(len(place))
+            return
+        number = torch.bucketize(place, self.starts[1:], right=True)
+        order = number.argsort(stable=True)
+        counts = torch.bincount(number, minlength=len(self.shards)).tolist()
+        for i, mine in enumerate(order.split(counts)):  # type: ignore[no-untyped-call]
+            if len(mine):
+                yield self.shards[i], place[mine] - self.starts[i], mine
+
+    def _fixed(self, name: str, groups: Sequence[tuple[_Shard, Tensor, Tensor]]) -> Tensor:
+        if len(groups) == 1:
+            shard, local, _ = groups[0]
+            return gather(shard.values[name], local)
+        column, count = self.columns[name], sum(len(mine) for _, _, mine in groups)
+        found = torch.empty(count, *column.shape, dtype=column.dtype)
+        for shard, local, mine in groups:
+            found[mine] = gather(shard.values[name], local)
+        return found
+
+    def _ragged(self, name: str, groups: Sequence[tuple[_Shard, Tensor, Tensor]]) -> Ragged:
+        column, count = self.columns[name], sum(len(mine) for _, _, mine in groups)
+        lengths = torch.empty(count, dtype=torch.int64)
+        for shard, local, mine in groups:
+            offsets = shard.offsets[name]
+            lengths[mine] = offsets[local + 1] - offsets[local]
+        if len(groups) == 1:
+            shard, local, _ = groups[0]
+            return Ragged((gather(shard.values[name], _steps(shard, name, local)), lengths))
+        starts = lengths.cumsum(0) - lengths
+        found = torch.empty(int(lengths.sum()), *column.shape, dtype=column.dtype)
+        for shard, local, mine in groups:
+            found[spans(starts[mine], lengths[mine])] = gather(
+                shard.values[name], _steps(shard, name, local)
+            )
+        return Ragged((found, lengths))
+
+
+def _steps(shard: _Shard, name: str, local: Tensor) -> Tensor:
+    offsets = shard.offsets[name]
+    return spans(offsets[local], offsets[local + 1] - offsets[local])
+
+
+def spans(starts: Tensor, lengths: Tensor) -> Tensor:
+    """``start, start + 1, ...`` of each span, one after the other: (sum of lengths,)."""
+    ends = lengths.cumsum(0)
+    within = torch.arange(int(ends[-1]) if len(ends) else 0)
+    return within + (starts - ends + lengths).repeat_interleave(lengths)
+
+
+def gather(source: Tensor, rows: Tensor) -> Tensor:
+    """``source[rows]`` in new memory; a run of rows is one copy."""
+    first = int(rows[0]) if len(rows) else 0
+    if torch.equal(rows, torch.arange(first, first + len(rows))):
+        return source[first : first + len(rows)].clone()
+    return source.index_select(0, rows)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A folder's manifest.
+
+    Raises:
+        Damaged: there is none, or it cannot be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{folder / MANIFEST}: {error}") from error
+    return found

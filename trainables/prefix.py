@@ -1,0 +1,231 @@
+"""Where a model is divided: what stays the same for all trials, and what a trial changes."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from compression.layers import packed_of
+from compression.rules import compression_of
+from trainables.splits import Inputs
+from trainables.tasks.base import Forward, Task
+
+TOLERANCE = 1e-5
+"""Relative to the largest output: how near the divided model has to come to the whole one."""
+
+Capture = Callable[[Inputs], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class NoCut:
+    """Nothing can be run once for all trials, and why, as the end of "nothing is skipped: "."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cut(ABC):
+    """A place that divides a model: what comes before depends on no changed layer.
+
+    ``key`` is a hash of what the prefix computes, apart from the tensors that it reads: these are
+    ``state``, by dotted name. ``first`` are the changed layers whose input stands at the cut as it
+    is, each with the name of that value. ``after`` says where the cut is, for people.
+    """
+
+    key: str
+    state: tuple[str, ...]
+    after: str
+    first: Mapping[str, str] = field(default_factory=dict)
+
+    keeps_inputs = False
+    """Whether :meth:`resume` takes the model's inputs beside the values at the cut."""
+
+    @abstractmethod
+    def capture(self, model: nn.Module) -> Capture:
+        """What gives the values at the cut by name, (b, ...) each; computes nothing behind it."""
+
+    @abstractmethod
+    def resume(self, model: nn.Module) -> Forward:
+        """What gives the model's outputs from the values at the cut. Shares ``model``'s modules."""
+
+
+def changed_layers(model: nn.Module, dense: nn.Module) -> tuple[str, ...]:
+    """Dotted names of the modules in which a compressed model differs from the dense one.
+
+    These are the layers with a packed weight or an adapter, and what a structure edit replaced.
+    Other tensors may differ too (``rest``): that is seen in their content.
+    """
+    done = compression_of(model)
+    found = {
+        name
+        for name, entry in done.layers.items()
+        if entry.rank or packed_of(model.get_submodule(name)) is not None
+    }
+    if done.edits:
+        found |= _edited(dict(model.named_modules()), dict(dense.named_modules()), found)
+    return tuple(sorted(outermost(found)))
+
+
+def _edited(
+    now: Mapping[str, nn.Module], then: Mapping[str, nn.Module], known: Collection[str]
+) -> set[str]:
+    """Modules of another type, and those that lack or gained a part."""
+    found = set()
+    for name in now.keys() | then.keys():
+        if any(name == k or name.startswith(f"{k}.") for k in known):
+            continue
+        if name not in now or name not in then:
+            found.add(name.rpartition(".")[0])
+        elif type(now[name]) is not type(then[name]):
+            found.add(name)
+    return found
+
+
+def outermost(names: Iterable[str]) -> frozenset[str]:
+    """Those names that lie within no other one."""
+    found = set(names)
+    return frozenset(n for n in found if not any(n.startswith(f"{other}.") for other in found))
+
+
+_found: WeakKeyDictionary[nn.Module, dict[object, Cut | NoCut]] = WeakKeyDictionary()
+
+
+def find_cut(task: Task, model: nn.Module, changed: Collection[str], sample: Inputs) -> Cut | NoCut:
+    """The last place of the dense ``model`` before which nothing depends on ``changed`` modules.
+
+    torch.fx divides models that it can trace, at any depth; other ones are divided between the
+    blocks of their longest stack. The answer is tried on the ``sample``, a few examples, and
+    remembered for the model.
+    """
+    names = outermost(changed)
+    known = _found.setdefault(model, {})
+    asked = (type(task), str(task), names)
+    if asked not in known:
+        known[asked] = _find(task, model, names, sample)
+    return known[asked]
+
+
+def _find(task: Task, model: nn.Module, names: frozenset[str], sample: Inputs) -> Cut | NoCut:
+    from trainables import block_cut, fx_cut
+
+    if not names:
+        return NoCut("no layer is changed")
+    if "" in names:
+        return NoCut("the model's own structure is changed")
+    modules = dict(model.named_modules())
+    if missing := sorted(names - modules.keys()):
+        return NoCut(f"the model has no '{missing[0]}'")
+    if len(sample if isinstance(sample, Tensor) else next(iter(sample.values()))) < 2:
+        return NoCut("one example is too few to see what depends on the batch")
+    reasons = []
+    for kind in (fx_cut, block_cut):
+        with torch.inference_mode():
+            found = kind.find(task, model, names, sample)
+            if isinstance(found, Cut):
+                found = _tried(found, task, model, sample)
+        if isinstance(found, Cut):
+            return found
+        reasons.append(found.reason)
+    return NoCut("; ".join(dict.fromkeys(reasons)))
+
+
+def _tried(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | NoCut:
+    try:
+        return _checked(cut, task, model, sample)
+    except Exception as error:  # a model's own code, divided, may raise anything
+        return NoCut(f"divided after {cut.after} the model does not run ({one_line(error)})")
+
+
+def one_line(error: Exception) -> str:
+    """An error's type and the first line of its text."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:160]
+
+
+def _checked(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | NoCut:
+    """The cut, if the prefix is deterministic and the rest gives the whole model's outputs."""
+    capture, resume = cut.capture(model), cut.resume(model)
+    with torch.random.fork_rng(devices=[]):
+        values, again = capture(sample), capture(sample)
+        if any(not torch.equal(values[key], again[key]) for key in values):
+            return NoCut(f"two runs over the same examples differ{_random_part(model)}")
+        expected = task.forward(model, sample)
+        if not torch.equal(expected, task.forward(model, sample)):
+            return NoCut(f"two runs over the same examples differ{_random_part(model)}")
+        outputs = resume(with_inputs(cut, sample, values))
+    if outputs.shape != expected.shape:
+        return NoCut(f"divided after {cut.after} the model gives outputs of another shape")
+    gap = (outputs - expected).abs().max().item() if outputs.numel() else 0.0
+    if not gap <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        return NoCut(f"divided after {cut.after} the model's outputs differ by {gap:.2g}")
+    return cut
+
+
+def _random_part(model: nn.Module) -> str:
+    for name, module in model.named_modules():
+        if module.training and "Dropout" in type(module).__name__:
+            return f": '{name}' ({type(module).__name__}) is in training mode"
+    return ""
+
+
+def with_inputs(cut: Cut, inputs: Inputs, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What :meth:`Cut.resume` takes: the values, with the model's named inputs if it needs them."""
+    if not cut.keeps_inputs or isinstance(inputs, Tensor):
+        return dict(values)
+    return {**inputs, **values}
+
+
+def tensors_within(model: nn.Module, module: str) -> Iterator[str]:
+    """Dotted names of all parameters and buffers of a module, those not saved among them."""
+    found = model.get_submodule(module)
+    prefix = f"{module}." if module else ""
+    for name, _ in (*found.named_parameters(), *found.named_buffers()):
+        yield prefix + name
+
+
+def tensor_of(model: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer by dotted name."""
+    owner, _, leaf = name.rpartition(".")
+    found = getattr(model.get_submodule(owner), leaf)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"'{name}' is a {type(found).__name__}, not a tensor")
+    return found
+
+
+def code_hash(modules: Mapping[str, nn.Module]) -> str:
+    """Hash of what modules compute apart from their tensors: source of the classes, settings."""
+    found = hashlib.sha256(torch.__version__.encode())
+    for name, module in modules.items():
+        for path, inner in module.named_modules(prefix=name):
+            settings = {k: v for k, v in vars(inner).items() if _plain(v)}
+            config = getattr(inner, "config", None)
+            if path == name and hasattr(config, "to_json_string"):
+                settings["config"] = config.to_json_string()
+            text = json.dumps(settings, sort_keys=True, default=str)
+            found.update(f"{path}|{_source(type(inner))}|{text}\n".encode())
+    return found.hexdigest()
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_plain(item) for item in value)
+    return isinstance(value, int | float | str | None)
+
+
+@lru_cache(maxsize=4096)
+def _source(kind: type) -> str:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        source = inspect.getsource(sys.modules[kind.__module__])
+    except (OSError, TypeError, KeyError):  # made at run time: its name has to do
+        return name
+    return f"{name} {hashlib.sha256(source.encode()).hexdigest()}"
