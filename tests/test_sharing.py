@@ -1,0 +1,68 @@
+"""Tensors that processes share: equal, not copied, and good enough to train on."""
+
+import numpy as np
+import pytest
+import torch
+from networks import network
+from tiny_task import Shelf, TinyTask, make_trial
+from torch import nn
+
+from compression.inits import INITS
+from compression.methods import METHODS
+from trainables.attempt import Attempt
+from trainables.record import Choice, Status
+from trainables.sharing import Packed, pack
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.uint8)
+
+
+def there_and_back(thing):
+    """As Ray's object store gives it: the bytes can't be written to."""
+    packed = pack(thing)
+    frozen = [array.copy() for array in packed.arrays]
+    for array in frozen:
+        array.flags.writeable = False
+    return Packed(packed.pickled, frozen).unpack()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4)])
+def test_tensors_come_back_equal(dtype, shape):
+    tensor = torch.arange(24).reshape(2, 3, 4)[..., :4].to(dtype)
+    tensor = tensor.flatten()[: int(np.prod(shape))].reshape(shape)
+    turned = tensor.permute(*reversed(range(tensor.ndim)))
+    found = there_and_back({"a": tensor, "b": turned})
+    assert found["a"].dtype == dtype
+    assert torch.equal(found["a"], tensor)
+    assert torch.equal(found["b"], turned)
+
+
+def test_a_model_comes_back_with_ties_and_without_copies():
+    model = network()
+    model.tied = nn.Linear(45, 12)
+    model.tied.weight = model[6].weight
+    model[8].weight.requires_grad_(False)
+    packed = pack(model)
+    assert len(packed.pickled) < 20_000
+    found = packed.unpack()
+    assert found.tied.weight is found[6].weight
+    assert not found[8].weight.requires_grad
+    assert found[6].weight.requires_grad
+    state = model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in found.state_dict().items())
+    own = [tensor.data_ptr() for tensor in model.state_dict().values()]
+    assert [t.data_ptr() for t in found.state_dict().values()] == own
+
+
+@pytest.mark.parametrize("rest", ["none", "cast"])
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_trial_writes_to_what_it_shares(method, init, rest):
+    task, trial = TinyTask(), make_trial(method=method, init=init, rest=Choice(rest), epochs=1)
+    data = pack(task.prepare(0)).unpack()  # writable here, so that a write is seen and not fatal
+    before = {k: v.clone() for k, v in data.model.state_dict().items()}
+    attempt = Attempt(task, data, trial, Shelf())
+    while not attempt.finished:
+        attempt.advance()
+    assert attempt.outcome.status is Status.COMPLETED
+    assert all(torch.equal(before[k], v) for k, v in data.model.state_dict().items())
