@@ -178,6 +178,7 @@ class StudyConfig(_Section):
     def _probe(cls, value: Any, info: ValidationInfo) -> Any:
         context = info.context if info.context is not None else {}
         if info.field_name == "task":
+            value.check()
             context["task"] = value
         probe: Probe | None = context.get("probes", {}).get(info.field_name)
         if probe and (problem := probe(value)):
