@@ -3,11 +3,13 @@
 from trainables.splits import Batch, Inputs, Split, TensorSplit
 from trainables.tasks.base import TASKS, Prepared, Task, observe, predict
 from trainables.tasks.digits import Digits
+from trainables.tasks.image_classification import ImageClassification
 
 __all__ = [
     "TASKS",
     "Batch",
     "Digits",
+    "ImageClassification",
     "Inputs",
     "Prepared",
     "Split",
