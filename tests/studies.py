@@ -72,10 +72,10 @@ def state(folder: Path, name: str) -> StudyState:
 
 
 def essence(record: Record) -> str:
-    """A record without what differs between two equal runs: times and origin."""
+    """A record without what differs between two equal runs: times, memory and origin."""
     outcome = record.outcome
     curve = tuple(replace(report, seconds=0.0) for report in outcome.curve)
-    timeless = replace(outcome, seconds=None, curve=curve)
+    timeless = replace(outcome, seconds=None, peak_memory=None, curve=curve)
     return canonical(record.trial) + canonical(timeless)
 
 

@@ -39,7 +39,7 @@ def finish(attempt, milestones=()):
 def timeless(outcome):
     """The outcome without what the clock says."""
     curve = tuple(dataclasses.replace(report, seconds=0.0) for report in outcome.curve)
-    return dataclasses.replace(outcome, seconds=None, curve=curve)
+    return dataclasses.replace(outcome, seconds=None, peak_memory=None, curve=curve)
 
 
 class Scripted(TinyTask):

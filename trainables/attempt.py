@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 
 from compression.artifact import serialize
 from compression.model import as_saved, compression_of, trainable
+from trainables import devices
 from trainables.build import about, build, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
+from trainables.memory import Meter, is_out_of_memory
 from trainables.recipes import RECIPES, Run
-from trainables.record import Outcome, Report, Size, Status, Trial
+from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
 from trainables.splits import Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
@@ -52,15 +55,28 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 class Attempt:
-    """A trial under way. ``outcome`` is the trial's, should it end now."""
+    """A trial under way. ``outcome`` is the trial's, should it end now.
 
-    def __init__(self, task: Task, data: Prepared, trial: Trial, shelf: Shelf) -> None:
+    The model is compressed on the CPU; what is saved, and the logits it is verified by, come from
+    there too. ``device`` is where it is trained and scored, which elsewhere takes a copy of it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: Prepared,
+        trial: Trial,
+        shelf: Shelf,
+        device: torch.device = devices.CPU,
+    ) -> None:
         self.task, self.data, self.trial, self.shelf = task, data, trial, shelf
+        self.device, self.meter = device, Meter(device)
         self.trial_id = trial.trial_id(data.fingerprint)
         self.recipe = RECIPES.build(trial.recipe.name, trial.recipe.args)
         self.finished = False
         self.outcome = Outcome(Status.FAILED, error="not begun")
         self.stage: Stage | None = None
+        self.shipped: Stage | None = None  # on the CPU; the same one if that is the device
         self.run: Run | None = None
         self.curve: list[Report] = []
         self.best = -1
@@ -109,7 +125,10 @@ class Attempt:
         with as_saved(model):
             self.size: Size = measure_size(model, self.task, self.data, self.trial)
         self.macs = count_macs(model, self.task, self.data)
-        self.stage = whole(self.task, model, self.data)
+        self.shipped = self.stage = whole(self.task, model, self.data)
+        if self.device.type != "cpu":
+            there = whole(self.task, copy.deepcopy(model), self.data)
+            self.stage = devices.place(there, self.device, self.task.augments)
         if self.trial.epochs:
             self.run = self.recipe.start(self.stage, self.task, self.trial)
 
@@ -139,13 +158,13 @@ class Attempt:
         """Put the best epoch's file away, unless it is there already."""
         if self.shelved and self.shelved[0] == self.best:
             return
-        current = [p.detach().clone() for p in self._params()]
-        self._set_params(self.best_params)
-        stage = self._stage()
+        stage = self._shipped()
+        current = [p.detach().clone() for p in trainable(stage.model)]
+        _set_params(stage.model, self.best_params)
         with as_saved(stage.model):
             artifact = serialize(stage.model, about(self.trial))
             logits = probe(stage.forward, stage.validation)
-        self._set_params(current)
+        _set_params(stage.model, current)
         self.shelf.write_bytes(f"{self.trial_id}.safetensors", artifact)
         self.shelf.write_bytes(
             f"{self.trial_id}.probe.safetensors", safetensors.torch.save({"logits": logits})
@@ -163,6 +182,7 @@ class Attempt:
             size=self.size,
             macs=self.macs,
             seconds=self.seconds,
+            peak_memory=self.meter.peak(),
             sha256=sha256,
             probe=probe_hash,
             curve=tuple(self.curve),
@@ -172,26 +192,33 @@ class Attempt:
     def _failure(self, error: Exception) -> Outcome:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{PurePosixPath(frame.filename).name}:{frame.lineno}"
+        kind = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
         return Outcome(
             status=Status.FAILED,
             epochs_done=self.epochs_done,
             seconds=self.seconds,
+            peak_memory=self.meter.peak(),
             curve=tuple(self.curve),
-            error=f"{type(error).__name__}: {error} ({where})",
+            error=f"{kind}: {error} ({where})",
         )
+
+    def drop(self) -> None:
+        """Let go of model and training. What it came to, stays."""
+        self.stage = self.shipped = self.run = None
+        self.best_params = []
 
     def _stage(self) -> Stage:
         if self.stage is None:
             raise RuntimeError("the trial has not begun")
         return self.stage
 
+    def _shipped(self) -> Stage:
+        if self.shipped is None:
+            raise RuntimeError("the trial has not begun")
+        return self.shipped
+
     def _params(self) -> list[nn.Parameter]:
         return trainable(self._stage().model)
-
-    @torch.no_grad()
-    def _set_params(self, values: Sequence[Tensor]) -> None:
-        for param, value in zip(self._params(), values, strict=True):
-            param.copy_(value)
 
     def state(self) -> State:
         """Everything needed to go on in another process: training, curve, best epoch."""
@@ -212,7 +239,7 @@ class Attempt:
     def restore(self, state: State) -> None:
         """Go on from :meth:`state`; the file is written anew when the trial ends."""
         saved = unflatten(state)
-        self.stage = self.run = self.shelved = None
+        self.stage = self.shipped = self.run = self.shelved = None
         self.curve, self.best, self.seconds, self.finished = [], -1, 0.0, False
         if not saved:
             return
@@ -222,3 +249,9 @@ class Attempt:
         self.curve = [Report(*row) for row in saved["curve"]]
         self.best, self.seconds = saved["best"], saved["seconds"]
         self.best_params = list(saved["best_params"])
+
+
+@torch.no_grad()
+def _set_params(model: nn.Module, values: Sequence[Tensor]) -> None:
+    for param, value in zip(trainable(model), values, strict=True):
+        param.copy_(value)

@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from trainables.record import PRECISIONS
+from trainables.sending import send, send_tensor
 from trainables.splits import Inputs, Split, map_inputs
 from trainables.stage import Stage
 
@@ -58,37 +58,6 @@ def limit_threads(threads: int) -> None:
             torch.set_num_interop_threads(threads)
 
 
-def send(inputs: Inputs, device: torch.device) -> Inputs:
-    """The inputs on the device; see :func:`send_tensor`."""
-    return map_inputs(partial(send_tensor, device=device), inputs)
-
-
-def send_tensor(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. From pageable memory by way of pinned, without waiting."""
-    if tensor.device == device:
-        return tensor
-    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
-def move(tensor: Tensor) -> Tensor:
-        if tensor.device == device:
-            return tensor
-        if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-            tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
-
-    return map_inputs(move, inputs)
-
-
-def send_labels(labels: Tensor, device: torch.device) -> Tensor:
-    """Labels, (b, ...), where a batch's outputs are."""
-    sent = send(labels, device)
-    assert isinstance(sent, Tensor)  # noqa: S101
-    return sent
-
-
 def move(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on the device, in place; where it convolves there, with channels last.
 
@@ -99,7 +68,7 @@ def move(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     model.to(device)
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     return model
 
 
@@ -174,7 +143,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 def scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Scales the loss so that float16 gradients do not vanish; passes through elsewhere."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "float16")  # type: ignore[no-untyped-call]
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
 
 def describe(device: torch.device) -> str:

@@ -82,6 +82,6 @@ class Meter:
 
 def release() -> None:
     """Give back what torch's allocators hold in reserve, so that others can have it."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         with contextlib.suppress(torch.AcceleratorError):  # a card that failed has nothing to give
             torch.cuda.empty_cache()

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-import torch
 from ray import tune
 
 from trainables.attempt import Attempt, Shelf
 from trainables.checkpoint import State
+from trainables.devices import limit_threads, pick
+from trainables.memory import release
 from trainables.record import Trial, from_json, to_json
 from trainables.tasks.base import Prepared, Task
 
@@ -37,7 +38,8 @@ class Context:
     """What all trials of a study share.
 
     ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
-    artifact is put on the ``shelf``.
+    artifact is put on the ``shelf``. ``device`` is ``cpu``, ``cuda`` or ``auto``, see
+    :func:`trainables.devices.pick`; a trial computes with so many ``threads``.
     """
 
     task: Task
@@ -45,6 +47,7 @@ class Context:
     shelf: Shelf
     milestones: tuple[int, ...] = ()
     threads: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ class CompressionTrial(tune.Trainable):
         for plugin in shared.plugins:
             plugin.load()
         self.context: Context = ray.get(shared.context[0])
-        torch.set_num_threads(self.context.threads)
+        limit_threads(self.context.threads)
+        self.device = pick(self.context.device)
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Take up another trial."""
-        trial = from_json(Trial, json.loads(new_config["trial"]))
-        self.attempt = Attempt(self.context.task, self.context.data, trial, self.context.shelf)
+        trial, shared = from_json(Trial, json.loads(new_config["trial"])), self.context
+        self.attempt = Attempt(shared.task, shared.data, trial, shared.shelf, self.device)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -87,6 +91,9 @@ class CompressionTrial(tune.Trainable):
         """
         reports = self.attempt.advance(self.context.milestones)
         outcome = self.attempt.outcome
+        if self.attempt.finished:  # a worker that waits for its next trial holds nothing
+            self.attempt.drop()
+            release()
         return {
             "epochs_done": outcome.epochs_done,
             "reports": json.dumps(to_json(reports)),

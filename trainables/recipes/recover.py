@@ -8,10 +8,12 @@ import torch
 
 from compression.model import trainable
 from trainables.checkpoint import State, flatten, unflatten
+from trainables.devices import CPU, autocast, scaler
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
 from trainables.recipes.base import RECIPES, NonFiniteLoss, Progress, Recipe, Run
 from trainables.record import Trial
+from trainables.sending import send_tensor
 from trainables.stage import Stage
 from trainables.tasks.base import Task
 
@@ -39,7 +41,10 @@ class Recovery(Run):
         self.optimizer = plugin.build(self.params, trial.lr)
         schedule = LR_SCHEDULES.build(trial.lr_schedule.name, trial.lr_schedule.args)
         self.factor = schedule.factor
+        # On the CPU, as everything that is drawn: one order of the data on every device.
         self.generator = torch.Generator().manual_seed(trial.seed)
+        self.device = self.params[0].device if self.params else CPU
+        self.scaler = scaler(self.device, trial.precision)
         self.epochs_done = self.steps = 0
         self.total_steps = trial.epochs * math.ceil(len(stage.train) / trial.batch_size)
 
@@ -50,10 +55,13 @@ class Recovery(Run):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
             inputs = self.task.augment(batch.inputs, self.generator)
-            loss = self.task.loss(self.stage.forward(inputs), batch.labels)
+            with autocast(self.device, self.trial.precision):
+                outputs = self.stage.forward(inputs)
+                loss = self.task.loss(outputs, send_tensor(batch.labels, outputs.device))
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.steps += 1
             losses.append(loss.detach())
         # Looked at once an epoch: reading every loss would make the device wait at every step.
@@ -73,6 +81,7 @@ class Recovery(Run):
             {
                 "adapter": [p.detach() for p in self.params],
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "generator": self.generator.get_state(),
                 "epochs_done": self.epochs_done,
                 "steps": self.steps,
@@ -86,5 +95,7 @@ class Recovery(Run):
             for param, value in zip(self.params, saved["adapter"], strict=True):
                 param.copy_(value)
         self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scaler"]:  # nothing in it where nothing is scaled
+            self.scaler.load_state_dict(saved["scaler"])
         self.generator.set_state(saved["generator"])
         self.epochs_done, self.steps = saved["epochs_done"], saved["steps"]
