@@ -1,0 +1,203 @@
+"""Any Hugging Face encoder on labelled texts of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from compression.artifact import deserialize, serialize
+from compression.model import target_layers
+from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
+from trainables import finetuning, language_models, metrics, texts
+from trainables.cache import cached
+from trainables.record import Direction, Fingerprint, Objective
+from trainables.splits import Inputs, Split
+from trainables.tasks.base import TASKS, Prepared, Task
+from trainables.text_tables import Source, class_counts, read
+from trainables.texts import TextSplit
+
+log = logging.getLogger(__name__)
+
+ANYTHING = r"\S(.*\S)?"
+
+
+@TASKS.register("text_classification")
+class TextClassification(Task):
+    """Labelled texts of a Parquet or CSV file, and an encoder that is fine-tuned on them once.
+
+    Empty texts and exact and near duplicates are left out; then 80/10/10, stratified, drawn by the
+    seed. Batches hold texts of like lengths.
+    """
+
+    eval_batch_size: ClassVar[int] = 64
+
+    model: str = knob("", Text(ANYTHING, "a local folder or a name on the Hugging Face hub"))
+    data: str = knob("", Text(ANYTHING, "a Parquet or CSV file, or a hub data set NAME:SPLIT"))
+    text: str = knob("text", Text(ANYTHING, "column names"), help="separated by commas")
+    label: str = knob("label", Text(ANYTHING, "a column name"))
+    classes: int = knob(0, IntRange(0, 1000), help="labels 0, 1, ...; 0: the values that occur")
+    max_length: int = knob(128, IntRange(4, 8192), help="tokens; longer texts lose their end")
+    layers: str = knob("*", Text(ANYTHING, "patterns"), help="targets, separated by commas")
+    primary: str = knob("accuracy", Values(("accuracy", "balanced_accuracy", "f1", "mcc")))
+    balance: bool = knob(False, Values((False, True)), help="each class weighs the same in losses")
+    epochs: int = knob(1, IntRange(0, 100), help="of the fine-tuning; 0: a classifier as it is")
+    lr: float = knob(5e-5, FloatRange(1e-7, 1.0, log=True))
+    batch_size: int = knob(32, IntRange(1, 4096))
+    tune_on: int = knob(0, IntRange(0, 10**9), help="training texts in it, drawn; 0: all")
+    limit: int = knob(0, IntRange(0, 10**9), help="use so many texts only; 0: all")
+
+    @property
+    def targets(self) -> tuple[str, ...]:  # type: ignore[override]
+        """By default every Linear of the encoder and the head."""
+        return tuple(pattern.strip() for pattern in self.layers.split(","))
+
+    @property
+    def objective(self) -> Objective:
+        """See :class:`Task`."""
+        unit = "" if self.primary == "mcc" else "fraction"
+        return Objective(self.primary, Direction.MAXIMIZE, unit)
+
+    @property
+    def chance(self) -> float:
+        """Of the guess that always names the most frequent class."""
+        counts = list(_counts(self.source()).values())
+        share = max(counts) / sum(counts)
+        by_metric = {
+            "accuracy": share,
+            "balanced_accuracy": 1 / len(counts),
+            "f1": 2 * share / (1 + share) / len(counts),
+            "mcc": 0.0,
+        }
+        return by_metric[self.primary]
+
+    def source(self) -> Source:
+        """Where the texts are."""
+        return Source(self.data, self.text, self.label, self.classes)
+
+    def folder(self) -> Path:
+        """Where the encoder is."""
+        return language_models.model_folder(self.model)
+
+    def check(self) -> None:
+        """See :class:`Task`."""
+        errors = [*errors_of(self.folder), *errors_of(lambda: _counts(self.source()))]
+        errors = errors or errors_of(self._check_model)
+        if errors:
+            raise InvalidSetting(f"{self.name}: {error}" for error in errors)
+
+    def _check_model(self) -> None:
+        target_layers(self.architecture(), self.targets)
+
+    def architecture(self) -> nn.Module:
+        """See :class:`Task`: from config.json and the number of classes."""
+        folder = self.folder()
+        config = language_models.config_of(folder, num_labels=len(_counts(self.source())))
+        limit = getattr(config, "max_position_embeddings", self.max_length)
+        if self.max_length > limit:
+            raise InvalidSetting([f"max_length: {self.max_length}, but the model takes {limit}"])
+        if config.pad_token_id is None:
+            config.pad_token_id = language_models.padding(language_models.tokenizer(folder))
+        return language_models.classifier(config)
+
+    def prepare(self, seed: int) -> Prepared:
+        """See :class:`Task`. The fine-tuning is done once a machine."""
+        parts = _parts(self, seed)
+        fresh = self.architecture()
+        model, new = language_models.load(fresh, self.folder())
+        if new and not self.epochs:
+            raise InvalidSetting(
+                [f"epochs: 0, but the checkpoint lacks {', '.join(new)}: fine-tune it"]
+            )
+        if self.epochs:
+            key = (
+                f"{self.name}|{self._training()}|{language_models.weights_hash(model)}|{parts.hash}"
+            )
+            weights = cached(f"{key}|{seed}", lambda: self._fine_tune(model, parts.train, seed))
+            model = deserialize(weights, fresh)
+        fingerprint = Fingerprint(language_models.weights_hash(model), parts.hash)
+        return Prepared(model.eval(), parts.train, parts.validation, fingerprint)
+
+    def test(self, seed: int) -> Split:
+        """See :class:`Task`."""
+        return _parts(self, seed).test
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """Logits, (b, classes)."""
+        return language_models.logits(model, cast(Mapping[str, Tensor], inputs))
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy; with ``balance`` the mean over classes that are equally frequent."""
+        weight = None
+        if self.balance:
+            counts = torch.tensor(list(_counts(self.source()).values()), device=outputs.device)
+            weight = counts.sum() / (len(counts) * counts)
+        return nn.functional.cross_entropy(outputs, labels, weight)
+
+    def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
+        """See :func:`trainables.metrics.classification_scores`."""
+        return metrics.classification_scores(observed, labels)
+
+    def _training(self) -> str:
+        schedule = (self.epochs, self.lr, self.batch_size, self.balance, self.tune_on)
+        return f"{schedule}|{finetuning.recipe()}"
+
+    def _fine_tune(self, model: nn.Module, train: TextSplit, seed: int) -> bytes:
+        train = train.take(texts.limited(len(train), self.tune_on, seed))
+        log.warning("fine-tuning on %d texts, %d epochs; done once", len(train), self.epochs)
+        schedule = finetuning.Schedule(self.epochs, self.lr, self.batch_size)
+        finetuning.fit(
+            model, lambda inputs: self.forward(model, inputs), self.loss, train, schedule, seed
+        )
+        return serialize(model)
+
+
+def errors_of(fn: Callable[[], object]) -> list[str]:
+    """The sentences of the InvalidSetting that a call raises, if it does."""
+    try:
+        fn()
+    except InvalidSetting as error:
+        return list(error.errors)
+    return []
+
+
+class _Parts(NamedTuple):
+    train: TextSplit
+    validation: TextSplit
+    test: TextSplit
+    hash: str
+
+
+@cache
+def _parts(task: TextClassification, seed: int) -> _Parts:
+    """The splits, and the hash of all that decides which text is where."""
+    folder, source = task.folder(), task.source()
+    found = read(source)
+    rows = texts.limited(len(found.labels), task.limit, seed)
+    tokenizer = language_models.tokenizer(folder)
+    chosen = [found.texts[row] for row in rows.tolist()]
+    key = language_models.tokenizer_key(folder)
+    every = texts.tokenise(tokenizer, key, chosen, found.labels[rows], task.max_length)
+    for note in found.notes:
+        log.warning(note)
+    if every.cut:
+        log.warning(
+            "%s: %d of %d texts are longer than %d tokens and lose their end",
+            source.name, every.cut, len(chosen), task.max_length,
+        )  # fmt: skip
+    parts = [every.texts.take(part) for part in texts.stratified(found.labels[rows], seed)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.digest.encode() + part.labels.numpy().tobytes())
+    return _Parts(*parts, digest.hexdigest()[:16])
+
+
+@cache
+def _counts(source: Source) -> dict[str, int]:
+    return class_counts(source)
