@@ -4,6 +4,8 @@ from trainables.splits import Batch, Inputs, Split, TensorSplit
 from trainables.tasks.base import TASKS, Prepared, Task, observe, predict
 from trainables.tasks.digits import Digits
 from trainables.tasks.image_classification import ImageClassification
+from trainables.tasks.product_reviews import ProductReviews
+from trainables.tasks.text_classification import TextClassification
 
 __all__ = [
     "TASKS",
@@ -12,9 +14,11 @@ __all__ = [
     "ImageClassification",
     "Inputs",
     "Prepared",
+    "ProductReviews",
     "Split",
     "Task",
     "TensorSplit",
+    "TextClassification",
     "observe",
     "predict",
 ]
