@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import fronts
+from analysis.comparisons import Comparison, compare
 from analysis.load import Row, StudyData, StudyDataError
-from analysis.stats import drop_upper
 from trainables.record import (
     NONE,
     Direction,
     Objective,
     Outcome,
-    Paired,
     Size,
     Verification,
 )
@@ -23,11 +22,15 @@ from trainables.record import (
 __all__ = ["AXES", "Axis", "Point", "Value", "front", "metric", "points", "setting", "y_objective"]
 
 Value = str | int | float | bool | None
+# What is known of metrics by their names' last word, where a study doesn't say.
+FRACTIONS = ("accuracy", "agreement", "f1", "precision", "recall")
+MINIMISED = ("loss", "perplexity", "error")
+RELATIVE = "drop_upper_relative"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost that a report can draw against accuracy."""
+    """A cost that a report can draw against the metric."""
 
     objective: Objective
     label: str
@@ -67,20 +70,25 @@ AXES = {
 
 @dataclass(frozen=True)
 class Point:
-    """A row beside its verification, with the flat values that tables and pictures show."""
+    """A row beside its verification, with the flat values that tables and pictures show.
+
+    ``against`` are the comparisons with baselines in the metric ``y``, by role.
+    """
 
     row: Row
     verification: Verification | None
     values: dict[str, Value]
+    against: dict[str, Comparison]
 
     @property
     def outcome(self) -> Outcome:
         """What was measured."""
         return self.row.record.outcome
 
-    def paired(self, role: str) -> Paired | None:
-        """The comparison with a baseline on the test examples."""
-        return self.verification.paired.get(role) if self.verification else None
+    @property
+    def dense(self) -> Comparison | None:
+        """The comparison with the dense model on the test examples."""
+        return self.against.get("dense")
 
     def number(self, column: str) -> float | None:
         """A numeric column, None where it was not measured."""
@@ -112,12 +120,14 @@ def y_objective(study: StudyData, name: str | None = None) -> Objective:
     Raises:
         StudyDataError: A metric that is not of the validation split: test is for the chosen points.
     """
-    stated = {o["name"]: o.get("direction", "maximize") for o in study.info.get("objectives", ())}
+    stated = {o["name"]: o for o in study.info.get("objectives", ())}
     name = name or next(iter(stated), "val_accuracy")
     if not name.startswith("val_"):
         raise StudyDataError(f"{name}: fronts are chosen on validation; expected val_METRIC")
-    default = Direction.MINIMIZE if name.endswith("loss") else Direction.MAXIMIZE
-    return Objective(name, Direction(stated.get(name, default)))
+    said, word = stated.get(name, {}), name.rsplit("_", 1)[-1]
+    direction = Direction.MINIMIZE if word in MINIMISED else Direction.MAXIMIZE
+    unit = "fraction" if word in FRACTIONS else ""
+    return Objective(name, Direction(said.get("direction", direction)), said.get("unit", unit))
 
 
 def front(rows: Sequence[Row], x: str = "ratio", y: Objective | None = None) -> list[Row]:
@@ -141,15 +151,23 @@ def front(rows: Sequence[Row], x: str = "ratio", y: Objective | None = None) -> 
     return [f[2] for f in sorted(kept, key=lambda f: (-f[0], f[1], f[2].number))]
 
 
-def points(study: StudyData, rows: Sequence[Row], y: str = "val_accuracy") -> list[Point]:
+def points(study: StudyData, rows: Sequence[Row], y: Objective) -> list[Point]:
     """Rows with their verification and every column of the report."""
     fp16 = next((r.record.outcome.size for r in study.rows if r.role == "fp16"), None)
     found = []
     for row in rows:
         verification = study.verifications.get(row.record.trial_id)
-        values = _asked(row) | _measured(row, y, fp16) | _verified(row, verification, y)
-        found.append(Point(row, verification, values))
+        against = _against(verification, y)
+        values = _asked(row) | _measured(row, y.name, fp16) | _verified(row, verification, y)
+        found.append(Point(row, verification, values | _drops(against, y), against))
     return found
+
+
+def _against(verification: Verification | None, y: Objective) -> dict[str, Comparison]:
+    if verification is None:
+        return {}
+    roles = dict.fromkeys([*verification.paired, *verification.drops])
+    return {role: found for role in roles if (found := compare(verification, role, y))}
 
 
 def _asked(row: Row) -> dict[str, Value]:
@@ -188,23 +206,31 @@ def _measured(row: Row, y: str, fp16: Size | None) -> dict[str, Value]:
     }
 
 
-def _verified(row: Row, verification: Verification | None, y: str) -> dict[str, Value]:
-    short = y.removeprefix("val_")
-    values: dict[str, Value] = dict.fromkeys(
-        (f"test_{short}", "drop", "drop_upper", "drop_vs_recovered", "latency_ms")
-    )
+def _verified(row: Row, verification: Verification | None, y: Objective) -> dict[str, Value]:
+    """Test score and whether it counts; the columns of :func:`_drops` keep their places."""
+    short = y.name.removeprefix("val_")
+    drops = ("drop", "drop_upper", *(() if y.is_fraction else (RELATIVE,)), "drop_vs_recovered")
+    values: dict[str, Value] = dict.fromkeys((f"test_{short}", *drops, "latency_ms"))
     values["verified"] = False
     if verification is None:
         return values
-    outcome, paired = row.record.outcome, verification.paired
+    outcome = row.record.outcome
     values[f"test_{short}"] = verification.metrics.get(short)
     values["latency_ms"] = verification.latency_ms
-    if "dense" in paired:
-        values |= {"drop": paired["dense"].drop, "drop_upper": drop_upper(paired["dense"])}
-    if "dense_recovered" in paired:
-        values["drop_vs_recovered"] = paired["dense_recovered"].drop
     same = verification.sha256 == outcome.sha256 and (
         outcome.size is not None and verification.file_bytes == outcome.size.file_bytes
     )
     values["verified"] = verification.verified and same
+    return values
+
+
+def _drops(against: dict[str, Comparison], y: Objective) -> dict[str, Value]:
+    """Drops in the metric's own units; for other than fractions the bound as a share, too."""
+    values: dict[str, Value] = {}
+    if dense := against.get("dense"):
+        values |= {"drop": dense.drop, "drop_upper": dense.upper}
+        if not y.is_fraction:
+            values[RELATIVE] = dense.excess
+    if recovered := against.get("dense_recovered"):
+        values["drop_vs_recovered"] = recovered.drop
     return values

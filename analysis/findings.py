@@ -22,8 +22,9 @@ class Findings:
     """What a report says.
 
     ``chosen`` is the smallest model within ``margin`` of dense on validation; ``certified`` that on
-    the front whose test drop is certified within it. ``skipped`` are front points that were not
-    tested and so take no part in certification.
+    the front whose test drop is certified within it: points of a fraction, a share of dense's value
+    of any other metric. ``skipped`` are front points that were not tested and so take no part in
+    certification.
     """
 
     study: StudyData
@@ -54,19 +55,17 @@ def findings(
         raise StudyDataError(_nothing(study, x, objective))
     on_front = {id(row) for row in members}
     others = [r for r in study.rows if r.role == "search" and id(r) not in on_front]
-    drawn = points(study, members, objective.name)
+    drawn = points(study, members, objective)
     roles = [r for r in study.rows if r.role != "search" and r.record.outcome.metrics]
-    baselines = dict(
-        zip([r.role for r in roles], points(study, roles, objective.name), strict=True)
-    )
-    tested = [p for p in drawn if p.values["verified"] and p.paired("dense")]
-    passed = certify([pair for p in tested if (pair := p.paired("dense"))], margin)
+    baselines = dict(zip([r.role for r in roles], points(study, roles, objective), strict=True))
+    tested = [p for p in drawn if p.values["verified"] and p.dense]
+    passed = certify([p.dense.excess for p in tested if p.dense], margin)
     return Findings(
         study,
         axis,
         objective,
         tuple(drawn),
-        tuple(points(study, [r for r in others if r.record.outcome.metrics], objective.name)),
+        tuple(points(study, [r for r in others if r.record.outcome.metrics], objective)),
         baselines,
         _knee(drawn, axis, objective),
         _chosen(drawn, baselines.get("dense"), objective, margin),
@@ -105,5 +104,6 @@ def _chosen(drawn: list[Point], dense: Point | None, y: Objective, margin: float
     if limit is None:
         return None
     # Accuracies are counts / n: the slack keeps a drop of exactly the margin within it.
-    within = [p for p in drawn if y.loss(p.number(y.name) or 0.0) - y.loss(limit) <= margin + 1e-12]
+    allowed = y.allowance(margin, limit) + 1e-12
+    within = [p for p in drawn if y.loss(p.number(y.name) or 0.0) - y.loss(limit) <= allowed]
     return within[-1] if within else None

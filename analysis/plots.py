@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from analysis import units
 from analysis.columns import Axis, Point
-from analysis.stats import drop_interval
+from analysis.y_axis import y_limits
 from trainables.record import Direction, Objective, Status
 
 __all__ = ["Picture", "draw", "png"]
@@ -42,6 +42,7 @@ class Picture:
 
     Whiskers are 90% intervals of the paired drop against dense, so that their lower end is the
     95% bound that certificates use: a point is within ``margin`` if its whisker stays in the band.
+    Better is up: the axis of a metric that is to be small is turned round.
     """
 
     title: str
@@ -58,11 +59,6 @@ class Picture:
     def test(self) -> str:
         """Column of the test score."""
         return "test_" + self.y.name.removeprefix("val_")
-
-    @property
-    def percent(self) -> bool:
-        """Whether the metric is a share, to be shown in percent."""
-        return self.y.name.endswith("accuracy")
 
 
 def draw(picture: Picture) -> Figure:
@@ -114,12 +110,12 @@ def _limits(axes: Any, picture: Picture) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _x_text(v, picture.axis)))
     axes.set_xlabel(picture.axis.label)
-    axes.set_ylabel(picture.y.name.replace("val_", "").replace("_", " "))
+    axes.set_ylabel(units.label(picture.y))
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     ys = _xy(shown, picture, picture.y.name)[1] + _xy(shown, picture, picture.test)[1]
     ys += [end for p in picture.front for end in _whisker(p, picture) or ()]
-    _y_limits(axes, picture, min(ys), max(ys))
+    y_limits(axes, picture.y, min(ys), max(ys))
 
 
 def _x_ticks(low: float, high: float, axis: Axis) -> list[float]:
@@ -141,45 +137,15 @@ def _x_text(value: float, axis: Axis) -> str:
     return f"{value:g} {axis.objective.unit}"
 
 
-def _y_limits(axes: Any, picture: Picture, low: float, high: float) -> None:
-    if not picture.percent:
-        pad = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-        axes.set_ylim(low - pad, high + pad)
-        return
-    pad = max(0.15 * (high - low), 0.005)
-    low = max(low - pad, 0.0)
-    if high - low <= 0.1:
-        axes.set_ylim(low, high + 1.3 * pad)
-    else:
-        _stretch(axes, low, high)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g}%"))
-
-
-def _stretch(axes: Any, low: float, high: float) -> None:
-    # Error on a log scale: the step from 98% to 99% matters as much as that from 80% to 90%.
-    floor = 0.004
-    axes.set_yscale(
-        "function",
-        functions=(
-            lambda v: -np.log2(np.maximum(1 + floor - v, 1e-6)),
-            lambda u: 1 + floor - 2.0 ** (-u),
-        ),
-    )
-    top = min(1.0, 1 + floor - 0.6 * (1 + floor - high))
-    axes.set_ylim(low, top)
-    marks = [0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99]
-    marks += [0.995, 1.0]
-    axes.yaxis.set_major_locator(FixedLocator([m for m in marks if low <= m <= top]))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
 def _others(axes: Any, picture: Picture) -> None:
     for status, marker in ((Status.COMPLETED, "o"), (Status.STOPPED, "x")):
         some = [p for p in picture.others if p.outcome.status is status]
         xs, ys = _xy(some, picture, picture.y.name)
         width = 1.2 if marker == "x" else 0
         axes.scatter(xs, ys, s=22, c=PALE, marker=marker, linewidths=width, zorder=2)
-    below = sum(y < axes.get_ylim()[0] for y in _xy(picture.others, picture, picture.y.name)[1])
+    loss, bottom = picture.y.loss, axes.get_ylim()[0]
+    ys = _xy(picture.others, picture, picture.y.name)[1]
+    below = sum(loss(y) > loss(bottom) for y in ys)
     if below:
         text = f"▾ {below} more below"
         axes.text(0.008, 0.01, text, transform=axes.transAxes, color=GREY, fontsize=9)
@@ -188,11 +154,13 @@ def _others(axes: Any, picture: Picture) -> None:
 def _band(axes: Any, picture: Picture) -> None:
     dense = picture.baselines.get("dense")
     score = dense.number(picture.test) if dense else None
-    if score is None or not picture.percent:
+    if score is None or not any(p.dense for p in picture.front):
         return
-    label = f"within {100 * picture.margin:g} pp of dense (test)"
+    y = picture.y
+    label = f"within {units.margin_of(y, picture.margin, short=True)} of dense (test)"
     style = {"color": BAND, "alpha": 0.11, "linewidth": 0, "zorder": 0}
-    axes.axhspan(score - picture.margin, score, label=label, **style)
+    worst = y.value(y.loss(score) + y.allowance(picture.margin, score))
+    axes.axhspan(worst, score, label=label, **style)
 
 
 def _colours(picture: Picture) -> dict[str, str]:
@@ -202,7 +170,7 @@ def _colours(picture: Picture) -> dict[str, str]:
 
 def _front(axes: Any, picture: Picture) -> None:
     xs, ys = _xy(picture.front, picture, picture.y.name)
-    # Anything up to a member's compression reaches its accuracy, so the steps hang from the right.
+    # Anything up to a member's compression reaches its metric, so the steps hang from the right.
     axes.step(xs, ys, where="pre", color=INK, linewidth=1.2, alpha=0.55, zorder=3)
     for point in picture.front:
         colour = _colours(picture)[str(point.values["method"])]
@@ -225,12 +193,11 @@ def _pair(
 
 
 def _whisker(point: Point, picture: Picture) -> tuple[float, float] | None:
-    paired = point.paired("dense")
-    test = point.number(picture.test)
-    if paired is None or test is None or not picture.percent:
+    found, test, y = point.dense, point.number(picture.test), picture.y
+    if found is None or test is None:
         return None
-    interval = drop_interval(paired, 0.9)
-    return test + interval.value - interval.upper, test + interval.value - interval.lower
+    worst = y.value(y.loss(test) - found.drop + found.upper)
+    return worst, y.value(y.loss(test) - found.drop + found.lower)
 
 
 def _baselines(axes: Any, picture: Picture) -> None:
@@ -243,9 +210,10 @@ def _baselines(axes: Any, picture: Picture) -> None:
         text = name.replace("_", " + ").replace("recovered", "recovery")
         up = name == "dense_recovered"
         offset = (0, 9) if up else (0, -9)
+        ends = sorted((y, y if test is None else test), key=picture.y.loss)
         axes.annotate(
             text,
-            (x, max(y, test or y) if up else min(y, test or y)),
+            (x, ends[0 if up else 1]),
             offset,
             textcoords="offset points",
             ha="center",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
-from analysis import summary
+from analysis import summary, units
 from analysis.findings import Findings, findings
 from analysis.load import StudyData, StudyDataError
 from analysis.plots import Picture, draw, png
@@ -86,7 +86,7 @@ def table(found: Findings) -> str:
 def picture(found: Findings) -> Picture:
     """What :func:`analysis.plots.draw` needs."""
     searched = sum(row.role == "search" for row in found.study.rows)
-    n = next((pair.n for p in found.front if (pair := p.paired("dense"))), None)
+    n = next((p.dense.n for p in found.front if p.dense), None)
     parts = [
         summary.counted(searched, "trial"),
         f"{len(found.front)} on the front (chosen on validation)",
@@ -95,10 +95,11 @@ def picture(found: Findings) -> Picture:
     notes = []
     if found.certified:
         size = summary.short(found.certified, found.axis)
-        notes = [(found.certified, f"{size}, certified within {100 * found.margin:g} pp")]
+        margin = units.margin_of(found.y, found.margin, short=True)
+        notes = [(found.certified, f"{size}, certified within {margin}")]
     task = str(found.study.info.get("task") or found.study.name)
     return Picture(
-        f"{task}: {found.y.name.removeprefix('val_').replace('_', ' ')} against size",
+        f"{task}: {units.name(found.y)} against size",
         ", ".join(parts),
         found.axis,
         found.y,

@@ -108,22 +108,21 @@ def smallest_detectable(
     return math.sqrt(disagreement) * (a * math.sqrt(n) + root) / (n + b**2)
 
 
-def certify(points: Sequence[Paired], margin: float = 0.01, confidence: float = 0.95) -> int:
+def certify(bounds: Sequence[float], margin: float = 0.01) -> int:
     """How many of the points, from the first, are certified to drop by at most ``margin``.
 
     Fixed-sequence testing: each point is tested at the full level and the first failure ends it,
-    which keeps the chance of any false certificate at 1 - ``confidence`` however many points there
+    which keeps the chance of any false certificate at that of one bound however many points there
     are. The order must be fixed before test is read, the safest point first.
 
     Args:
-        points: Against the reference on the test examples, smallest ratio first.
-        margin: Accepted drop, a fraction.
-        confidence: Of all certificates together.
+        bounds: One-sided upper bounds of the drops on the test examples, smallest ratio first.
+        margin: Accepted drop, in the same units.
 
     Source: Maurer, Hothorn & Lehmacher 1995, "Multiple comparisons in drug clinical trials and
     preclinical assays: a-priori ordered hypotheses".
     """
-    passed = [drop_upper(point, confidence) <= margin for point in points]
+    passed = [bound <= margin for bound in bounds]
     return passed.index(False) if False in passed else len(passed)
 
 

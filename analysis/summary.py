@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from analysis.columns import Axis, Point
+from analysis import units
+from analysis.columns import RELATIVE, Axis, Point
 from analysis.findings import Findings
 from analysis.stats import drop_interval, smallest_detectable
-from trainables.record import Direction, Status
+from analysis.summary_tables import baseline_table, front_table
+from trainables.record import Direction, Objective, Status
 
 __all__ = ["counted", "short", "write"]
 
@@ -21,8 +23,8 @@ def write(found: Findings) -> str:
         f"# {_safe(found.study.name)}\n\n{_headline(found)}",
         "![The front](front.png)",
         "## What to ship\n\n" + _bullets(_answers(found)),
-        "## Baselines\n\n" + _table(_BASELINE_HEAD, [_baseline(*b) for b in _order(found)]),
-        "## Front\n\n" + _table(_FRONT_HEAD, [_member(p, found) for p in found.front]) + _READING,
+        "## Baselines\n\n" + baseline_table(found),
+        "## Front\n\n" + front_table(found),
         "## What was left out\n\n" + _bullets(_left_out(found)),
         "## What this rests on\n\n" + _bullets(_ground(found)),
     ]
@@ -43,20 +45,28 @@ def counted(count: int, noun: str) -> str:
 
 
 def _headline(found: Findings) -> str:
-    margin = f"{100 * found.margin:g} point"
+    margin = units.margin_of(found.y, found.margin)
     if found.certified:
         return (
             f"**{short(found.certified, found.axis)}**, the smallest of the front whose test drop "
-            f"is certified within {margin}: "
+            f"is certified within {margin}{_of_what(found)}: "
             f"{_safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
     why = "at this n; below is what n can show" if found.failed_first else "nothing was tested"
     return f"No model of the front is certified within {margin} of dense: {why}."
 
 
+def _of_what(found: Findings) -> str:
+    """What a relative margin is a share of."""
+    return "" if found.y.is_fraction else f" of dense's {units.name(found.y)}"
+
+
 def _answers(found: Findings) -> Iterable[str]:
-    margin = f"{100 * found.margin:g} point"
-    yield f"Smallest model of the front certified within {margin} on test: {_certificate(found)}"
+    margin = units.margin_of(found.y, found.margin)
+    yield (
+        f"Smallest model of the front certified within {margin}{_of_what(found)} on test: "
+        + _certificate(found)
+    )
     for role, point in _smaller_baselines(found):
         smaller = " is smaller than that and" if found.certified else " is"
         described = _described(point, found)
@@ -75,21 +85,39 @@ def _answers(found: Findings) -> Iterable[str]:
 def _certificate(found: Findings) -> str:
     text = _described(found.certified, found) if found.certified else "**not certified at this n**."
     first = found.failed_first
-    pair = first.paired("dense") if first else None
-    if first and pair:
-        share = (pair.only_reference + pair.only_model) / pair.n
-        detectable = smallest_detectable(pair.n, share)
+    if first and first.dense:
         text += (
             f" {'The next smaller one' if found.certified else 'The largest of the front'}, "
             f"{short(first, found.axis)}, fails: its drop is "
-            f"{_points(pair.drop)} with a 95% bound of {_points(first.number('drop_upper'))}. "
-            f"With {pair.n} "
-            f"examples of which {100 * share:.1f}% change sides, the smallest difference that "
-            f"can be detected (one-sided 5%, power 80%) is {_points(detectable)}."
+            f"{units.difference(found.y, first.dense.drop)} with a 95% bound of "
+            f"{_bound(first, found.y)}. {_resolution(first, found.y)}"
         )
     elif not found.certified:
         text += " No point of the front was verified on test against dense."
     return text
+
+
+def _bound(point: Point, y: Objective) -> str:
+    """The upper bound, and beside it what a relative margin is held against."""
+    text = units.difference(y, point.number("drop_upper"))
+    share = point.number(RELATIVE)
+    return text if share is None else f"{text} ({100 * share:.2f}% of dense's)"
+
+
+def _resolution(point: Point, y: Objective) -> str:
+    """What this many examples can show."""
+    if point.dense is None:
+        return ""
+    n, pair = point.dense.n, point.dense.pair
+    if pair is None:
+        half = (point.dense.upper - point.dense.lower) / 2
+        return f"With {n} examples the bounds are {units.difference(y, half)} from the estimate."
+    share = (pair.only_reference + pair.only_model) / n
+    detectable = smallest_detectable(n, share)
+    return (
+        f"With {n} examples of which {100 * share:.1f}% change sides, the smallest difference that "
+        f"can be detected (one-sided 5%, power 80%) is {units.difference(y, detectable)}."
+    )
 
 
 def _smaller_baselines(found: Findings) -> Iterable[tuple[str, Point]]:
@@ -97,88 +125,26 @@ def _smaller_baselines(found: Findings) -> Iterable[tuple[str, Point]]:
     least = found.certified.number(found.axis.name) if found.certified else None
     limit = -math.inf if least is None else -found.axis.objective.loss(least)
     for role, point in found.baselines.items():
-        size, bound = point.number(found.axis.name), point.number("drop_upper")
-        if role in ("dense", "dense_recovered") or size is None or bound is None:
+        size = point.number(found.axis.name)
+        if role in ("dense", "dense_recovered") or size is None or point.dense is None:
             continue
-        if -found.axis.objective.loss(size) > limit and bound <= found.margin:
+        if -found.axis.objective.loss(size) > limit and point.dense.excess <= found.margin:
             yield role, point
 
 
 def _described(point: Point, found: Findings) -> str:
-    pair = point.paired("dense")
-    text = f"**{short(point, found.axis)}**, {_safe(point.values['setting'])}"
-    if pair:
-        at = drop_interval(pair)
+    text, dense = f"**{short(point, found.axis)}**, {_safe(point.values['setting'])}", point.dense
+    if dense:
+        share, low, high = 90, dense.lower, dense.upper
+        if dense.pair:
+            share, at = 95, drop_interval(dense.pair)
+            low, high = at.lower, at.upper
+        drop, low_text, high_text = (units.difference(found.y, v) for v in (dense.drop, low, high))
         text += (
-            f": test drop {_points(at.value)}, 95% interval {_points(at.lower)} to "
-            f"{_points(at.upper)}, 95% bound {_points(point.number('drop_upper'))}"
+            f": test drop {drop}, {share}% interval {low_text} to {high_text}, "
+            f"95% bound {_bound(point, found.y)}"
         )
     return f"{text} (`{point.values['artifact']}`)."
-
-
-_BASELINE_HEAD = (
-    "baseline",
-    "setting",
-    "val",
-    "test",
-    "drop",
-    "bound",
-    "ratio",
-    "file bytes",
-    "verified",
-)
-_FRONT_HEAD = (
-    *("ratio", "layer ratio", "vs fp16", "file bytes", "method", "init", "adapter", "rank"),
-    *("optimizer", "epochs", "val", "test", "drop", "bound", "vs recovered", "verified", "trial"),
-)
-_READING = (
-    "\n\nval, test: on validation (on which the points were chosen, so the best is flattered) and "
-    "on test. drop: test accuracy of dense minus that of the point on the same examples, in "
-    "points; bound: its one-sided 95% upper bound; vs recovered: the drop against dense with the "
-    "same recovery budget. Empty: not measured."
-)
-
-
-def _order(found: Findings) -> list[tuple[str, Point, str]]:
-    return [(name, point, found.y.name) for name, point in found.baselines.items()]
-
-
-def _baseline(name: str, point: Point, y: str) -> list[str]:
-    return [
-        name,
-        *(str(point.values["setting"]), *_scores(point, y)),
-        *(_points(point.number(column), "") for column in ("drop", "drop_upper")),
-        _times(point, "ratio"),
-        _count(point, "file_bytes"),
-        _yes(point),
-    ]
-
-
-def _scores(point: Point, y: str) -> tuple[str, str]:
-    percent = y.endswith("accuracy")
-
-    def shown(column: str) -> str:
-        value = point.number(column)
-        if value is None:
-            return ""
-        return f"{100 * value:.2f}%" if percent else f"{value:.4g}"
-
-    return shown(y), shown("test_" + y.removeprefix("val_"))
-
-
-def _member(point: Point, found: Findings) -> list[str]:
-    values = point.values
-    stopped = " (stopped)" if point.outcome.status is Status.STOPPED else ""
-    return [
-        *(_times(point, name) for name in ("ratio", "layer_ratio", "ratio_vs_fp16")),
-        _count(point, "file_bytes"),
-        *(str(values[name]) for name in ("method", "init", "adapter", "rank", "optimizer")),
-        f"{values['epochs_done']}{stopped}",
-        *_scores(point, found.y.name),
-        *(_points(point.number(n), "") for n in ("drop", "drop_upper", "drop_vs_recovered")),
-        _yes(point),
-        f"`{values['trial_id']}`",
-    ]
 
 
 def _left_out(found: Findings) -> Iterable[str]:
@@ -217,9 +183,9 @@ def _ground(found: Findings) -> Iterable[str]:
         f"{name} {_mapping(split).get('n', '?')}"
         for name, split in _mapping(info.get("splits")).items()
     ]
-    n = next((pair.n for p in found.front if (pair := p.paired("dense"))), None)
-    if n and "test" not in _mapping(info.get("splits")):
-        splits.append(f"test {n}")
+    compared = next((p.dense for p in found.front if p.dense), None)
+    if compared and "test" not in _mapping(info.get("splits")):
+        splits.append(f"test {compared.n}")
     yield "Examples: " + (", ".join(splits) or "not stated") + "."
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
@@ -227,6 +193,8 @@ def _ground(found: Findings) -> Iterable[str]:
         f"Seed {info.get('seed', '?')}: one seed for the dense training, the splits and the "
         "recovery, so intervals cover the sampling of the test examples only."
     )
+    if compared:
+        yield f"Intervals of drops: {compared.method}."
     versions = _mapping(info.get("versions"))
     yield "Versions: " + (", ".join(f"{k} {v}" for k, v in versions.items()) or "not stated") + "."
     yield (
@@ -246,24 +214,6 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _points(value: float | None, unit: str = " pp") -> str:
-    return "" if value is None else f"{100 * value:.2f}{unit}"
-
-
-def _times(point: Point, column: str) -> str:
-    value = point.number(column)
-    return "" if value is None else f"{value:.3g}×"
-
-
-def _count(point: Point, column: str) -> str:
-    value = point.number(column)
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _yes(point: Point) -> str:
-    return "yes" if point.values["verified"] else "no"
-
-
 def _safe(text: object) -> str:
     """Text of users as Markdown shows it: no markup, one line."""
     plain = " ".join(str(text).split())
@@ -274,9 +224,3 @@ def _safe(text: object) -> str:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head)]
-    lines += [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,50 @@
+"""A point against a baseline on the same test examples, in any primary metric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from analysis.stats import drop_interval
+from trainables.record import COUNTED, Objective, Paired, Verification
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much worse a point is than a baseline on ``n`` examples; positive is worse.
+
+    ``drop``, ``lower`` and ``upper`` are in the metric's own units, the latter one-sided 95%
+    bounds. ``excess`` is the upper bound as a margin counts it: points of a fraction, a share of
+    the baseline's value of anything else.
+    """
+
+    n: int
+    drop: float
+    lower: float
+    upper: float
+    excess: float
+    method: str
+    pair: Paired | None = None
+
+
+def compare(verification: Verification, role: str, y: Objective) -> Comparison | None:
+    """The comparison with the baseline of this role, None where there is none in this metric.
+
+    A share of right examples has the score interval of :func:`analysis.stats.drop_upper`; any other
+    primary metric the bootstrap that the verification holds.
+    """
+    metric = y.name.removeprefix("val_")
+    pair, drop = verification.paired.get(role), verification.drops.get(role)
+    if metric in COUNTED and pair:
+        found = drop_interval(pair, 0.9)
+        method = "score interval of paired proportions (Tango 1998)"
+        return Comparison(pair.n, pair.drop, found.lower, found.upper, found.upper, method, pair)
+    if drop is None or drop.metric != metric:
+        return None
+    at = drop.absolute
+    # Without a relative bound, of a baseline at 0, no share of it is certain.
+    share = drop.relative.high if drop.relative else math.inf
+    excess = at.high if y.is_fraction else share
+    return Comparison(drop.n, at.value, at.low, at.high, excess, drop.method)
