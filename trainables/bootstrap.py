@@ -76,7 +76,7 @@ def bounds(value: float, resampled: Tensor, left_out: Tensor) -> Bounds | None:
     Source: Efron 1987, "Better bootstrap confidence intervals", JASA 82.
     """
     drawn = resampled[resampled.isfinite()].sort().values
-    if not math.isfinite(value) or len(drawn) < 0.99 * len(resampled):
+    if not math.isfinite(value) or len(drawn) <= 0.99 * len(resampled):
         return None
     below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()).item() / len(drawn)
     z0 = NORMAL.inv_cdf(min(max(below, 1 / len(drawn)), 1 - 1 / len(drawn)))
