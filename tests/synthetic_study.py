@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from pyarrow import parquet
 from analysis.load import Row, StudyData
 from trainables.record import (
     NONE,
+    Bounds,
     Choice,
+    Drop,
     Fingerprint,
     LayerRule,
+    Objective,
     Origin,
     Outcome,
     Paired,
@@ -168,6 +172,40 @@ def study(trials: int = 60, seed: int = 0) -> StudyData:
             row.record, 0 if is_dense else drop, 0 if is_dense else 3
         )
     return StudyData("synthetic", info(), tuple(rows), checks)
+
+
+def turned(data: StudyData, objective: Objective, of: Callable[[float], float]) -> StudyData:
+    """The same study with another primary metric, a function of the accuracy."""
+
+    def row(old: Row) -> Row:
+        outcome = old.record.outcome
+        metrics = {
+            split: {objective.name: of(found["accuracy"])}
+            for split, found in outcome.metrics.items()
+        }
+        return replace(old, record=replace(old.record, outcome=replace(outcome, metrics=metrics)))
+
+    def check(old: Verification) -> Verification:
+        accuracy = old.metrics["accuracy"]
+        drops = {
+            role: _drop(objective, of(accuracy + pair.drop), of(accuracy))
+            for role, pair in old.paired.items()
+        }
+        return replace(old, metrics={objective.name: of(accuracy)}, paired={}, drops=drops)
+
+    name = f"val_{objective.name}"
+    stated = {"name": name, "direction": objective.direction.value, "unit": objective.unit}
+    info = {**data.info, "objectives": [stated, data.info["objectives"][1]]}
+    checks = {key: check(found) for key, found in data.verifications.items()}
+    return replace(data, info=info, rows=tuple(map(row, data.rows)), verifications=checks)
+
+
+def _drop(objective: Objective, reference: float, value: float) -> Drop:
+    worse, half = objective.loss(value) - objective.loss(reference), abs(reference) * 0.004
+    absolute = Bounds(worse, worse - half, worse + half)
+    share = [v / abs(reference) for v in (worse, worse - half, worse + half)]
+    relative = None if objective.is_fraction else Bounds(*share)
+    return Drop(objective.name, N_TEST, absolute, relative, "paired bootstrap")
 
 
 def write(folder: Path, data: StudyData) -> Path:

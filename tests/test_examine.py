@@ -8,19 +8,29 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
+from trainables import metrics
 from trainables.attempt import Attempt, tensor_hash
 from trainables.examine import Examiner
-from trainables.record import Origin, Paired, Record
+from trainables.record import (
+    Direction,
+    Objective,
+    Origin,
+    Paired,
+    Record,
+    Verification,
+    from_json,
+    to_json,
+)
 from trainables.tasks import TensorSplit, observe
 
 TASK = TinyTask()
 DATA = TASK.prepare(0)
 
 
-def run(**settings):
+def run(task=TASK, **settings):
     """A finished trial: record, artifact, probe file."""
     shelf, trial = Shelf(), make_trial(**settings)
-    attempt = Attempt(TASK, DATA, trial, shelf)
+    attempt = Attempt(task, DATA, trial, shelf)
     while not attempt.finished:
         attempt.advance()
     record = Record(trial, attempt.outcome, Origin(DATA.fingerprint))
@@ -147,6 +157,84 @@ def test_pairs_are_counted_over_the_same_examples():
     assert pair.drop == pytest.approx(1.0 - found.metrics["accuracy"])
     assert pair.only_model == 0  # the dense model labelled the data
     assert pair.flips == pair.only_reference
+
+
+class Balanced(TinyTask):
+    """Tiny by balanced accuracy."""
+
+    @property
+    def objective(self):
+        return Objective("balanced_accuracy", unit="fraction")
+
+    def score(self, observed, labels):
+        return metrics.classification_scores(observed, labels)
+
+
+class Surprise(TinyTask):
+    """Tiny without right and wrong, by exp of the mean loss."""
+
+    @property
+    def objective(self):
+        return Objective("perplexity", Direction.MINIMIZE)
+
+    @property
+    def chance(self):
+        return 7.0
+
+    def observe(self, outputs, labels):
+        return {"loss": super().observe(outputs, labels)["loss"].double()}
+
+    def score(self, observed, labels):
+        return {"perplexity": observed["loss"].mean().exp().item()}
+
+    def correct(self, observed, labels):
+        return None
+
+
+@pytest.mark.parametrize("kind", [Balanced, Surprise])
+def test_other_metrics_have_drops_with_bounds(kind):
+    task = kind()
+    (dense, *dense_files), (good, *good_files) = (
+        run(task, **s) for s in ({"method": "none", "adapter": "none", "epochs": 0}, {"epochs": 2})
+    )
+    ours = Examiner(task, DATA, task.test(0))
+    first = ours.examine(dense, *dense_files, {"dense": dense.trial_id})
+    assert first.verified
+    assert first.drops == first.paired == {}
+    found = ours.examine(good, *good_files, {"dense": dense.trial_id})
+    assert found.verified
+    worse = task.objective.loss(found.metrics[task.metric])
+    worse -= task.objective.loss(first.metrics[task.metric])
+    drop = found.drops["dense"]
+    assert drop.absolute.value == pytest.approx(worse)
+    assert drop.absolute.low < worse < drop.absolute.high
+    assert (drop.metric, drop.n) == (task.metric, 48)
+    assert (drop.relative is None) == task.objective.is_fraction
+    assert list(found.paired) == ([] if kind is Surprise else ["dense"])
+    assert from_json(Verification, to_json(found)) == found
+
+
+def test_accuracy_needs_no_bootstrap():
+    ours = examiner()
+    ours.examine(*DENSE, {})
+    assert ours.examine(*GOOD, {"dense": DENSE[0].trial_id}).drops == {}
+
+
+def test_a_continuous_metric_may_differ_by_rounding_where_logits_do():
+    task = Surprise()
+    record, artifact, file = run(task, epochs=0, adapter="none")
+    then = record.outcome.metrics["val"]["perplexity"]
+    logits = safetensors.torch.load(file)["logits"] + 1e-7
+    for shift, agrees in ((1e-6, True), (1e-3, False)):
+        outcome = dataclasses.replace(
+            record.outcome,
+            metrics={"val": {"perplexity": then * (1 + shift)}},
+            probe=tensor_hash(logits),
+        )
+        other = dataclasses.replace(record, outcome=outcome)
+        found = Examiner(task, DATA, task.test(0)).examine(other, artifact, probe_bytes(logits), {})
+        assert found.logits_agreement == "1e-5"
+        assert found.verified is agrees
 
 
 def test_pairs_are_right_by_hand():
