@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from clusters.kinds.local import connected
+from study.config import StudyConfig
 from study.driver import Driver
+from study.placement import Placement, largest, nodes_of, place
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
-from trainables.trainable import CompressionTrial, Context, Loadable, Shared
+from trainables.peak import Peak
+from trainables.record import Trial, canonical
+from trainables.sharing import pack
+from trainables.trainable import CompressionTrial, Context, Loadable, Shared, measure_peak
+
+
+def placed(config: StudyConfig, shared: Shared) -> Placement:
+    """What trials get of the machines that Ray knows.
+
+    Raises:
+        InvalidSetting: as :func:`study.placement.place`.
+    """
+    import ray
+
+    trial = largest(config.search_space(), config.seed)
+    measure = partial(_measured, shared, trial, config.resources.cpus)
+    return place(config.resources, config.concurrency, nodes_of(ray.nodes()), measure)
+
+
+def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:
+    """The peak of a training step in a worker with a card to itself. If it dies, no figure."""
+    import ray
+
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=1, max_retries=0)(measure_peak)
+    try:
+        return Peak(**ray.get(task.remote(shared, canonical(trial))))
+    except ray.exceptions.RayError as error:
+        return Peak(error=str(error).strip().splitlines()[-1])
+
+
+def share(context: Context, plugins: Sequence[Loadable]) -> Shared:
+    """The context in Ray's object store."""
+    import ray
+
+    return Shared(plugins, (ray.put(pack(context)),))
 
 
 def tune_until_done(
-    driver: Driver,
-    search: StudySearch,
-    context: Context,
-    plugins: Sequence[Loadable],
-    address: str | None,
-    workers: int,
-    on_connected: Callable[[], None],
+    driver: Driver, search: StudySearch, shared: Shared, placement: Placement
 ) -> None:
     """Run trials until the driver has no more, or is told to stop.
 
     Tune's own snapshots, loggers and signal handler are off: what it would restore, the study log
     restores better.
     """
-    with connected(address, workers), tempfile.TemporaryDirectory() as scratch:
-        import ray
-        from ray import tune
+    from ray import tune
 
-        on_connected()
-        search.source = driver.next
-        shared = Shared(plugins, (ray.put(context),))
-        trainable: Any = tune.with_parameters(CompressionTrial, shared=shared)
-        tune.run(
-            tune.with_resources(trainable, {"cpu": context.threads}),
-            name="study",
-            storage_path=scratch,
-            search_alg=search,
-            scheduler=JudgeScheduler(driver),
-            stop=StopWhen(driver.should_stop),
-            num_samples=-1,
-            reuse_actors=True,
-            raise_on_failed_trial=False,
-            log_to_file=False,
-            verbose=0,
-        )
+    search.source = driver.next
+    trainable: Any = tune.with_parameters(CompressionTrial, shared=shared, device=placement.device)
+    while True:
+        with tempfile.TemporaryDirectory() as scratch:
+            tune.run(
+                tune.with_resources(trainable, placement.resources),
+                name="study",
+                storage_path=scratch,
+                search_alg=search,
+                scheduler=JudgeScheduler(driver),
+                stop=StopWhen(driver.should_stop),
+                num_samples=-1,
+                reuse_actors=True,
+                raise_on_failed_trial=False,
+                log_to_file=False,
+                verbose=0,
+            )
+        if not driver.unfinished:  # else the last trials ran out of memory, side by side
+            return

@@ -30,7 +30,7 @@ def there_and_back(thing):
 def test_tensors_come_back_equal(dtype, shape):
     tensor = torch.arange(24).reshape(2, 3, 4)[..., :4].to(dtype)
     tensor = tensor.flatten()[: int(np.prod(shape))].reshape(shape)
-    turned = tensor.permute(*reversed(range(tensor.ndim)))
+    turned = tensor.permute(tuple(reversed(range(tensor.ndim))))
     found = there_and_back({"a": tensor, "b": turned})
     assert found["a"].dtype == dtype
     assert torch.equal(found["a"], tensor)

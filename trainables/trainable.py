@@ -1,9 +1,9 @@
 """The Ray Tune trainable: one trial from compression to its last report. The one file with Ray.
 
-A worker lives through many trials (``reuse_actors``). The dense model and the data come once,
-through Ray's object store. One Tune step trains up to the next epoch at which the trial may be
-stopped, or for a second, so that the machinery costs little where epochs are short; every epoch is
-reported all the same.
+A worker lives through many trials (``reuse_actors``). The dense model and the data come once, and
+stand in memory once for all workers of a machine, in Ray's object store. One Tune step trains up to
+the next epoch at which the trial may be stopped, or for a second, so that the machinery costs
+little where epochs are short; every epoch is reported all the same.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 
+from trainables.allocator import keep_freed_memory
 from trainables.attempt import Attempt, Shelf
 from trainables.checkpoint import State
 from trainables.devices import limit_threads, pick
 from trainables.memory import release
+from trainables.peak import measure
 from trainables.record import Trial, from_json, to_json
+from trainables.sharing import Packed
 from trainables.tasks.base import Prepared, Task
 
 
@@ -38,8 +41,7 @@ class Context:
     """What all trials of a study share.
 
     ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
-    artifact is put on the ``shelf``. ``device`` is ``cpu``, ``cuda`` or ``auto``, see
-    :func:`trainables.devices.pick`; a trial computes with so many ``threads``.
+    artifact is put on the ``shelf``. A trial computes with so many ``threads``.
     """
 
     task: Task
@@ -47,7 +49,6 @@ class Context:
     shelf: Shelf
     milestones: tuple[int, ...] = ()
     threads: int = 1
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,36 @@ class Shared:
     """
 
     plugins: Sequence[Loadable]
-    context: tuple[ray.ObjectRef[Context]]
+    context: tuple[ray.ObjectRef[Packed]]
+
+    def fetch(self) -> Context:
+        """The context, in a process that is made ready for trials."""
+        importlib.import_module("peft")  # takes seconds, which are not the first trial's
+        for plugin in self.plugins:
+            plugin.load()
+        keep_freed_memory()
+        context: Context = ray.get(self.context[0]).unpack()
+        limit_threads(context.threads)
+        return context
+
+
+def measure_peak(shared: Shared, trial: str) -> dict[str, Any]:
+    """The fields of a :class:`trainables.peak.Peak`: of a trial, as JSON, on this worker's card."""
+    context = shared.fetch()
+    return vars(measure(context.task, context.data, from_json(Trial, json.loads(trial))))
 
 
 class CompressionTrial(tune.Trainable):
     """Runs one trial of a study; see the module."""
 
-    def setup(self, config: Mapping[str, Any], shared: Shared | None = None) -> None:
+    def setup(
+        self, config: Mapping[str, Any], shared: Shared | None = None, device: str = "cpu"
+    ) -> None:
         """Once in a worker's life; :meth:`reset_config` for the trials after the first."""
         if shared is None:
             raise ValueError("CompressionTrial needs its context: use tune.with_parameters")
-        importlib.import_module("peft")  # takes seconds, which are not the first trial's
-        for plugin in shared.plugins:
-            plugin.load()
-        self.context: Context = ray.get(shared.context[0])
-        limit_threads(self.context.threads)
-        self.device = pick(self.context.device)
+        self.context = shared.fetch()
+        self.device = pick(device)
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
