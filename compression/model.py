@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.adapters import AdapterStart, NoAdapter
-from compression.edits import Edit
+from compression.edits import EDITS, Edit
 from compression.layers import bare, install
 from compression.methods import Method, NoMethod, Plan
 from compression.methods.base import CompressedWeight, matrix_shape
@@ -26,6 +26,7 @@ from compression.rules import (
     layers_of,
     leaves_alone,
     shapes,
+    shared_weights,
     target_layers,
 )
 from compression.stats import LayerStats
@@ -51,6 +52,7 @@ def compress_model(
     stats: Mapping[str, LayerStats] | None = None,
     generator: torch.Generator | None = None,
     rest: Method | None = None,
+    untie: bool = False,
 ) -> nn.Module:
     """Compress a model in place and put its adapters on; only these are left trainable.
 
@@ -66,6 +68,8 @@ def compress_model(
         generator: of the random entries of adapters.
         rest: ``none`` or ``cast``, for all other floating-point tensors (biases, norms, buffers,
             other layers). The model computes with the cast values.
+        untie: give each layer that is to be changed and shares its weight one of its own, instead
+            of refusing it. The file holds both then.
 
     Returns:
         The same model, with what was done under ``model.compression``.
@@ -76,9 +80,11 @@ def compress_model(
     rest = rest or NoMethod()
     layers = target_layers(model, targets)
     assigned, stats = assign(rules, layers), stats or {}
+    own = _untie(model, assigned, layers) if untie else ()
     check(model, assigned, layers, rest)
     plans = {r: r.methods[0].plan(_among(n, layers), stats) for r, n in assigned.items()}
     edits, layers = _edit(model, plans.values(), layers)
+    edits = own + edits
     model.requires_grad_(False)
     results = [
         result
@@ -108,6 +114,23 @@ def _attach(model: nn.Module, results: Sequence[_Result]) -> None:
     for adapter in dict.fromkeys(result.entry.adapter for result in results):
         starts = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
         adapter.attach(model, starts)
+
+
+def _untie(
+    model: nn.Module, assigned: Mapping[Rule, Sequence[str]], layers: Mapping[str, nn.Module]
+) -> tuple[Edit, ...]:
+    """A weight of its own for each layer that will change and shares one."""
+    shared = shared_weights(model)
+    edits = tuple(
+        EDITS.build("untie", {"module": name})
+        for rule, names in assigned.items()
+        for name in names
+        if id(bare(layers[name]).weight) in shared
+        and not all(leaves_alone(method, rule.adapter) for method in rule.methods)
+    )
+    for edit in edits:
+        edit.apply(model)
+    return edits
 
 
 def _among(names: Iterable[str], layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

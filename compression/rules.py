@@ -154,7 +154,7 @@ def check(
         errors.append("the model is compressed already; start from the dense one")
     if not rest.any_shape:
         errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")
-    shared = _shared(model)
+    shared = shared_weights(model)
     for rule, names in assigned.items():
         errors.extend(_rule_errors(rule, [layers[name] for name in names]))
         for name in names:
@@ -196,7 +196,7 @@ def _layer_errors(
         yield f"{name}: its weight is shared ({names}); untie it or leave it out of the targets"
 
 
-def _shared(model: nn.Module) -> dict[int, str]:
+def shared_weights(model: nn.Module) -> dict[int, str]:
     """Names by id of the tensors that occur under more than one name."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

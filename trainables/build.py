@@ -54,6 +54,7 @@ def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
         task.targets,
         generator=torch.Generator().manual_seed(trial.seed),
         rest=METHODS.build(trial.rest.name, trial.rest.args),
+        untie=task.untie,
     )
     return model.eval()  # and nothing trains it out of that: BatchNorm must not drift
 

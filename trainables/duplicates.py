@@ -95,7 +95,7 @@ def _candidates(shingles: Words, starts: NDArray[np.int64]) -> Iterator[tuple[in
     """Pairs of texts that agree in a whole band of their signatures, each once."""
     if len(starts) < 3:
         return
-    found = set()
+    found: set[tuple[int, int]] = set()
     for band in range(BANDS):
         key = np.zeros(len(starts) - 1, np.uint64)
         for row in range(ROWS):

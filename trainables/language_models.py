@@ -52,8 +52,8 @@ def _require_transformers() -> None:
         raise InvalidSetting(
             ["tasks on texts need transformers: pip install 'paretune[text]'"]
         ) from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _missing_files(path: Path) -> list[str]:
@@ -124,6 +124,13 @@ def tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def raw_tokenizer(folder: Path) -> Any:
+    """The same as ``tokenizers`` has it: ids and offsets, no special tokens unless asked."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 def padding(tokenizer: Any) -> int:
     """What fills the shorter texts of a batch; nothing attends to it."""
     found = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
@@ -155,6 +162,25 @@ def config_of(folder: Path, **changes: Any) -> Any:
         raise InvalidSetting(
             [f"model: the config.json in '{folder}' is of no use: {reason}"]
         ) from error
+
+
+def small_config(vocabulary: int, width: int, depth: int, length: int) -> Any:
+    """A Llama with grouped-query attention (4 heads, 2 of keys and values), tied."""
+    _require_transformers()
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=depth,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
 
 
 def classifier(config: Any) -> nn.Module:

@@ -33,7 +33,7 @@ class Source:
 
     data: str | bytes
     text: str
-    label: str
+    label: str = ""
     classes: int = 0
     where: str = ""
     """How messages call the data; ``data`` itself by default."""
@@ -68,18 +68,15 @@ def read(source: Source) -> Labelled:
     table = _columns(source, [*source.columns, source.label])
     labels, _ = _classes(source, table[source.label])
     texts = ["\n".join(filter(None, row)) for row in zip(*_texts(source, table), strict=True)]
-    full = np.fromiter(map(bool, texts), bool, len(texts))
-    notes = list(_empty_notes(source, full))
-    texts, labels = [text for text in texts if text], labels[full]
-    found = find_duplicates(texts)
-    if found.exact or found.near:
-        notes.append(
-            f"{source.name}: {found.exact} texts left out that repeat the words of another, and "
-            f"{found.near} near-duplicates (Jaccard similarity of three-word shingles from "
-            f"{THRESHOLD:g}); the first of each group stays"
-        )
-    kept = [text for text, keep in zip(texts, found.keep, strict=True) if keep]
-    return Labelled(kept, labels[found.keep], tuple(notes))
+    rows, texts, notes = _cleaned(source, texts)
+    return Labelled(texts, labels[rows], notes)
+
+
+def documents(source: Source) -> tuple[list[str], tuple[str, ...]]:
+    """The texts of a source without labels, and what was left out: as :func:`read`."""
+    table = _columns(source, source.columns)
+    texts = ["\n".join(filter(None, row)) for row in zip(*_texts(source, table), strict=True)]
+    return _cleaned(source, texts)[1:]
 
 
 def class_counts(source: Source) -> dict[str, int]:
@@ -91,6 +88,24 @@ def class_counts(source: Source) -> dict[str, int]:
     labels, names = _classes(source, _columns(source, [source.label])[source.label])
     counts = np.bincount(labels, minlength=len(names)).tolist()
     return dict(zip(names, counts, strict=True))
+
+
+def _cleaned(
+    source: Source, texts: list[str]
+) -> tuple[NDArray[np.int64], list[str], tuple[str, ...]]:
+    """Rows that stay, their texts, and what is to be said of the others."""
+    full = np.fromiter(map(bool, texts), bool, len(texts))
+    notes = list(_empty_notes(source, full))
+    rows = full.nonzero()[0]
+    found = find_duplicates([texts[row] for row in rows.tolist()])
+    if found.exact or found.near:
+        notes.append(
+            f"{source.name}: {found.exact} texts left out that repeat the words of another, and "
+            f"{found.near} near-duplicates (Jaccard similarity of three-word shingles from "
+            f"{THRESHOLD:g}); the first of each group stays"
+        )
+    rows = rows[found.keep]
+    return rows, [texts[row] for row in rows.tolist()], tuple(notes)
 
 
 def _texts(source: Source, table: dict[str, list[Any]]) -> list[list[str]]:

@@ -120,7 +120,7 @@ def tokenise(
     content = hashlib.sha256("\0".join(texts).encode())
     found = safetensors.torch.load(cached(f"tokens 1|{key}|{longest}|{content.hexdigest()}", make))
     offsets = found["offsets"]
-    if (empty := (offsets.diff() == 0).nonzero()[:, 0]).numel():
+    if empty := (offsets.diff() == 0).nonzero()[:, 0].tolist():
         raise InvalidSetting(
             [f"{len(empty)} texts give no token, the first is {texts[empty[0]]!r}"]
         )

@@ -2,5 +2,6 @@
 
 from compression.edits.base import EDITS, Edit
 from compression.edits.bypass import Bypass
+from compression.edits.untie import Untie
 
-__all__ = ["EDITS", "Bypass", "Edit"]
+__all__ = ["EDITS", "Bypass", "Edit", "Untie"]

@@ -32,9 +32,11 @@ class Task(Plugin, ABC):
 
     ``targets`` are patterns over full module names: the layers a study may compress. ``chance`` is
     the primary metric of a model that knows nothing, the worst corner of the hypervolume.
+    ``untie`` lets targets that share their weight be compressed apart from it.
     """
 
     targets: tuple[str, ...] = ("*",)
+    untie: bool = False
     eval_batch_size: ClassVar[int] = 1024
     """Examples to a batch where nothing is trained."""
 

@@ -191,11 +191,12 @@ def _parts(task: TextClassification, seed: int) -> _Parts:
             "%s: %d of %d texts are longer than %d tokens and lose their end",
             source.name, every.cut, len(chosen), task.max_length,
         )  # fmt: skip
-    parts = [every.texts.take(part) for part in texts.stratified(found.labels[rows], seed)]
+    drawn = texts.stratified(found.labels[rows], seed)
+    train, validation, test = (every.texts.take(part) for part in drawn)
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (train, validation, test):
         digest.update(part.digest.encode() + part.labels.numpy().tobytes())
-    return _Parts(*parts, digest.hexdigest()[:16])
+    return _Parts(train, validation, test, digest.hexdigest()[:16])
 
 
 @cache
