@@ -47,5 +47,6 @@ def _image_classification(folder: Path) -> dict[str, Any]:
 
 SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "image_classification": _image_classification,
+    "imagenet_crops": lambda _: {"crops": 2, "image_size": 96},
 }
 """By task name: settings that need no network, their files made in the given folder."""

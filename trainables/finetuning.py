@@ -41,13 +41,14 @@ def fit(
     split: Split,
     schedule: Schedule,
     seed: int,
+    threads: int = 0,
 ) -> None:
     """Train all of the model in place, dropout on; leaves it in eval mode.
 
-    On all cores whatever the process is held to: the number of threads is part of :func:`recipe`,
-    so that a machine makes the same weights each time.
+    On all cores whatever the process is held to, unless told a number: the number is part of
+    :func:`recipe`, so that a machine makes the same weights each time.
     """
-    with _alone(seed):
+    with _alone(seed, threads or _cores()):
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), schedule.lr, weight_decay=WEIGHT_DECAY)
         steps = schedule.epochs * -(-len(split) // schedule.batch_size)
@@ -84,10 +85,10 @@ def _cores() -> int:
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[None]:
+def _alone(seed: int, own: int) -> Iterator[None]:
     """Own threads and random numbers; the process has its own back afterwards."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(own)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -218,7 +218,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError:
-        raise InvalidSetting(["model: timm is absent: pip install 'paretune[timm]'"]) from None
+        raise InvalidSetting(["timm is absent: pip install 'paretune[timm]'"]) from None
     return timm
 
 

@@ -62,7 +62,7 @@ class Digits(Task):
 
     def augment(self, inputs: Inputs, generator: torch.Generator) -> Inputs:
         """The distortions of the pretraining: 718 images alone are learnt by heart."""
-        return map_inputs(lambda images: _distort(images, generator), inputs)
+        return map_inputs(lambda images: distort(images, generator), inputs)
 
     def test(self, seed: int) -> Split:
         """See :class:`Task`."""
@@ -143,15 +143,15 @@ def _fit(model: nn.Module, images: Tensor, labels: Tensor, lr: float) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     for _ in range(EPOCHS):
         for index in torch.randperm(len(images)).split(BATCH):  # type: ignore[no-untyped-call]
-            outputs = model(_distort(images[index], torch.default_generator))
+            outputs = model(distort(images[index], torch.default_generator))
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(outputs, labels[index]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
 
 
-def _distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Small random rotations, scalings, shears and shifts: (n, 1, 8, 8) to the same."""
+def distort(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Small random rotations, scalings, shears and shifts: (n, 1, height, width) to the same."""
     spread = torch.tensor([[0.4], [0.2], [0.2], [0.3], [0.3]])
     drawn = torch.rand(5, len(images), generator=generator) - 0.5
     angle, scale, shear, dx, dy = drawn * spread

@@ -115,7 +115,7 @@ class ImageClassification(Task):
         """See :class:`Task`."""
         errors: list[str] = []
         checks: list[Callable[[], object]] = [
-            partial(vision_models.check_name, self.model),
+            self._check_name,
             self._names,
             *(partial(_check_file, key, getattr(self, key)) for key in ("weights", "start")),
         ]
@@ -125,6 +125,10 @@ class ImageClassification(Task):
             errors.extend(_errors_of(self._check_model))
         if errors:
             raise InvalidSetting(f"{self.name}.{error}" for error in errors)
+
+    def _check_name(self) -> None:
+        with naming("model"):
+            vision_models.check_name(self.model)
 
     def _check_model(self) -> None:
         model = self.architecture()
@@ -159,9 +163,7 @@ class ImageClassification(Task):
 
     def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
         """The share of examples that are right, ``top5`` likewise, and the mean ``loss``."""
-        right = (observed["prediction"] == labels).double().mean().item()
-        others = {k: v.double().mean().item() for k, v in observed.items() if k != "prediction"}
-        return {self.metric: right, **others}
+        return metrics.shares(self.metric, observed, labels)
 
     def _names(self) -> tuple[str, ...]:
         if not self.data:
