@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.prefix import Capture, Cut, NoCut, code_hash, tensors_within
+from trainables.prefix import Capture, Cut, NoCut, code_hash, config_text, tensors_within
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward, Task
 
@@ -149,11 +149,12 @@ def _cut(
     }
     early = {name: m for name, m in model.named_modules() if name and _runs(calls.get(name), end)}
     tops = {n: m for n, m in early.items() if n.rpartition(".")[0] not in early}
-    where = f"{stack}.{last}|{type(task).__qualname__}|{_config(model)}"
+    where = f"{stack}.{last}|{type(task).__qualname__}|{config_text(model)}"
     return BlockCut(
         key=hashlib.sha256(f"blocks|{where}|{code_hash(tops)}".encode()).hexdigest(),
         state=tuple(sorted(state)),
         after=f"{stack}.{last}",
+        names=(HIDDEN,),
         task=task,
         stack=stack,
         last=last,
@@ -164,12 +165,7 @@ def _cut(
 
 def _runs(calls: list[_Call] | None, end: int) -> bool:
     """Whether a module had run to its end at this time."""
-    return bool(calls) and calls[0].end <= end
-
-
-def _config(model: nn.Module) -> str:
-    config = getattr(model, "config", None)
-    return config.to_json_string() if hasattr(config, "to_json_string") else ""
+    return calls is not None and calls[0].end <= end
 
 
 def _lists(model: nn.Module) -> list[tuple[str, nn.ModuleList | nn.Sequential]]:

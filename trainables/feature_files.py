@@ -15,6 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 SHARD_BYTES = 256 << 20
 MANIFEST = "manifest.json"
@@ -32,7 +33,7 @@ _ARROW: dict[torch.dtype, tuple[pa.DataType, torch.dtype]] = {
     torch.uint8: (pa.uint8(), torch.uint8),
 }
 STORABLE = frozenset(_ARROW)
-_NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in _ARROW}
+_NAMES = {str(dtype): dtype for dtype in _ARROW}
 
 
 class FeatureCacheError(RuntimeError):
@@ -48,11 +49,15 @@ class Damaged(FeatureCacheError):
 
 @dataclass(frozen=True)
 class Column:
-    """One tensor of each example: ``shape`` for one row, or for one step of a ragged row."""
+    """One tensor of each example: ``shape`` for one row, or for one step of a ragged row.
+
+    ``dtype`` is that on disk, ``handed`` the one that rows are fetched in.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     ragged: bool = False
+    handed: torch.dtype | None = None
 
     @property
     def item(self) -> int:
@@ -66,12 +71,13 @@ class Column:
 
     def to_json(self) -> dict[str, Any]:
         """See :meth:`from_json`."""
-        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
+        return asdict(self) | {"dtype": str(self.dtype), "handed": str(self.handed or self.dtype)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Column:
         """The inverse of :meth:`to_json`."""
-        return Column(_NAMES[values["dtype"]], tuple(values["shape"]), values["ragged"])
+        dtype, handed = _NAMES[values["dtype"]], _NAMES[values["handed"]]
+        return Column(dtype, tuple(values["shape"]), values["ragged"], handed)
 
 
 class Ragged(tuple[Tensor, Tensor]):
@@ -247,11 +253,11 @@ class Reader:
         for key, column in self.columns.items():
             array = batch.column(key)
             if column.ragged:
-                offsets[key] = torch.from_dlpack(array.offsets)
+                offsets[key] = from_dlpack(array.offsets)
                 array = array.values
-            items = torch.from_dlpack(array.values).view(column.dtype)
+            items = from_dlpack(array.values).view(column.dtype)
             values[key] = items.view(-1, *column.shape)
-        return _Shard(torch.from_dlpack(batch.column(ROW)), values, offsets)
+        return _Shard(from_dlpack(batch.column(ROW)), values, offsets)
 
     def fetch(self, rows: Tensor) -> dict[str, Tensor | Ragged]:
         """The values of rows (b,), in memory of their own: one gather for each shard touched."""
@@ -261,6 +267,13 @@ class Reader:
             name: self._ragged(name, groups) if column.ragged else self._fixed(name, groups)
             for name, column in self.columns.items()
         }
+
+    def mapped(self) -> dict[str, Tensor] | None:
+        """All values as they lie in the map, which nobody may write to; None if in pieces."""
+        whole = len(self.shards) == 1 and self.place is None
+        if not whole or any(c.ragged or c.handed != c.dtype for c in self.columns.values()):
+            return None
+        return self.shards[0].values
 
     def _groups(self, place: Tensor) -> Iterator[tuple[_Shard, Tensor, Tensor]]:
         """Each shard that is touched, the rows there, and where they go: order within ``place``."""
@@ -275,14 +288,15 @@ class Reader:
                 yield self.shards[i], place[mine] - self.starts[i], mine
 
     def _fixed(self, name: str, groups: Sequence[tuple[_Shard, Tensor, Tensor]]) -> Tensor:
+        column = self.columns[name]
         if len(groups) == 1:
             shard, local, _ = groups[0]
-            return gather(shard.values[name], local)
-        column, count = self.columns[name], sum(len(mine) for _, _, mine in groups)
+            return gather(shard.values[name], local).to(column.handed)
+        count = sum(len(mine) for _, _, mine in groups)
         found = torch.empty(count, *column.shape, dtype=column.dtype)
         for shard, local, mine in groups:
             found[mine] = gather(shard.values[name], local)
-        return found
+        return found.to(column.handed)
 
     def _ragged(self, name: str, groups: Sequence[tuple[_Shard, Tensor, Tensor]]) -> Ragged:
         column, count = self.columns[name], sum(len(mine) for _, _, mine in groups)
@@ -292,14 +306,15 @@ class Reader:
             lengths[mine] = offsets[local + 1] - offsets[local]
         if len(groups) == 1:
             shard, local, _ = groups[0]
-            return Ragged((gather(shard.values[name], _steps(shard, name, local)), lengths))
+            steps = gather(shard.values[name], _steps(shard, name, local))
+            return Ragged((steps.to(column.handed), lengths))
         starts = lengths.cumsum(0) - lengths
         found = torch.empty(int(lengths.sum()), *column.shape, dtype=column.dtype)
         for shard, local, mine in groups:
             found[spans(starts[mine], lengths[mine])] = gather(
                 shard.values[name], _steps(shard, name, local)
             )
-        return Ragged((found, lengths))
+        return Ragged((found.to(column.handed), lengths))
 
 
 def _steps(shard: _Shard, name: str, local: Tensor) -> Tensor:

@@ -96,10 +96,11 @@ class Store:
             hold = self._lock(f"{key}.use", fcntl.LOCK_SH)
             try:
                 os.utime(path / MANIFEST)  # what was used last is evicted last
-                found = InUse(path, hold)
             except FileNotFoundError:  # evicted a moment ago
                 os.close(hold)
                 return None
+            try:
+                found = InUse(path, hold)
             except (Damaged, OSError, ValueError) as error:
                 LOG.warning("cached features are damaged and made anew: %s", error)
                 return None

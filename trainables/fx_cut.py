@@ -33,9 +33,7 @@ class _Call(nn.Module):
 class _Stand(fx.Proxy):
     """A traced value that is a tensor to those who ask: a task does, of inputs and outputs."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return Tensor
+    __class__ = property(lambda self: Tensor)
 
 
 class _Tracer(fx.Tracer):
@@ -110,7 +108,7 @@ def find(task: Task, model: nn.Module, changed: frozenset[str], sample: Inputs) 
     values = _values(fx.GraphModule(root, prefix), ends, sample)
     if isinstance(values, NoCut):
         return values
-    kept = {node: f"v{i}" for i, node in enumerate(n for n in ends if values[n] is _ROWS)}
+    kept = {node: f"cut{i}" for i, node in enumerate(n for n in ends if values[n] is _ROWS)}
     if not kept:
         return NoCut("no tensor passes from the frozen part to the changed layers")
     prefix, state = _prefix(graph, list(kept), root, kept)
@@ -118,6 +116,7 @@ def find(task: Task, model: nn.Module, changed: frozenset[str], sample: Inputs) 
         key=_key(prefix, root),
         state=tuple(sorted(name.removeprefix(ROOT) for name in state)),
         after=", ".join(_place(node) for node in kept),
+        names=tuple(kept.values()),
         first=_first(graph, changed, kept, model),
         task=task,
         prefix=prefix,
@@ -250,14 +249,13 @@ def _first(
     for node in graph.nodes:
         if node.op == "call_module" and str(node.target).removeprefix(ROOT) in changed:
             calls.setdefault(str(node.target).removeprefix(ROOT), []).append(node)
-    return {
-        name: kept[nodes[0].args[0]]
-        for name, nodes in calls.items()
-        if len(nodes) == 1
-        and nodes[0].args
-        and nodes[0].args[0] in kept
-        and kind_of(model.get_submodule(name)) is not None
-    }
+    found = {}
+    for name, nodes in calls.items():
+        read = nodes[0].args[0] if nodes[0].args else None
+        plain = len(nodes) == 1 and kind_of(model.get_submodule(name)) is not None
+        if plain and isinstance(read, fx.Node) and read in kept:
+            found[name] = kept[read]
+    return found
 
 
 def _key(prefix: fx.Graph, root: nn.Module) -> str:

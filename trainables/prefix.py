@@ -38,13 +38,15 @@ class Cut(ABC):
     """A place that divides a model: what comes before depends on no changed layer.
 
     ``key`` is a hash of what the prefix computes, apart from the tensors that it reads: these are
-    ``state``, by dotted name. ``first`` are the changed layers whose input stands at the cut as it
-    is, each with the name of that value. ``after`` says where the cut is, for people.
+    ``state``, by dotted name. ``names`` are those of the values. ``first`` are the changed layers
+    whose input stands at the cut as it is, each with the name of that value. ``after`` says where
+    the cut is, for people.
     """
 
     key: str
     state: tuple[str, ...]
     after: str
+    names: tuple[str, ...]
     first: Mapping[str, str] = field(default_factory=dict)
 
     keeps_inputs = False
@@ -207,11 +209,13 @@ def code_hash(modules: Mapping[str, nn.Module]) -> str:
     for name, module in modules.items():
         for path, inner in module.named_modules(prefix=name):
             settings = {k: v for k, v in vars(inner).items() if _plain(v)}
-            config = getattr(inner, "config", None)
-            if path == name and hasattr(config, "to_json_string"):
-                settings["config"] = config.to_json_string()
+            if path == name:
+                settings["config"] = config_text(inner)
+            kind = type(inner)
             text = json.dumps(settings, sort_keys=True, default=str)
-            found.update(f"{path}|{_source(type(inner))}|{text}\n".encode())
+            found.update(
+                f"{path}|{_source_hash(kind.__module__, kind.__qualname__)}|{text}\n".encode()
+            )
     return found.hexdigest()
 
 
@@ -221,11 +225,19 @@ def _plain(value: object) -> bool:
     return isinstance(value, int | float | str | None)
 
 
+def config_text(model: nn.Module) -> str:
+    """A Hugging Face model's config; empty for others."""
+    to_text: Callable[[], str] | None = getattr(
+        getattr(model, "config", None), "to_json_string", None
+    )
+    return to_text() if to_text else ""
+
+
 @lru_cache(maxsize=4096)
-def _source(kind: type) -> str:
-    name = f"{kind.__module__}.{kind.__qualname__}"
+def _source_hash(module: str, name: str) -> str:
+    """A class by name and the source of the file that it is in."""
     try:
-        source = inspect.getsource(sys.modules[kind.__module__])
+        source = inspect.getsource(sys.modules[module])
     except (OSError, TypeError, KeyError):  # made at run time: its name has to do
-        return name
-    return f"{name} {hashlib.sha256(source.encode()).hexdigest()}"
+        source = ""
+    return f"{module}.{name} {hashlib.sha256(source.encode()).hexdigest()}"

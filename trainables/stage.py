@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import nn
@@ -17,8 +18,9 @@ class Stage:
 
     ``forward`` takes what ``train`` and ``validation`` hand out: inputs of the whole ``model``, or
     values from inside it where the part before them is frozen and was run once for all trials
-    (:mod:`trainables.features`). It shares ``model``'s parameters. ``note`` says why nothing is
-    skipped, if so.
+    (:mod:`trainables.features`). It shares ``model``'s parameters. ``note`` says what is skipped,
+    or why nothing is. ``reads`` has the changed layers that are called with a value of
+    ``train`` and ``validation`` as it stands there, each with that value's name.
     """
 
     model: nn.Module
@@ -26,6 +28,7 @@ class Stage:
     train: Split
     validation: Split
     note: str = ""
+    reads: Mapping[str, str] = field(default_factory=dict)
 
 
 def whole(task: Task, model: nn.Module, data: Prepared, note: str = "") -> Stage:
