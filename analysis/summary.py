@@ -170,7 +170,10 @@ def _left_out(found: Findings) -> Iterable[str]:
     answered = _mapping(found.study.info.get("counts")).get("answered", 0)
     yield f"Repeated suggestions, answered from the record and not run again: {answered}."
     if found.skipped:
-        yield f"On the front, not verified or not compared on test and so not certified: {found.skipped}."
+        yield (
+            "On the front, not verified or not compared on test and so not certified: "
+            f"{found.skipped}."
+        )
     for point in [*found.baselines.values(), *found.front]:
         problems = point.verification.problems if point.verification else ()
         for problem in problems:

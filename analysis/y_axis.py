@@ -31,7 +31,7 @@ def _plain(axes: Any, y: Objective, low: float, high: float) -> None:
         axes.set_yscale("log")
         pad = (high / low) ** 0.1
         low, high = low / pad, high * pad
-        marks = [m * 10.0**k for k in range(-6, 12) for m in (1, 1.5, 2, 3, 5, 7)]
+        marks = [m * 10.0**k for k in range(-6, 12) for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
         inside = [m for m in marks if low <= m <= high]
         axes.yaxis.set_major_locator(FixedLocator(inside if len(inside) < 10 else inside[::2]))
         axes.yaxis.set_minor_locator(NullLocator())
