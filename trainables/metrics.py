@@ -23,6 +23,13 @@ def among_five(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"top5": (outputs.topk(5).indices == labels[:, None]).any(-1)}
 
 
+def shares(name: str, observed: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """``name``: the share of right predictions; and the mean of all else that was observed."""
+    right = (observed["prediction"] == labels).double().mean().item()
+    others = {k: v.double().mean().item() for k, v in observed.items() if k != "prediction"}
+    return {name: right, **others}
+
+
 def confusion(prediction: Tensor, labels: Tensor) -> Tensor:
     """How often each class (row) was taken for each (column): (n,), (n,) to (k, k) float64."""
     classes = int(torch.stack([prediction.max(), labels.max()]).max()) + 1
