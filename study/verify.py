@@ -62,10 +62,12 @@ def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
 def _work(job: Job) -> Iterator[Verification]:
     import torch
 
+    from trainables.allocator import keep_freed_memory
     from trainables.build import resolve_task
     from trainables.examine import Examiner
 
     torch.set_num_threads(job.threads)
+    keep_freed_memory()
     load_entry_points()
     for name, source in job.plugins.items():
         PluginFile(name, source).load()

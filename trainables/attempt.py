@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from compression.artifact import serialize
 from compression.model import as_saved, compression_of, trainable
-from trainables import devices
+from trainables import devices, features
 from trainables.build import about, build, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.memory import Meter, is_out_of_memory
+from trainables.recall import recalling
 from trainables.recipes import RECIPES, Run
 from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
 from trainables.splits import Split
-from trainables.stage import Stage, whole
+from trainables.stage import Stage
 from trainables.tasks.base import Forward, Prepared, Task, observe
 
 PROBE = 16  # examples of the fixed validation batch whose logits a verification compares
@@ -125,12 +126,17 @@ class Attempt:
         with as_saved(model):
             self.size: Size = measure_size(model, self.task, self.data, self.trial)
         self.macs = count_macs(model, self.task, self.data)
-        self.shipped = self.stage = whole(self.task, model, self.data)
+        self.shipped = self.stage = self._staged(model)
         if self.device.type != "cpu":
-            there = whole(self.task, copy.deepcopy(model), self.data)
+            there = self._staged(copy.deepcopy(model))
             self.stage = devices.place(there, self.device, self.task.augments)
         if self.trial.epochs:
             self.run = self.recipe.start(self.stage, self.task, self.trial)
+
+    def _staged(self, model: nn.Module) -> Stage:
+        """The stage on cached features, with the outputs of frozen layers there in memory."""
+        stage = features.stage(self.task, self.data, model, training=self.trial.epochs > 0)
+        return recalling(stage, stage.reads) if self.trial.epochs else stage
 
     def _report(self, train_loss: float | None, seconds: float) -> None:
         metrics = self._validate()

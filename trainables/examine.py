@@ -7,18 +7,20 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression.artifact import ArtifactError, deserialize
 from trainables.attempt import probe, tensor_hash
 from trainables.drops import Drops
+from trainables.features import features_of
+from trainables.forward_pass import all_cores
 from trainables.record import COUNTED, Drop, Paired, Record, Verification
 from trainables.splits import Split
-from trainables.stage import Stage, whole
 from trainables.tasks.base import Prepared, Task, observe
 
 TOLERANCE = 1e-5
@@ -51,12 +53,13 @@ class Examiner:
             model = deserialize(artifact, self.task.architecture())
         except ArtifactError as error:
             return self._result(record, artifact, {}, [*problems, str(error)], "none", at)
-        stage = whole(self.task, model, self.data)
-        agreement = _logits_agreement(record, probe(stage.forward, stage.validation), probe_file)
+        # The probe goes through the whole model; everything else may use what is cached of it.
+        logits = probe(partial(self.task.forward, model), self.data.validation)
+        agreement = _logits_agreement(record, logits, probe_file)
         if agreement == "none":
             problems.append("logits on the fixed validation batch differ from the record's")
-        problems += self._metric_problems(record, stage, agreement)
-        observed = observe(self.task, stage.forward, self.test)
+        problems += self._metric_problems(record, model, agreement)
+        observed = self._observe(model, self.test)
         metrics = dict(self.task.score(observed, self.test.labels))
         known = {role: i for role, i in baselines.items() if i in self._observed}
         self._observed[record.trial_id] = observed
@@ -70,9 +73,15 @@ class Examiner:
             drops=self._compared(record.trial_id, known),
         )
 
-    def _metric_problems(self, record: Record, stage: Stage, agreement: str) -> list[str]:
-        observed = observe(self.task, stage.forward, stage.validation)
-        now = self.task.score(observed, stage.validation.labels)[self.task.metric]
+    def _observe(self, model: nn.Module, split: Split) -> dict[str, Tensor]:
+        with all_cores():  # nothing else runs now; what is scored is computed as trials did
+            forward, features = features_of(self.task, self.data.model, model, split)
+        return observe(self.task, forward, features)
+
+    def _metric_problems(self, record: Record, model: nn.Module, agreement: str) -> list[str]:
+        validation = self.data.validation
+        observed = self._observe(model, validation)
+        now = self.task.score(observed, validation.labels)[self.task.metric]
         then = record.outcome.metrics["val"][self.task.metric]
         # Logits that are equal up to rounding give a continuous metric that is, too.
         rounds = agreement == "1e-5" and self.task.metric not in COUNTED
