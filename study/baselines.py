@@ -30,25 +30,28 @@ def _recovered(space: Space, seed: int) -> Trial | None:
     adapters = [a for a in space.params["adapter"].corners() if a != "none"]
     if not adapters:
         return None
-    params = space.define(_Typical({"adapter": adapters[0]}))
+    params = space.define(Typical({"adapter": adapters[0]}))
     params |= {"method": "none", "init": "zeros", "rest": "none"}
     return space.to_trial(params, seed)
 
 
-class _Typical:
+class Typical:
     """Suggests the first of some choices, the largest integer, the middle of a range."""
 
     def __init__(self, fixed: Mapping[str, Scalar]) -> None:
         self.fixed = fixed
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """What is fixed, the largest rank, else the first."""
         if name in self.fixed:
             return self.fixed[name]
         numbers = all(type(c) in (int, float) for c in choices)
         return max(choices) if name == "rank" and numbers else choices[0]
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """The largest."""
         return high
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """The middle."""
         return math.sqrt(low * high) if log else (low + high) / 2

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from study import lease, log
+from study.sections import Resources
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
 
@@ -58,6 +59,27 @@ def address_problem(address: str | None, timeout: float = 5.0) -> str | None:
     except OSError as error:
         return f"no Ray cluster answers at '{address}': {error.strerror or error}"
     return None
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resources_problem(resources: Resources) -> str | None:
+    """Whether this machine has what one trial is to get."""
+    if resources.cpus > cores():
+        return f"cpus: {resources.cpus} for a trial; this machine has {cores()}"
+    if resources.gpus == "auto" or not resources.gpus:
+        return None
+    import torch
+
+    found = torch.cuda.device_count()
+    if resources.gpus <= found:
+        return None
+    return f"gpus: {resources.gpus:g} for a trial; torch {torch.__version__} sees {found} here"
 
 
 def name_problem(uri: str, name: str, resume: bool) -> str | None:

@@ -22,6 +22,7 @@ from compression.registry import (
 from study.plugins import PluginFile
 from study.space import AXES, Option, knobs_of, option_problems
 from study.yaml_lines import Path
+from trainables.record import PRECISIONS
 
 P = TypeVar("P", bound=Plugin)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -228,6 +229,32 @@ def parse_concurrency(value: Any) -> Any:
     """
     if value != "auto" and (type(value) is not int or value < 1):
         raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
+    return value
+
+
+def parse_gpus(value: Any) -> Any:
+    """GPUs of a trial: none, a fraction of one, several, or ``auto``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    fits = type(value) in (int, float) and (0.001 <= value < 1 or (value >= 0 and value % 1 == 0))
+    if value != "auto" and not fits:
+        raise ValueError(
+            "expected 0, a fraction of a GPU from 0.001 on, a whole number of them, or auto, got "
+            f"{value!r}"
+        )
+    return value if value == "auto" else float(value)
+
+
+def parse_precision(value: object) -> str:
+    """The precision of training steps.
+
+    Raises:
+        UnknownName: anything that is none.
+    """
+    if not isinstance(value, str) or value not in PRECISIONS:
+        raise UnknownName("precision", str(value), PRECISIONS)
     return value
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import (
     AfterValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     StrictInt,
@@ -34,14 +33,15 @@ from study.choices import (
     parse_concurrency,
     parse_domain,
     parse_duration,
-    parse_fraction,
     parse_options,
     parse_plugin,
+    parse_precision,
     plain,
 )
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
+from study.sections import Count, Keep, Resources, Section
 from study.space import Option, Space, build_space
 from study.storage import Storage, StorageError
 from study.targets import rank_problem
@@ -89,26 +89,12 @@ def _as_written(value: Any) -> Any:
 
 
 Options = tuple[Option, ...]
-Count = Annotated[StrictInt, Field(gt=0)]
 Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
 Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
 Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Keep(_Section):
-    """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric.
-
-    A margin is points of a fraction (``1pp``), and a share of any other metric (0.01: 1% of it).
-    """
-
-    margin: Annotated[float, PlainValidator(parse_fraction)] = 0.01
-
-
-class SpaceConfig(_Section):
+class SpaceConfig(Section):
     """What is searched. A bare plugin name brings its own knobs and their default domains."""
 
     method: Annotated[Options, _options("method")] = _as_written(
@@ -142,7 +128,7 @@ class SpaceConfig(_Section):
         return rest
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study, made by :func:`load_config`, :func:`parse_config` or :func:`make_config`."""
 
     # Plugins register names and the task has a largest rank: both stand before what needs them.
@@ -157,9 +143,11 @@ class StudyConfig(_Section):
     scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = _as_written("asha")
     recipe: Annotated[Recipe, _plugin(RECIPES)] = _as_written("recover")
     epochs: Count = 12
+    precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
     keep: Keep = _as_written({})
+    resources: Resources = _as_written({})
     space: SpaceConfig = _as_written({})
 
     _document: yaml_lines.Document = pydantic.PrivateAttr()
@@ -191,7 +179,7 @@ class StudyConfig(_Section):
         if self.space.alpha is not None:
             values["alpha"] = self.space.alpha
         axes = {k: v for k, v in dict(self.space).items() if isinstance(v, tuple)}
-        return build_space(self.task, self.recipe, self.epochs, axes, values)
+        return build_space(self.task, self.recipe, self.epochs, axes, values, self.precision)
 
     def where(self, *path: str | int) -> str:
         """``FILE:LINE: key`` of a setting, to begin an error with."""
@@ -203,8 +191,15 @@ class StudyConfig(_Section):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, defaults filled in; :func:`make_config` makes the same config of it."""
-        data = {k: plain(v) for k, v in dict(self).items() if k not in ("keep", "space")}
-        return {**data, "keep": plain(dict(self.keep)), "space": plain(dict(self.space))}
+        data = dict(self)
+        return {k: plain(dict(v) if isinstance(v, Section) else v) for k, v in data.items()}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "space": SpaceConfig,
+    "keep": Keep,
+    "resources": Resources,
+}
 
 
 def load_config(
@@ -290,8 +285,7 @@ def _said(error: ErrorDetails) -> str:
     """Pydantic's own errors in the words of the others."""
     *parents, key = error["loc"]
     if error["type"] == "extra_forbidden":
-        sections: dict[str, type[_Section]] = {"space": SpaceConfig, "keep": Keep}
-        section = sections[str(parents[-1])] if parents else StudyConfig
+        section = SECTIONS[str(parents[-1])] if parents else StudyConfig
         return UnknownName("key", key, section.model_fields).errors[0]
     if error["type"] == "missing":
         return f"is missing; expected one of {', '.join(TASKS)}"

@@ -22,6 +22,7 @@ from study.events import (
     Started,
     Suggested,
 )
+from study.placement import Room
 from study.schedulers import Rungs
 from study.space import Space
 from study.state import StudyState
@@ -73,7 +74,7 @@ class Plan:
     """What the driver goes by.
 
     ``origin`` makes the origin of a record that begins now; ``objective`` is the task's primary
-    metric.
+    metric; ``memory`` in bytes is what the trials share.
     """
 
     space: Space
@@ -83,6 +84,7 @@ class Plan:
     objective: Objective
     origin: Callable[[], Origin]
     time_budget: float | None = None
+    memory: float = float("inf")
 
 
 class Driver:
@@ -108,6 +110,7 @@ class Driver:
         self._aliases: dict[str, list[int]] = {}
         self._failures: deque[str | None] = deque(maxlen=LOUD)
         self._lost = 0
+        self._room = Room(plan.concurrency, plan.memory, say)
         self._fingerprint = plan.origin().fingerprint
         self._queue = deque(t.number for t in state.interrupted() if not t.alone)
         # Those that ran out of memory: each waits until nothing else runs.
@@ -119,6 +122,7 @@ class Driver:
     def _refill(self) -> None:
         """Bring the rungs back from the reports of an earlier process."""
         for trial in self.state.trials.values():
+            self._room.take(trial.record.outcome.peak_memory if trial.record else None)
             if trial.role == SEARCH and trial.record and trial.record.outcome.size:
                 self._judge(trial.number, trial.trial_id, trial.reports, trial.record.outcome)
 
@@ -149,7 +153,7 @@ class Driver:
         """Config of the trial that a worker is to run next; None for not now; or FINISHED."""
         if self.should_stop():
             return FINISHED
-        if len(self._running) >= self.plan.concurrency or (self._running and self._crowded):
+        if len(self._running) >= self._room.limit or (self._running and self._crowded):
             return None
         number = self._next_number()
         if number is None:
@@ -282,6 +286,7 @@ class Driver:
         number = self._running.pop(tune_id)
         trial = self.state.trials[number]
         record = Record(trial.trial, outcome, self.plan.origin())
+        self._room.take(outcome.peak_memory)
         self.emit(Ended(number, trial.trial_id, record, time.time()))
         if trial.role == SEARCH:
             self.search.tell(number, record)

@@ -107,9 +107,7 @@ class Closed:
     spent_seconds: float
 
 
-Event = (
-    Opened | Suggested | Answered | Started | Reported | Retried | Ended | Verified | Closed
-)
+Event = Opened | Suggested | Answered | Started | Reported | Retried | Ended | Verified | Closed
 
 KINDS: Mapping[str, type[Event]] = {
     "opened": Opened,

@@ -50,7 +50,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def origin(fingerprint: Fingerprint, plugins: Mapping[str, str], threads: int) -> Origin:
+def origin(fingerprint: Fingerprint, plugins: Mapping[str, str], device: str) -> Origin:
     """The origin of a record that is made now."""
     head, dirty = commit()
     return Origin(
@@ -58,7 +58,7 @@ def origin(fingerprint: Fingerprint, plugins: Mapping[str, str], threads: int) -
         commit=head,
         dirty=dirty,
         versions=versions(),
-        device=f"{platform.machine()} cpu, {threads} thread{'s' if threads > 1 else ''}",
+        device=f"{platform.machine()} {device}",
         plugins=dict(plugins),
         started=now(),
     )

@@ -22,7 +22,7 @@ from study.log import EventLog
 from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import FOLDER, Retention
-from study.schedulers import Budget
+from study.schedulers import Budget, Rungs
 from study.signals import Interrupts
 from study.state import StudyState
 from study.storage import Storage
@@ -34,8 +34,6 @@ from trainables.tasks import Prepared
 
 if TYPE_CHECKING:
     from study.search import StudySearch
-
-THREADS = 1  # of each trial: two trials on two cores must not run four
 
 
 class WorkersLost(StudyError):
@@ -51,7 +49,7 @@ class Setting:
     name: str
     root: Storage
     tracking_uri: str
-    concurrency: int
+    cpus: int
     resume: bool = False
     address: str | None = None
     quiet: bool = False
@@ -140,55 +138,53 @@ class Session:
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
-        from study.tuning import tune_until_done
+        from clusters.kinds.local import connected
+        from study.tuning import placed, share, tune_until_done
         from trainables.trainable import Context
 
-        config, concurrency = self.config, self.setting.concurrency
+        config, cpus = self.config, self.config.resources.cpus
         budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
+        milestones = config.scheduler.milestones(budget)
+        context = Context(config.task, self.data, self.storage.sub(FOLDER), milestones, cpus)
         search = self._searcher()
-        plan = Plan(
-            self.space,
-            config.seed,
-            config.trials,
-            concurrency,
-            self.objective,
-            partial(origin, self.data.fingerprint, config.plugin_hashes(), THREADS),
-            config.time_budget,
-        )
-        retention = Retention(self.storage, self.state, self.objective, config.keep.margin)
-        driver = Driver(
-            plan,
-            self.log,
-            self.state,
-            search,
-            config.scheduler.start(budget),
-            baselines(self.space, config.seed),
-            (retention, live),
-            live.say,
-        )
-        context = Context(
-            config.task,
-            self.data,
-            self.storage.sub(FOLDER),
-            config.scheduler.milestones(budget),
-            THREADS,
-        )
-        with interrupts.calling(driver.stop), live:
-            tune_until_done(
-                driver,
-                search,
-                context,
-                config.plugins,
-                self.setting.address,
-                concurrency,
-                interrupts.arm,
-            )
+        with connected(self.setting.address, self.setting.cpus, threads=cpus):
+            interrupts.arm()
+            shared = share(context, config.plugins)
+            self.placement = placed(config, shared)
+            for remark in self.placement.remarks:
+                live.say(remark)
+            driver = self._driver(search, config.scheduler.start(budget), live)
+            with interrupts.calling(driver.stop), live:
+                tune_until_done(driver, search, shared, self.placement)
         if driver.stopping:
             live.say(f"stopped: {driver.stopping}")
         if driver.broken:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
             live.say("the space is exhausted: the searcher suggests only what was run already")
+
+    def _driver(self, search: StudySearch, rungs: Rungs, live: Live) -> Driver:
+        config = self.config
+        plan = Plan(
+            self.space,
+            config.seed,
+            config.trials,
+            self.placement.concurrency,
+            self.objective,
+            partial(origin, self.data.fingerprint, config.plugin_hashes(), str(self.placement)),
+            config.time_budget,
+            self.placement.memory,
+        )
+        return Driver(
+            plan,
+            self.log,
+            self.state,
+            search,
+            rungs,
+            baselines(self.space, config.seed),
+            (Retention(self.storage, self.state, self.objective, config.keep.margin), live),
+            live.say,
+        )
 
     def _searcher(self) -> StudySearch:
         """The searcher, told of the suggestions so far."""
@@ -231,7 +227,7 @@ class Session:
             self.storage.uri,
             self.space.task,
             self.config.seed,
-            THREADS,
+            self.config.resources.cpus,
             records,
             baseline_ids,
             {file.name: file.source for file in self.config.plugins},

@@ -101,6 +101,7 @@ class Space:
     recipe: Choice
     epochs: int
     params: Mapping[str, Param]
+    precision: str = "float32"
 
     def define(self, trial: Suggests) -> dict[str, Scalar]:
         """Ask an Optuna trial for one flat suggestion, constants included."""
@@ -146,6 +147,7 @@ class Space:
             lr=float(params[f"{params['optimizer']}.lr"]),
             batch_size=int(params["batch_size"]),
             epochs=self.epochs,
+            precision=self.precision,
             **fixed,
         )
 
@@ -156,6 +158,7 @@ def build_space(
     epochs: int,
     options: Mapping[str, Sequence[Option]],
     values: Mapping[str, Domain],
+    precision: str = "float32",
 ) -> Space:
     """Put the axes together: ``options`` by plugin axis, ``values`` by plain one.
 
@@ -177,7 +180,7 @@ def build_space(
             )
         if adapted or not when:
             params |= found
-    return Space(choice(task), choice(recipe), epochs, params)
+    return Space(choice(task), choice(recipe), epochs, params, precision)
 
 
 def axis_params(

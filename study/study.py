@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +52,7 @@ class Study:
             "name": checks.name_problem(config.storage, self.name, self.resume),
             "tracking_uri": checks.tracking_problem(self.tracking_uri),
             "address": checks.address_problem(self.address),
+            "resources": None if self.address else checks.resources_problem(config.resources),
         }
         said = {"name": "--name", "address": "--address"}
         if errors := [
@@ -62,6 +62,12 @@ class Study:
         ]:
             raise InvalidSetting(errors)
         self._compare({"space": config.search_space().to_json(), "seed": config.seed})
+
+    def _cpus(self) -> int:
+        """CPUs to start Ray with: more than there are, if the user wants so many trials at once."""
+        config, wanted = self.config, self.config.concurrency
+        least = 0 if wanted == "auto" else wanted * config.resources.cpus
+        return max(checks.cores(), least)
 
     def _compare(self, asked: Mapping[str, Any]) -> None:
         """Refuse to go on with a study of another identity, as far as ``asked`` goes."""
@@ -86,14 +92,13 @@ class Study:
         self.check()
         data = self.config.task.prepare(self.config.seed)
         self._compare(description.identity(self.config, data))
-        auto = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         setting = Setting(
             self.config,
             data,
             self.name,
             self.root,
             self.tracking_uri,
-            (auto or 1) if self.config.concurrency == "auto" else self.config.concurrency,
+            self._cpus(),
             self.resume,
             self.address,
             self.quiet,

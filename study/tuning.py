@@ -28,7 +28,8 @@ def placed(config: StudyConfig, shared: Shared) -> Placement:
 
     trial = largest(config.search_space(), config.seed)
     measure = partial(_measured, shared, trial, config.resources.cpus)
-    return place(config.resources, config.concurrency, nodes_of(ray.nodes()), measure)
+    nodes = nodes_of(ray.nodes())  # type: ignore[no-untyped-call]
+    return place(config.resources, config.concurrency, nodes, measure)
 
 
 def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:

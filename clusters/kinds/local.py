@@ -23,15 +23,31 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+# Read by OpenMP, MKL, OpenBLAS, numexpr and Accelerate.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
 
 @contextmanager
-def connected(address: str | None, workers: int) -> Iterator[None]:
-    """Ray, started here for ``workers`` one-CPU trials at once unless ``address`` names a cluster.
+def connected(
+    address: str | None, cpus: int, gpus: int | None = None, threads: int = 1
+) -> Iterator[None]:
+    """Ray, started here with so many ``cpus`` and ``gpus`` unless ``address`` names a cluster.
+
+    ``gpus`` of None are those that Ray finds. Workers begin with ``threads`` threads to a library:
+    most read that once, when they are imported.
 
     A Ray that runs in this process already is used as it is and left running. Environment and
     log levels are put back.
     """
-    ours = {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
+    limits = {key: str(threads) for key in THREADS}
+    ours = limits | {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
+    before = {key: os.environ.get(key) for key in ours}
     os.environ.update(ours)
     import ray
 
@@ -45,7 +61,10 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
             ray.init(
                 # Never join by accident a cluster that a stale file or variable names.
                 address=address or "local",
-                num_cpus=None if address else workers,
+                num_cpus=None if address else cpus,
+                num_gpus=None if address else gpus,
+                # Workers on this machine inherit; those of a running cluster have to be told.
+                runtime_env={"env_vars": limits} if address else None,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -56,5 +75,7 @@ def connected(address: str | None, workers: int) -> Iterator[None]:
             ray.shutdown()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        for key in ours:
+        for key, value in before.items():
             os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value

@@ -1,0 +1,39 @@
+"""Sections of a config that need nothing of the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field, PlainValidator, StrictInt
+
+from study.choices import parse_fraction, parse_gpus
+
+Count = Annotated[StrictInt, Field(gt=0)]
+
+
+class Section(pydantic.BaseModel):
+    """Keys with values; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Keep(Section):
+    """Which artifacts are kept: the front's, and those within ``margin`` of it in the metric.
+
+    A margin is points of a fraction (``1pp``), and a share of any other metric (0.01: 1% of it).
+    """
+
+    margin: Annotated[float, PlainValidator(parse_fraction)] = 0.01
+
+
+class Resources(Section):
+    """What one trial gets of a machine. A budget: it is no part of what a trial is.
+
+    ``cpus`` is also how many threads it computes with. ``gpus`` may be a fraction: several trials
+    share a card then. ``auto`` is none on a machine without; else as small a fraction as a measured
+    training step leaves room for.
+    """
+
+    cpus: Count = 1
+    gpus: Annotated[float | Literal["auto"], PlainValidator(parse_gpus)] = "auto"
