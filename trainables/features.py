@@ -15,18 +15,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 from compression.model import trainable
 from compression.rules import target_layers
 from trainables import forward_pass
+from trainables.cuts import Capture, Cut, NoCut, code_hash, tensor_of, tensors_within
 from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Reader, Writer
 from trainables.feature_store import Store
-from trainables.prefix import (
-    Capture,
-    Cut,
-    NoCut,
-    changed_layers,
-    code_hash,
-    find_cut,
-    tensor_of,
-    tensors_within,
-)
+from trainables.prefix import changed_layers, find_cut
 from trainables.splits import Inputs, Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task

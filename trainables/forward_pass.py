@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from trainables.prefix import TOLERANCE, Capture
+from trainables.cuts import TOLERANCE, Capture
 from trainables.sending import send
 from trainables.splits import Inputs, Split, map_inputs
 

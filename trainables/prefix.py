@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,48 +10,10 @@ from torch import Tensor, nn
 
 from compression.layers import packed_of
 from compression.rules import compression_of
+from trainables import block_cut, fx_cut
+from trainables.cuts import TOLERANCE, Cut, NoCut, one_line
 from trainables.splits import Inputs
-from trainables.tasks.base import Forward, Task
-
-TOLERANCE = 1e-5
-"""Relative to the largest output: how near the divided model has to come to the whole one."""
-
-Capture = Callable[[Inputs], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class NoCut:
-    """Nothing can be run once for all trials, and why, as the end of "nothing is skipped: "."""
-
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Cut(ABC):
-    """A place that divides a model: what comes before depends on no changed layer.
-
-    ``key`` is a hash of what the prefix computes, apart from the tensors that it reads: these are
-    ``state``, by dotted name. ``names`` are those of the values. ``first`` are the changed layers
-    whose input stands at the cut as it is, each with the name of that value. ``after`` says where
-    the cut is, for people.
-    """
-
-    key: str
-    state: tuple[str, ...]
-    after: str
-    names: tuple[str, ...]
-    first: Mapping[str, str] = field(default_factory=dict)
-
-    keeps_inputs = False
-    """Whether :meth:`resume` takes the model's inputs beside the values at the cut."""
-
-    @abstractmethod
-    def capture(self, model: nn.Module) -> Capture:
-        """What gives the values at the cut by name, (b, ...) each; computes nothing behind it."""
-
-    @abstractmethod
-    def resume(self, model: nn.Module) -> Forward:
-        """What gives the model's outputs from the values at the cut. Shares ``model``'s modules."""
+from trainables.tasks.base import Task
 
 
 def changed_layers(model: nn.Module, dense: nn.Module) -> tuple[str, ...]:
@@ -118,8 +73,6 @@ def find_cut(task: Task, model: nn.Module, changed: Collection[str], sample: Inp
 
 
 def _find(task: Task, model: nn.Module, names: frozenset[str], sample: Inputs) -> Cut | NoCut:
-    from trainables import block_cut, fx_cut
-
     if not names:
         return NoCut("no layer is changed")
     if "" in names:
@@ -146,11 +99,6 @@ def _tried(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | NoCu
         return _checked(cut, task, model, sample)
     except Exception as error:  # a model's own code, divided, may raise anything
         return NoCut(f"divided after {cut.after} the model does not run ({one_line(error)})")
-
-
-def one_line(error: Exception) -> str:
-    """An error's type and the first line of its text."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:160]
 
 
 def _checked(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | NoCut:
@@ -184,60 +132,3 @@ def with_inputs(cut: Cut, inputs: Inputs, values: Mapping[str, Tensor]) -> dict[
     if not cut.keeps_inputs or isinstance(inputs, Tensor):
         return dict(values)
     return {**inputs, **values}
-
-
-def tensors_within(model: nn.Module, module: str) -> Iterator[str]:
-    """Dotted names of all parameters and buffers of a module, those not saved among them."""
-    found = model.get_submodule(module)
-    prefix = f"{module}." if module else ""
-    for name, _ in (*found.named_parameters(), *found.named_buffers()):
-        yield prefix + name
-
-
-def tensor_of(model: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer by dotted name."""
-    owner, _, leaf = name.rpartition(".")
-    found = getattr(model.get_submodule(owner), leaf)
-    if not isinstance(found, Tensor):
-        raise TypeError(f"'{name}' is a {type(found).__name__}, not a tensor")
-    return found
-
-
-def code_hash(modules: Mapping[str, nn.Module]) -> str:
-    """Hash of what modules compute apart from their tensors: source of the classes, settings."""
-    found = hashlib.sha256(torch.__version__.encode())
-    for name, module in modules.items():
-        for path, inner in module.named_modules(prefix=name):
-            settings = {k: v for k, v in vars(inner).items() if _plain(v)}
-            if path == name:
-                settings["config"] = config_text(inner)
-            kind = type(inner)
-            text = json.dumps(settings, sort_keys=True, default=str)
-            found.update(
-                f"{path}|{_source_hash(kind.__module__, kind.__qualname__)}|{text}\n".encode()
-            )
-    return found.hexdigest()
-
-
-def _plain(value: object) -> bool:
-    if isinstance(value, tuple):
-        return all(_plain(item) for item in value)
-    return isinstance(value, int | float | str | None)
-
-
-def config_text(model: nn.Module) -> str:
-    """A Hugging Face model's config; empty for others."""
-    to_text: Callable[[], str] | None = getattr(
-        getattr(model, "config", None), "to_json_string", None
-    )
-    return to_text() if to_text else ""
-
-
-@lru_cache(maxsize=4096)
-def _source_hash(module: str, name: str) -> str:
-    """A class by name and the source of the file that it is in."""
-    try:
-        source = inspect.getsource(sys.modules[module])
-    except (OSError, TypeError, KeyError):  # made at run time: its name has to do
-        source = ""
-    return f"{module}.{name} {hashlib.sha256(source.encode()).hexdigest()}"
