@@ -174,10 +174,17 @@ def _parquet_labels(file: Path, image: str, label: str) -> tuple[list[int], tupl
     values = pq.read_table(file, columns=[label]).column(0)
     if values.null_count:
         raise InvalidSetting([f"data: {values.null_count} rows of '{file}' have no '{label}'"])
+    if below := sum(type(value) is int and value < 0 for value in values.to_pylist()):
+        raise InvalidSetting([f"data: labels below 0 in {below} rows of '{file}'"])
     labels, classes = number(values.to_pylist())
     named = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = named.get("info", {}).get("features", {}).get(label, {})
-    return labels, tuple(feature["names"]) if feature.get("names") else classes
+    names = named.get("info", {}).get("features", {}).get(label, {}).get("names")
+    if names and len(names) < len(classes):
+        last = len(classes) - 1
+        raise InvalidSetting(
+            [f"data: label {last} in '{file}' is out of range, it names {len(names)} classes"]
+        )
+    return labels, tuple(names or classes)
 
 
 def _checked_files(
