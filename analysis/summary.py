@@ -111,7 +111,7 @@ def _resolution(point: Point, y: Objective) -> str:
     n, pair = point.dense.n, point.dense.pair
     if pair is None:
         half = (point.dense.upper - point.dense.lower) / 2
-        return f"With {n} examples the bounds are {units.difference(y, half)} from the estimate."
+        return f"With {n} examples its bounds are about {units.difference(y, half)} from it."
     share = (pair.only_reference + pair.only_model) / n
     detectable = smallest_detectable(n, share)
     return (

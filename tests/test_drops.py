@@ -183,3 +183,9 @@ def test_few_examples_give_bounds(n):
     found = compared(BALANCED, labels, {"prediction": labels}, {"prediction": 1 - labels})
     assert found.absolute.value == 1
     assert found.n == n
+
+
+def test_a_model_that_knows_one_class_only_can_still_err():
+    same = {"prediction": torch.zeros(900, dtype=torch.long)}
+    found = compared(BALANCED, LABELS, same, same)
+    assert found.absolute.high == pytest.approx(UNSEEN / 800 / 2)

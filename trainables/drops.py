@@ -64,8 +64,8 @@ class Drops:
         everyone = torch.arange(len(self.labels))
         loss, prediction = self.task.objective.loss, observed["prediction"]
         now, worst = loss(self._score(observed, everyone)), 0.0
-        counts = torch.bincount(prediction)
-        for label in self.labels[right].unique().tolist():
+        counts = torch.bincount(prediction, minlength=int(self.labels.max()) + 1)
+        for label in sorted(set(self.labels[right].tolist())):
             others = counts.clone()
             others[label] = -1
             wrong = prediction.clone()
