@@ -54,8 +54,8 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """See :class:`_Stand`."""
-        stands = node.op in ("placeholder", "call_module")
-        return _Stand(node, self) if stands else super().proxy(node)
+        sizes = node.target in (getattr, operator.getitem, "size")
+        return super().proxy(node) if sizes else _Stand(node, self)
 
 
 class _Kinds(NamedTuple):
@@ -85,8 +85,9 @@ class FxCut(Cut):
 
     def resume(self, model: nn.Module) -> Forward:
         """See :class:`Cut`."""
-        module: Forward = fx.GraphModule(_Call(self.task, model), self.rest, "Rest")
-        return module
+        module = fx.GraphModule(_Call(self.task, model), self.rest, "Rest")
+        forward: Forward = module.forward  # called as a module it would print errors
+        return forward
 
 
 def find(task: Task, model: nn.Module, changed: frozenset[str], sample: Inputs) -> FxCut | NoCut:
@@ -105,7 +106,7 @@ def find(task: Task, model: nn.Module, changed: frozenset[str], sample: Inputs) 
     prefix, state = _prefix(graph, ends, root)
     if not state:
         return NoCut("a changed layer comes first")
-    values = _values(fx.GraphModule(root, prefix), ends, sample)
+    values = _values(fx.GraphModule(root, prefix).forward, ends, sample)
     if isinstance(values, NoCut):
         return values
     kept = {node: f"cut{i}" for i, node in enumerate(n for n in ends if values[n] is _ROWS)}
