@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import text_examples
 
 
 def image_folder(folder: Path, classes: int = 3, each: int = 24, size: int = 40) -> Path:
@@ -46,7 +47,10 @@ def _image_classification(folder: Path) -> dict[str, Any]:
 
 
 SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "causal_lm": text_examples.causal_lm,
     "image_classification": _image_classification,
+    "product_reviews": text_examples.product_reviews,
+    "text_classification": text_examples.text_classification,
     "imagenet_crops": lambda _: {"crops": 2, "image_size": 96},
 }
 """By task name: settings that need no network, their files made in the given folder."""

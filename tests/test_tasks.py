@@ -41,9 +41,13 @@ def splits(task, seed=0):
 
 def rows(split):
     """One tuple of bytes an example."""
-    found = split.inputs(torch.arange(len(split)))
-    tensors = [found] if torch.is_tensor(found) else list(found.values())
-    return [tuple(t[i].numpy().tobytes() for t in tensors) for i in range(len(split))]
+
+    def example(row):  # by itself: in a batch it may be padded to the others' length
+        found = split.inputs(row)
+        tensors = [found] if torch.is_tensor(found) else list(found.values())
+        return tuple(tensor.numpy().tobytes() for tensor in tensors)
+
+    return [example(row) for row in torch.arange(len(split)).split(1)]
 
 
 def hashes(split):

@@ -23,6 +23,7 @@ WARMUP = 0.1  # of the steps
 WEIGHT_DECAY = 0.01
 LONGEST_GRADIENT = 1.0
 EVERY = 60.0  # seconds between two lines of progress
+WORTH_THREADS = 500_000  # parameters: below, threads wait for each other more than they work
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def fit(
 ) -> None:
     """Train all of the model in place, dropout on; leaves it in eval mode.
 
-    On all cores whatever the process is held to, unless told a number: the number is part of
-    :func:`recipe`, so that a machine makes the same weights each time.
+    On all cores whatever the process is held to, a small model on one, unless told a number: it
+    is part of :func:`recipe`, so that a machine makes the same weights each time.
     """
-    with _alone(seed, threads or _cores()):
+    with _alone(seed, threads or _threads(model)):
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), schedule.lr, weight_decay=WEIGHT_DECAY)
         steps = schedule.epochs * -(-len(split) // schedule.batch_size)
@@ -78,6 +79,10 @@ def recipe() -> str:
 def _factor(step: int, steps: int) -> float:
     warm = max(1, round(WARMUP * steps))
     return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+
+
+def _threads(model: nn.Module) -> int:
+    return _cores() if sum(p.numel() for p in model.parameters()) > WORTH_THREADS else 1
 
 
 def _cores() -> int:

@@ -64,7 +64,7 @@ class CausalLM(Task):
     batch_size: int = knob(16, IntRange(1, 4096))
     width: int = knob(128, Values((32, 64, 128, 256, 512)), when=ONLY_SMALL)
     depth: int = knob(4, IntRange(1, 32), when=ONLY_SMALL)
-    vocabulary: int = knob(2048, IntRange(257, 65536), when=ONLY_SMALL)
+    vocabulary: int = knob(1024, IntRange(257, 65536), when=ONLY_SMALL)
     limit: int = knob(0, IntRange(0, 10**9), help="use so many training blocks only; 0: all")
 
     @property
