@@ -55,12 +55,8 @@ class Placement:
 
     def __str__(self) -> str:
         """As records name it, after the kind of processor: ``cpu, 1 thread``."""
-        threads = f"{self.cpus} thread{'s' if self.cpus > 1 else ''}"
-        return (
-            f"cuda, {self.gpus:g} {self.card or 'GPU'}, {threads}"
-            if self.gpus
-            else f"cpu, {threads}"
-        )
+        where = f"cuda, {self.gpus:g} {self.card or 'GPU'}" if self.gpus else "cpu"
+        return f"{where}, {self.cpus} thread{'s' if self.cpus > 1 else ''}"
 
 
 def place(

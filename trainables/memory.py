@@ -56,7 +56,8 @@ class Meter:
 
     On CUDA: bytes that torch allocated on the device (``max_memory_allocated``), without its
     context and without what its allocator holds in reserve. On the CPU: the peak resident set of
-    the whole process, libraries and mapped pages included; Linux only.
+    the whole process, Python and its libraries' own data included, less the pages that are mapped
+    (programs, cached features, Ray's object store), which processes share; Linux only.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -76,8 +77,11 @@ class Meter:
             return torch.cuda.max_memory_allocated(self.device)
         if not self._counts:
             return None
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 if found else None
+        sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE))
+        if not {"VmHWM", "RssFile", "RssShmem"} <= sizes.keys():
+            return None
+        # Pages are mapped and stay: there were hardly more of them at the peak.
+        return 1024 * (int(sizes["VmHWM"]) - int(sizes["RssFile"]) - int(sizes["RssShmem"]))
 
 
 def release() -> None:

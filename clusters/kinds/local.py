@@ -33,6 +33,11 @@ THREADS = (
 )
 
 
+def limits(threads: int) -> dict[str, str]:
+    """Environment of a process whose libraries are to use so many threads each."""
+    return dict.fromkeys(THREADS, str(threads))
+
+
 @contextmanager
 def connected(
     address: str | None, cpus: int, gpus: int | None = None, threads: int = 1
@@ -45,8 +50,8 @@ def connected(
     A Ray that runs in this process already is used as it is and left running. Environment and
     log levels are put back.
     """
-    limits = {key: str(threads) for key in THREADS}
-    ours = limits | {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
+    few = limits(threads)
+    ours = few | {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
     before = {key: os.environ.get(key) for key in ours}
     os.environ.update(ours)
     import ray
@@ -64,7 +69,7 @@ def connected(
                 num_cpus=None if address else cpus,
                 num_gpus=None if address else gpus,
                 # Workers on this machine inherit; those of a running cluster have to be told.
-                runtime_env={"env_vars": limits} if address else None,
+                runtime_env={"env_vars": few} if address else None,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
