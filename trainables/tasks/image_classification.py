@@ -18,13 +18,13 @@ from compression.model import target_layers
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob, naming
 from trainables import finetuning, metrics, vision_models
 from trainables.cache import cached
-from trainables.dense_labels import dense_labels
 from trainables.image_sets import ImageData
 from trainables.images import ImageSplit, check_divided, divide, image_split
 from trainables.preprocessing import Preprocessing
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.splits import Split
 from trainables.tasks.base import TASKS, Prepared, Task
+from trainables.tasks.dense_labels import dense_labels
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from compression.model import target_layers
 from compression.registry import IntRange, InvalidSetting, Text, knob, naming
 from trainables import metrics, vision_models
-from trainables.dense_labels import dense_labels
 from trainables.downloads import hash_in_name
 from trainables.images import ImageSplit
 from trainables.packages import package_folder
@@ -24,6 +23,7 @@ from trainables.photos import bundled_photos, crop, photos_in
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.splits import Split
 from trainables.tasks.base import TASKS, Prepared, Task
+from trainables.tasks.dense_labels import dense_labels
 
 MODEL = "timm/tf_efficientnet_lite0"
 EXTRA = "offline"
