@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
@@ -157,7 +156,7 @@ def config_of(folder: Path, **changes: Any) -> Any:
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, **changes)
-    except (ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidSetting(
             [f"model: the config.json in '{folder}' is of no use: {reason}"]
