@@ -7,11 +7,13 @@ a :class:`~trainables.record.Verification`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from clusters.kinds.local import limits
 from study.errors import StudyError
 from study.origin import now
 from study.plugins import PluginFile, load_entry_points
@@ -50,6 +52,7 @@ def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
         capture_output=True,
         text=True,
         timeout=timeout,
+        env={**os.environ, **limits(job.threads)},
         start_new_session=True,  # Ctrl-C is for the study, which waits for the end of a test read
     )
     if run.returncode:
@@ -60,13 +63,12 @@ def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
 
 
 def _work(job: Job) -> Iterator[Verification]:
-    import torch
-
     from trainables.allocator import keep_freed_memory
     from trainables.build import resolve_task
+    from trainables.devices import limit_threads
     from trainables.examine import Examiner
 
-    torch.set_num_threads(job.threads)
+    limit_threads(job.threads)
     keep_freed_memory()
     load_entry_points()
     for name, source in job.plugins.items():

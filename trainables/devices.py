@@ -46,7 +46,11 @@ def pick(name: str = "auto") -> torch.device:
             f"this trial was given a GPU, but torch {torch.__version__} sees none: install a torch "
             "built for CUDA and a driver that goes with it, or set resources.gpus to 0"
         )
-    return torch.device("cuda", 0) if seen else CPU
+    if not seen:
+        return CPU
+    # float32 means float32, also in convolutions, where cuDNN rounds factors to 10 bits by default.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", 0)
 
 
 def limit_threads(threads: int) -> None:
