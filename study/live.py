@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,21 @@ from trainables.record import Objective
 LINE_SECONDS = 5.0
 PANEL_SECONDS = 0.5
 FRONT_ROWS = 8
+
+
+@contextmanager
+def said(say: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, what a long computation logs is said."""
+    logger, handler = logging.getLogger("paretune"), logging.Handler(logging.INFO)
+    handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class Live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,19 +12,20 @@ from typing import TYPE_CHECKING
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
 from compression.registry import InvalidSetting
+from compression.rules import target_layers
 from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
 from study.driver import Driver, Plan
 from study.errors import StudyError
 from study.events import SEARCH, Closed, Event, Opened, Verified
-from study.live import Live
+from study.live import Live, said
 from study.log import EventLog
 from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import FOLDER, Retention
 from study.schedulers import Budget, Rungs
-from study.signals import Interrupts
+from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
 from study.storage import Storage
 from study.tables import write_parquet
@@ -115,7 +117,7 @@ class Session:
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
         with Interrupts() as interrupts:
-            for step in (self._search, self._verify):
+            for step in (self._run_once, self._search, self._verify):
                 self._describe()
                 step(live, interrupts)
                 write_parquet(self.storage, self.state, self.objective.name)
@@ -135,6 +137,22 @@ class Session:
             raise InvalidSetting(
                 [f"resume: the log of '{self.setting.name}' is of another space, seed or data"]
             )
+
+    def _run_once(self, live: Live, interrupts: Interrupts) -> None:
+        """Put the data through what no trial changes, on all cores, before trials ask for it.
+
+        Workers on other machines have other caches: there the first trial does it.
+        """
+        if self.setting.address is not None:
+            return
+        from trainables.allocator import keep_freed_memory
+        from trainables.features import prefetch
+
+        keep_freed_memory()
+        task, training = self.config.task, self.config.epochs > 0
+        changed = target_layers(self.data.model, task.targets)
+        with suppress(Interrupted), interrupts.calling(leave), said(live.say):
+            live.say(prefetch(task, self.data, changed, training=training))
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""

@@ -64,5 +64,18 @@ class Interrupts:
             self._stop(_reason(number))
 
 
+class Interrupted(Exception):
+    """A signal came during work that can't go on later where it stopped."""
+
+
+def leave(reason: str) -> None:
+    """What :meth:`Interrupts.calling` takes to leave such work at once.
+
+    Raises:
+        Interrupted: always.
+    """
+    raise Interrupted(reason)
+
+
 def _reason(number: int) -> str:
     return f"by {signal.Signals(number).name}; --resume goes on"
