@@ -360,3 +360,25 @@ def test_an_error_in_decoding_ends_the_pass():
     data = Broken(torch.zeros(9, 3), torch.zeros(9))
     with pytest.raises(OSError, match="unreadable"):
         forward_pass.run(lambda inputs: {"x": inputs}, data, lambda *_: None)
+
+
+@pytest.mark.slow
+def test_a_long_pass_is_compiled(monkeypatch):
+    monkeypatch.setattr(forward_pass, "COMPILE_SECONDS", 0.0)
+    compiled = []
+    monkeypatch.setattr(
+        torch, "compile", lambda module, real=torch.compile: compiled.append(1) or real(module)
+    )
+    model, data = TASK.prepare(0).model, split(1000, 5)
+    cut = find_cut(TASK, model, ["6"], data.inputs(torch.arange(4)))
+    found = {}
+
+    def sink(rows, inputs, values):
+        found.update(zip(rows.tolist(), values["cut0"], strict=True))
+
+    forward_pass.run(cut.capture(model), data, sink)
+    assert compiled == [1]
+    with torch.inference_mode():
+        expected = cut.capture(model)(data.tensors)["cut0"]
+    got = torch.stack([found[i] for i in range(1000)])
+    assert torch.allclose(got, expected, atol=TOLERANCE)

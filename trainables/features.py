@@ -19,6 +19,7 @@ from trainables.cuts import Capture, Cut, NoCut, code_hash, tensor_of, tensors_w
 from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Reader, Writer
 from trainables.feature_store import Store
 from trainables.prefix import changed_layers, find_cut
+from trainables.sending import send
 from trainables.splits import Inputs, Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task
@@ -105,7 +106,8 @@ def prefetch(
         data: the dense model and the splits.
         changed: dotted names of the layers that trials change.
         store: the user's by default.
-        model: whose prefix is run, where it is not the dense one (``rest`` alters that too).
+        model: whose prefix is run, where it is not the dense one: ``rest`` alters that too, and
+            a copy may stand on another device.
         training: whether the training split is wanted.
     """
     cut = find_cut(task, data.model, changed, _sample(data.validation))
@@ -139,10 +141,12 @@ def outputs(task: Task, model: nn.Module, split: Split, store: Store | None = No
     if found is None:
         forward, features = features_of(task, model, model, split, store)
 
+        device = forward_pass.device_of(model)
+
         def capture(inputs: Inputs) -> dict[str, Tensor]:
             return {OUTPUTS: forward(inputs)}
 
-        found = _build(store, key, capture, features, torch.float32, "the outputs")
+        found = _build(store, key, capture, features, torch.float32, "the outputs", device)
     if (mapped := found.mapped()) is not None:
         return mapped[OUTPUTS]
     value = found.fetch(torch.arange(len(split)))[OUTPUTS]
@@ -179,10 +183,10 @@ class Source(NamedTuple):
         """
         weights = weights_hash(self.model, self.dense, self.cut.state)
         key = _key(self.cut.key, weights, split, self.dtype)
-        capture = self.cut.capture(self.model)
-        found = self.store.find(key) or _build(
-            self.store, key, capture, split, self.dtype, self.cut.after
-        )
+        found: Reader | None = self.store.find(key)
+        if found is None:
+            capture, device = self.cut.capture(self.model), forward_pass.device_of(self.model)
+            found = _build(self.store, key, capture, split, self.dtype, self.cut.after, device)
         return FeatureSplit(split, self.store, key, found, self.cut.keeps_inputs)
 
     def forward(self) -> Forward:
@@ -274,10 +278,14 @@ def weights_hash(model: nn.Module, dense: nn.Module, names: Collection[str]) -> 
     found = hashlib.sha256()
     for name in sorted(names):
         tensor, known = tensor_of(model, name), tensor_of(dense, name)
-        if tensor is not known and tensor.dtype == known.dtype and torch.equal(tensor, known):
+        if tensor is not known and _alike(tensor, known) and torch.equal(tensor, known):
             tensor = known
         found.update(f"{name}|{_tensor_hash(tensor)}\n".encode())
     return found.hexdigest()
+
+
+def _alike(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.dtype == other.dtype and tensor.device == other.device
 
 
 _hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -328,9 +336,10 @@ def _build(
     split: Split,
     dtype: torch.dtype,
     after: str,
+    device: torch.device,
 ) -> Reader:
     """Run the pass and store its values, whichever process comes first."""
-    sample = _sample(split)
+    sample = send(_sample(split), device)
     with torch.inference_mode():
         columns = {
             name: _column(name, value, sample, dtype) for name, value in capture(sample).items()
@@ -344,7 +353,7 @@ def _build(
             writer.add(given, kept)
 
         LOG.info("%s rows through all up to %s, %.0f MB", f"{rows:,}", after, expected / 1e6)
-        pace = forward_pass.run(capture, split, sink)
+        pace = forward_pass.run(capture, split, sink, device)
         LOG.info(
             "%s rows in %.1f s: %.1f a second, %s at a time",
             *(f"{rows:,}", pace.seconds, pace.rate, pace.size),

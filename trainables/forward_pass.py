@@ -28,6 +28,8 @@ WORTH = 16
 COMPILE_SECONDS, COMPILE_GAIN = 30.0, 0.07
 """What compiling a ResNet-18 took on 2 cores, and what of a folded network's time it saved."""
 
+CPU = torch.device("cpu")
+
 Sink = Callable[[Tensor, Inputs, dict[str, Tensor]], None]
 
 
@@ -67,7 +69,7 @@ def optimised(module: nn.Module, sample: Inputs) -> nn.Module:
     ):
         return module
     folded = _folded(module)
-    if folded is None or _device(module).type != "cpu":
+    if folded is None:
         return module
     folded = folded.to(memory_format=torch.channels_last)
     expected, found = module(sample), folded(_channels_last(sample))
@@ -92,9 +94,25 @@ def _close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-def _device(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters are."""
     first = next(iter(module.parameters()), None)
-    return torch.device("cpu") if first is None else first.device
+    return CPU if first is None else first.device
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """Within the block a GPU computes float32 in float32, as the CPU that reads the values does."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _channels_last(inputs: Inputs) -> Inputs:
@@ -141,15 +159,16 @@ class _Sizes:
                 self.waiting.clear()
 
 
-def run(capture: Capture, split: Split, sink: Sink) -> Pace:
+def run(capture: Capture, split: Split, sink: Sink, device: torch.device = CPU) -> Pace:
     """Compute every row of a split, all views of it, and hand the values to ``sink``.
 
     The next batch is fetched in a thread while this one is computed: decoding overlaps computing.
     ``sink`` gets rows (b,), inputs and values by name.
     """
     total = split.views * len(split)
-    compute, began = _Compute(capture, total), time.perf_counter()
-    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool, torch.inference_mode():
+    compute, began = _Compute(capture, total, device), time.perf_counter()
+    fetching = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+    with fetching as pool, torch.inference_mode(), _exact(device):
         pending: tuple[Tensor, Future[Inputs]] | None = None
         for rows in _pieces(split, compute.sizes):
             following = (rows, pool.submit(split.inputs, rows))
@@ -178,12 +197,11 @@ def _pieces(split: Split, sizes: _Sizes) -> Iterator[Tensor]:
 class _Compute:
     """Runs batches: optimised from the first one on, compiled once that is repaid."""
 
-    def __init__(self, capture: Capture, total: int) -> None:
-        self.capture, self.sizes, self.total = capture, _Sizes(total), total
+    def __init__(self, capture: Capture, total: int, device: torch.device) -> None:
+        self.capture, self.sizes, self.device = capture, _Sizes(total), device
         self.run: Capture | None = None
         self.compiled: Capture | None = None
-        self.device = _device(capture) if isinstance(capture, nn.Module) else torch.device("cpu")
-        self.is_last = False
+        self.folded = False
         self.seconds = 0.0
 
     def batch(self, rows: Tensor, inputs: Inputs, sink: Sink) -> None:
@@ -193,6 +211,8 @@ class _Compute:
             self.run = self._start(inputs)
         began = time.perf_counter()
         values = self._values(self.run, inputs, len(rows))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - began
         work = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
         self.sizes.ran(len(rows), work.numel(), self.seconds)
@@ -202,11 +222,11 @@ class _Compute:
         if not isinstance(self.capture, nn.Module):
             return self.capture
         found: Capture = optimised(self.capture, map_inputs(lambda t: t[:2], inputs))
-        self.is_last = found is not self.capture
+        self.folded = found is not self.capture
         return found
 
     def _values(self, run: Capture, inputs: Inputs, count: int) -> dict[str, Tensor]:
-        if self.is_last:
+        if self.folded:
             inputs = _channels_last(inputs)
         if count != self.sizes.best or not self.sizes.settled:
             return run(inputs)
