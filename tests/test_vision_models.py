@@ -1,6 +1,7 @@
 """Classifiers by name: their preprocessing is the library's, their weights fit or say why not."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,6 +83,20 @@ def test_another_size_is_another_preparation(name):
     assert small.evaluate(photo()).shape == (3, 64, 64)
     assert usual.spec != small.spec
     assert small.spec == vision_models.preprocessing(name, 64).spec
+
+
+@pytest.mark.parametrize("name", ["resnet18", LITE])
+def test_images_are_prepared_while_another_thread_traces_a_model(name):
+    prepared = vision_models.preprocessing(name, 32)
+    expected = prepared.evaluate(photo())
+
+    class Traced(torch.nn.Module):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:  # as if a batch were decoded in the meantime
+                assert torch.equal(pool.submit(prepared.evaluate, photo()).result(), expected)
+            return x + 1
+
+    torch.fx.symbolic_trace(Traced())
 
 
 def test_distorted_views_are_crops_normalised_alike():

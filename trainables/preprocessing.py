@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,6 +18,23 @@ AREA = (0.08, 1.0)  # share of the photo that a random crop covers, uniform
 RATIO = (3 / 4, 4 / 3)  # its width by its height, log-uniform
 TRIES = 10
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A library's transforms, one after another.
+
+    They are modules, but not called as such: while torch.fx traces a model in one thread it replaces
+    ``nn.Module.__call__`` in all, and images are prepared beside it.
+    """
+
+    steps: tuple[Any, ...]
+
+    def __call__(self, photo: Image) -> Tensor:
+        found: Any = photo
+        for step in self.steps:
+            found = step.forward(found) if isinstance(step, nn.Module) else step(found)
+        return cast(Tensor, found)
 
 
 @dataclass(frozen=True)

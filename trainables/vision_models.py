@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compression.artifact import serialize
 from compression.registry import InvalidSetting, UnknownName
 from trainables.downloads import fetch, folder, hash_in_name, hub_file
-from trainables.preprocessing import Preprocessing
+from trainables.preprocessing import Preprocessing, Steps
 
 TIMM = "timm/"
 # What their library sets with its weights: inputs normalised as for all the others.
@@ -210,7 +210,7 @@ def _preset(name: str, size: int) -> Preprocessing:
         made = weights.transforms(crop_size=size, resize_size=resize)
     crop = made.crop_size[0]
     return Preprocessing(
-        made, (crop, crop), tuple(made.mean), tuple(made.std), made.interpolation.value
+        Steps((made,)), (crop, crop), tuple(made.mean), tuple(made.std), made.interpolation.value
     )
 
 
@@ -241,7 +241,7 @@ def _timm_preprocessing(name: str, size: int) -> Preprocessing:
     config = data.resolve_data_config(asked, pretrained_cfg=_timm_config(name).to_dict())
     _, height, width = config["input_size"]
     return Preprocessing(
-        data.create_transform(**config),
+        Steps(tuple(data.create_transform(**config).transforms)),
         (height, width),
         tuple(config["mean"]),
         tuple(config["std"]),
