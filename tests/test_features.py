@@ -10,10 +10,10 @@ from tiny_task import TinyTask, make_trial, split
 from torch import nn
 
 from compression.model import trainable
-from trainables import features
+from trainables import cuts, features
 from trainables.build import build
+from trainables.feature_split import FeatureSplit
 from trainables.feature_store import Store
-from trainables.features import FeatureSplit
 from trainables.recipes import RECIPES
 from trainables.splits import TensorSplit
 from trainables.stage import whole
@@ -256,8 +256,8 @@ def test_features_of_any_split(store):
 
 def test_changed_weights_are_hashed_anew():
     tensor = torch.nn.Parameter(torch.zeros(3))
-    before = features._tensor_hash(tensor)
-    assert features._tensor_hash(torch.zeros(3)) == before
+    before = cuts._tensor_hash(tensor)
+    assert cuts._tensor_hash(torch.zeros(3)) == before
     with torch.no_grad():
         tensor[1] = 1.0
-    assert features._tensor_hash(tensor) != before
+    assert cuts._tensor_hash(tensor) != before

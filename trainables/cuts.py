@@ -7,12 +7,13 @@ import inspect
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward
@@ -118,3 +119,34 @@ def _source_hash(module: str, name: str) -> str:
     except (OSError, TypeError, KeyError):  # made at run time: its name has to do
         source = ""
     return f"{module}.{name} {hashlib.sha256(source.encode()).hexdigest()}"
+
+
+def weights_hash(model: nn.Module, dense: nn.Module, names: Collection[str]) -> str:
+    """Hash of tensors by name and content. What equals the dense model's is not hashed again."""
+    found = hashlib.sha256()
+    for name in sorted(names):
+        tensor, known = tensor_of(model, name), tensor_of(dense, name)
+        if tensor is not known and _alike(tensor, known) and torch.equal(tensor, known):
+            tensor = known
+        found.update(f"{name}|{_tensor_hash(tensor)}\n".encode())
+    return found.hexdigest()
+
+
+def _alike(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.dtype == other.dtype and tensor.device == other.device
+
+
+_hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _tensor_hash(tensor: Tensor) -> str:
+    """Hash of a tensor's content, remembered until it is written to."""
+    version = None if tensor.is_inference() else tensor._version
+    known, found = _hashes.get(tensor, (None, ""))  # type: ignore[no-untyped-call]
+    if version is None or known != version:
+        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(plain.numpy().data)
+        found = digest.hexdigest()
+        _hashes[tensor] = (version, found)
+    return str(found)

@@ -20,9 +20,9 @@ from trainables.feature_files import (
     Column,
     Damaged,
     FeatureCacheError,
-    Reader,
     Writer,
 )
+from trainables.feature_reader import Reader
 
 LOG = logging.getLogger("paretune")
 SHARE = 0.5

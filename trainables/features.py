@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from compression.model import trainable
 from compression.rules import target_layers
 from trainables import forward_pass
-from trainables.cuts import Capture, Cut, NoCut, code_hash, tensor_of, tensors_within
-from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Reader, Writer
+from trainables.cuts import Capture, Cut, NoCut, code_hash, tensors_within, weights_hash
+from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Writer
+from trainables.feature_reader import Reader
+from trainables.feature_split import MASK, FeatureSplit
 from trainables.feature_store import Store
 from trainables.prefix import changed_layers, find_cut
 from trainables.sending import send
@@ -29,7 +30,6 @@ FORMAT = 1
 """Part of every key: raised when files or prefixes change their meaning."""
 SAMPLE = 4  # examples on which a cut is tried
 OUTPUTS = "outputs"
-MASK = "attention_mask"
 
 
 def stage(
@@ -200,108 +200,6 @@ class Source(NamedTuple):
             return resume(inputs)
 
         return forward
-
-
-class FeatureSplit(Split):
-    """A split's values at a cut; its order, labels and views are those of the split it stands for.
-
-    With ragged values the split's own inputs come along, and values are padded as their mask is.
-    """
-
-    def __init__(
-        self, split: Split, store: Store, key: str, found: Reader, keeps_inputs: bool
-    ) -> None:
-        self.base, self.store, self.key, self.keeps_inputs = split, store, key, keeps_inputs
-        self.labels, self.views = split.labels, split.views
-        self._reader: Reader | None = found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Another process maps the files itself."""
-        return vars(self) | {"_reader": None, "labels": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """See :meth:`__getstate__`."""
-        vars(self).update(state, labels=state["base"].labels)
-
-    @property
-    def reader(self) -> Reader:
-        """The open files.
-
-        Raises:
-            FeatureCacheError: in another process, if they have been evicted since.
-        """
-        if self._reader is None:
-            self._reader = self.store.find(self.key)
-        if self._reader is None:
-            raise FeatureCacheError(
-                f"features {self.key[:12]} are no longer in {self.store.folder}"
-            )
-        return self._reader
-
-    @property
-    def digest(self) -> str:
-        """See :class:`Split`."""
-        return self.key
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor] | None:
-        """The features as tensors by name, mapped read-only, if they lie in one piece."""
-        return None if self.keeps_inputs else self.reader.mapped()
-
-    def inputs(self, rows: Tensor) -> Inputs:
-        """See :class:`Split`."""
-        found = self.reader.fetch(rows)
-        given = self.base.inputs(rows) if self.keeps_inputs else {}
-        if isinstance(given, Tensor):
-            raise TypeError("inputs that are kept go by keyword")
-        padded = {
-            name: pad(value, given[MASK]) if isinstance(value, Ragged) else value
-            for name, value in found.items()
-        }
-        return {**given, **padded}
-
-    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """See :class:`Split`."""
-        return self.base.order(size, generator)
-
-
-def pad(value: Ragged, mask: Tensor) -> Tensor:
-    """Steps of all rows to (b, t, ...), zero where the mask, (b, t), is."""
-    steps, _ = value
-    padded = steps.new_zeros(*mask.shape, *steps.shape[1:])
-    padded[mask.bool()] = steps
-    return padded
-
-
-def weights_hash(model: nn.Module, dense: nn.Module, names: Collection[str]) -> str:
-    """Hash of tensors by name and content. What equals the dense model's is not hashed again."""
-    found = hashlib.sha256()
-    for name in sorted(names):
-        tensor, known = tensor_of(model, name), tensor_of(dense, name)
-        if tensor is not known and _alike(tensor, known) and torch.equal(tensor, known):
-            tensor = known
-        found.update(f"{name}|{_tensor_hash(tensor)}\n".encode())
-    return found.hexdigest()
-
-
-def _alike(tensor: Tensor, other: Tensor) -> bool:
-    return tensor.dtype == other.dtype and tensor.device == other.device
-
-
-_hashes: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def _tensor_hash(tensor: Tensor) -> str:
-    """Hash of a tensor's content, remembered until it is written to."""
-    version = None if tensor.is_inference() else tensor._version
-    known, found = _hashes.get(tensor, (None, ""))  # type: ignore[no-untyped-call]
-    if version is None or known != version:
-        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(plain.numpy().data)
-        found = digest.hexdigest()
-        _hashes[tensor] = (version, found)
-    return str(found)
 
 
 def _source(
