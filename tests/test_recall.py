@@ -119,9 +119,9 @@ def test_freed_memory_is_kept():
         "import resource, sys, torch\n"
         "from trainables.allocator import keep_freed_memory\n"
         "sys.argv[1] == 'kept' and keep_freed_memory()\n"
-        "for _ in range(3): torch.ones(4_000_000)\n"
+        "for _ in range(12): torch.ones(16_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(20): torch.ones(4_000_000)\n"
+        "for _ in range(10): torch.ones(16_000_000)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     faults = {

@@ -38,18 +38,23 @@ def recalling(stage: Stage, reads: Mapping[str, str], batch_size: int = 4096) ->
         return _Recalled(split, outputs)
 
     def forward(inputs: Inputs) -> Tensor:
-        if isinstance(inputs, Tensor):
-            raise TypeError("a stage at a cut takes tensors by name")
-        features = {key: value for key, value in inputs.items() if key not in keys}
+        given = _named(inputs)
+        features = {key: value for key, value in given.items() if key not in keys}
         with ExitStack() as stack:
             for name, base in frozen.items():
-                stack.enter_context(_answering(base, inputs[_key(name)]))
+                stack.enter_context(_answering(base, given[_key(name)]))
             return stage.forward(features)
 
     keys = {_key(name) for name in frozen}
     return replace(
         stage, forward=forward, train=remember(stage.train), validation=remember(stage.validation)
     )
+
+
+def _named(inputs: Inputs) -> Mapping[str, Tensor]:
+    if isinstance(inputs, Tensor):
+        raise TypeError("a stage at a cut takes tensors by name")
+    return inputs
 
 
 def _key(name: str) -> str:
@@ -64,7 +69,7 @@ def _frozen_base(model: nn.Module, name: str) -> nn.Module | None:
 
 @torch.no_grad()
 def _bytes(stage: Stage, frozen: Mapping[str, nn.Module], reads: Mapping[str, str]) -> int:
-    one = stage.validation.inputs(torch.arange(1))
+    one = _named(stage.validation.inputs(torch.arange(1)))
     rows = stage.train.views * len(stage.train) + stage.validation.views * len(stage.validation)
     return sum(base(one[reads[name]]).nbytes * rows for name, base in frozen.items())
 
@@ -75,7 +80,7 @@ def _outputs(
 ) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {name: [] for name in frozen}
     for rows in torch.arange(split.views * len(split)).split(batch_size):  # type: ignore[no-untyped-call]
-        features = split.inputs(rows)
+        features = _named(split.inputs(rows))
         for name, base in frozen.items():
             found[name].append(base(features[reads[name]]))
     return {_key(name): torch.cat(parts) for name, parts in found.items()}
@@ -93,9 +98,7 @@ class _Recalled(Split):
         return self.split.digest
 
     def inputs(self, rows: Tensor) -> Inputs:
-        features = self.split.inputs(rows)
-        if isinstance(features, Tensor):
-            raise TypeError("a stage at a cut takes tensors by name")
+        features = _named(self.split.inputs(rows))
         return {
             **features,
             **{key: values.index_select(0, rows) for key, values in self.outputs.items()},

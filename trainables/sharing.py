@@ -39,7 +39,7 @@ def pack(thing: Any) -> Packed:
     return Packed(file.getvalue(), [np.frombuffer(b.raw(), np.uint8) for b in buffers])
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     """Tensors leave as arrays, whose bytes are not copied."""
 
     def reducer_override(self, obj: Any) -> Any:
