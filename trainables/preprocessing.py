@@ -24,13 +24,14 @@ _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "
 class Steps:
     """A library's transforms, one after another.
 
-    They are modules, but not called as such: while torch.fx traces a model in one thread it replaces
-    ``nn.Module.__call__`` in all, and images are prepared beside it.
+    They are modules, but not called as such: while torch.fx traces a model in one thread it
+    replaces ``nn.Module.__call__`` in all, and images are prepared beside it.
     """
 
     steps: tuple[Any, ...]
 
     def __call__(self, photo: Image) -> Tensor:
+        """An RGB photo to a tensor (3, height, width)."""
         found: Any = photo
         for step in self.steps:
             found = step.forward(found) if isinstance(step, nn.Module) else step(found)
