@@ -12,16 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study.events import (
-    SEARCH,
-    Answered,
-    Ended,
-    Event,
-    Reported,
-    Retried,
-    Started,
-    Suggested,
-)
+from study.events import SEARCH, Answered, Ended, Event, Reported, Retried, Started, Suggested
 from study.placement import Room
 from study.schedulers import Rungs
 from study.space import Space

@@ -8,6 +8,7 @@ import torch
 
 from compression.model import trainable
 from trainables.checkpoint import State, flatten, unflatten
+from trainables.compiling import Raced
 from trainables.devices import CPU, autocast, scaler
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
@@ -47,6 +48,7 @@ class Recovery(Run):
         self.scaler = scaler(self.device, trial.precision)
         self.epochs_done = self.steps = 0
         self.total_steps = trial.epochs * math.ceil(len(stage.train) / trial.batch_size)
+        self.forward = Raced(stage.forward, self.device, self.total_steps)
 
     def advance(self) -> Progress:
         """See :class:`Run`."""
@@ -56,12 +58,13 @@ class Recovery(Run):
                 group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
             inputs = self.task.augment(batch.inputs, self.generator)
             with autocast(self.device, self.trial.precision):
-                outputs = self.stage.forward(inputs)
+                outputs = self.forward(inputs)
                 loss = self.task.loss(outputs, send_tensor(batch.labels, outputs.device))
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.forward.step()
             self.steps += 1
             losses.append(loss.detach())
         # Looked at once an epoch: reading every loss would make the device wait at every step.
