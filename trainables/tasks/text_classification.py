@@ -108,7 +108,7 @@ class TextClassification(Task):
 
     def prepare(self, seed: int) -> Prepared:
         """See :class:`Task`. The fine-tuning is done once a machine."""
-        parts = _parts(self, seed)
+        parts = parts_of(self, seed)
         fresh = self.architecture()
         model, new = language_models.load(fresh, self.folder())
         if new and not self.epochs:
@@ -126,7 +126,7 @@ class TextClassification(Task):
 
     def test(self, seed: int) -> Split:
         """See :class:`Task`."""
-        return _parts(self, seed).test
+        return parts_of(self, seed).test
 
     def forward(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Logits, (b, classes)."""
@@ -166,7 +166,7 @@ def errors_of(fn: Callable[[], object]) -> list[str]:
     return []
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     train: TextSplit
     validation: TextSplit
     test: TextSplit
@@ -174,7 +174,7 @@ class _Parts(NamedTuple):
 
 
 @cache
-def _parts(task: TextClassification, seed: int) -> _Parts:
+def parts_of(task: TextClassification, seed: int) -> Parts:
     """The splits, and the hash of all that decides which text is where."""
     folder, source = task.folder(), task.source()
     found = read(source)
@@ -196,7 +196,7 @@ def _parts(task: TextClassification, seed: int) -> _Parts:
     digest = hashlib.sha256()
     for part in (train, validation, test):
         digest.update(part.digest.encode() + part.labels.numpy().tobytes())
-    return _Parts(train, validation, test, digest.hexdigest()[:16])
+    return Parts(train, validation, test, digest.hexdigest()[:16])
 
 
 @cache
