@@ -30,7 +30,8 @@ def task(request, tmp_path_factory):
 
 
 def settings(name, folder):
-    """Of a small instance."""
+    """Of a small instance, whose files are made in the folder."""
+    folder.mkdir(exist_ok=True)
     return SETTINGS[name](folder) if name in SETTINGS else {}
 
 
