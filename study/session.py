@@ -157,8 +157,8 @@ class Session:
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
         from clusters.kinds.local import connected
-        from study.tuning import placed, share, tune_until_done
-        from trainables.trainable import Context
+        from study.tuning import placed, tune_until_done
+        from trainables.trainable import Context, Shared
 
         config, cpus = self.config, self.config.resources.cpus
         budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
@@ -167,7 +167,7 @@ class Session:
         search = self._searcher()
         with connected(self.setting.address, self.setting.cpus, threads=cpus):
             interrupts.arm()
-            shared = share(context, config.plugins)
+            shared = Shared.put(context, config.plugins)
             self.placement = placed(config, shared)
             for remark in self.placement.remarks:
                 live.say(remark)

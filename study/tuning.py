@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,7 @@ from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
 from trainables.peak import Peak
 from trainables.record import Trial, canonical
-from trainables.sharing import pack
-from trainables.trainable import CompressionTrial, Context, Loadable, Shared, measure_peak
+from trainables.trainable import CompressionTrial, Shared, measure_peak
 
 
 def placed(config: StudyConfig, shared: Shared) -> Placement:
@@ -41,13 +39,6 @@ def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:
         return Peak(**ray.get(task.remote(shared, canonical(trial))))
     except ray.exceptions.RayError as error:
         return Peak(error=str(error).strip().splitlines()[-1])
-
-
-def share(context: Context, plugins: Sequence[Loadable]) -> Shared:
-    """The context in Ray's object store."""
-    import ray
-
-    return Shared(plugins, (ray.put(pack(context)),))
 
 
 def tune_until_done(

@@ -89,12 +89,13 @@ def test_a_model_without_the_place_is_refused_and_left_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_follows_from_its_settings_alone_and_makes_the_model_smaller(name):
+def test_an_edit_follows_from_its_settings_alone_and_adds_no_tensor(name):
     one, other = network(0), network(9)
-    before = tensor_bytes(one)
+    before = tensor_bytes(one), set(one.state_dict())
     example(name).apply(one)
     EDITS.build(name, example(name).args()).apply(other)
-    assert tensor_bytes(one) < before
+    assert tensor_bytes(one) <= before[0]
+    assert set(one.state_dict()) <= before[1]
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(inputs()), other(inputs()))
 
@@ -105,6 +106,7 @@ def test_an_edit_follows_from_its_settings_alone_and_makes_the_model_smaller(nam
 def test_a_bypassed_module_gives_back_its_input():
     dense, model = network(), network()
     Bypass(BLOCK).apply(model)
+    assert tensor_bytes(model) == tensor_bytes(dense) - tensor_bytes(dense.get_submodule(BLOCK))
     expected = dense[2](dense[1][2](dense[1][0](dense[0](inputs()))))
     assert torch.equal(model(inputs()), expected)
     assert {n for n, _ in dense.named_parameters()} - {n for n, _ in model.named_parameters()} == {

@@ -1,5 +1,8 @@
 """Tensors that processes share: equal, not copied, and good enough to train on."""
 
+import io
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,18 +14,28 @@ from compression.inits import INITS
 from compression.methods import METHODS
 from trainables.attempt import Attempt
 from trainables.record import Choice, Status
-from trainables.sharing import Packed, pack
+from trainables.sharing import put_together, take_apart
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.uint8)
 
 
-def there_and_back(thing):
-    """As Ray's object store gives it: the bytes can't be written to."""
-    packed = pack(thing)
-    frozen = [array.copy() for array in packed.arrays]
-    for array in frozen:
+class Sent(pickle.Pickler):
+    """Tensors leave as Ray sends them: as arrays, whose bytes go beside the pickle."""
+
+    def reducer_override(self, obj):
+        if isinstance(obj, torch.Tensor):
+            return put_together, (take_apart(obj),)
+        return NotImplemented
+
+
+def sent(thing, writeable=False):
+    """The thing as another process gets it, and the length of its pickle without the tensors."""
+    buffers, file = [], io.BytesIO()
+    Sent(file, protocol=5, buffer_callback=buffers.append).dump(thing)
+    arrays = [np.frombuffer(b.raw(), np.uint8) for b in buffers]
+    for array in arrays if not writeable else ():
         array.flags.writeable = False
-    return Packed(packed.pickled, frozen).unpack()
+    return pickle.loads(file.getvalue(), buffers=arrays), len(file.getvalue())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -31,7 +44,7 @@ def test_tensors_come_back_equal(dtype, shape):
     tensor = torch.arange(24).reshape(2, 3, 4)[..., :4].to(dtype)
     tensor = tensor.flatten()[: int(np.prod(shape))].reshape(shape)
     turned = tensor.permute(tuple(reversed(range(tensor.ndim))))
-    found = there_and_back({"a": tensor, "b": turned})
+    found = sent({"a": tensor, "b": turned})[0]
     assert found["a"].dtype == dtype
     assert torch.equal(found["a"], tensor)
     assert torch.equal(found["b"], turned)
@@ -42,9 +55,8 @@ def test_a_model_comes_back_with_ties_and_without_copies():
     model.tied = nn.Linear(45, 12)
     model.tied.weight = model[6].weight
     model[8].weight.requires_grad_(False)
-    packed = pack(model)
-    assert len(packed.pickled) < 20_000
-    found = packed.unpack()
+    found, pickled = sent(model)
+    assert pickled < 20_000
     assert found.tied.weight is found[6].weight
     assert not found[8].weight.requires_grad
     assert found[6].weight.requires_grad
@@ -59,7 +71,8 @@ def test_a_model_comes_back_with_ties_and_without_copies():
 @pytest.mark.parametrize("method", METHODS)
 def test_no_trial_writes_to_what_it_shares(method, init, rest):
     task, trial = TinyTask(), make_trial(method=method, init=init, rest=Choice(rest), epochs=1)
-    data = pack(task.prepare(0)).unpack()  # writable here, so that a write is seen and not fatal
+    # Writable here, so that a write is seen and not fatal.
+    data, _ = sent(task.prepare(0), writeable=True)
     before = {k: v.clone() for k, v in data.model.state_dict().items()}
     attempt = Attempt(task, data, trial, Shelf())
     while not attempt.finished:

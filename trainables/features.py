@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from compression.model import trainable
 from compression.rules import target_layers
 from trainables import forward_pass
 from trainables.cuts import Capture, Cut, NoCut, code_hash, tensors_within, weights_hash
+from trainables.devices import move, pick
 from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Writer
 from trainables.feature_reader import Reader
 from trainables.feature_split import MASK, FeatureSplit
@@ -69,8 +71,9 @@ def stage(
     note = f"all up to {source.cut.after} is computed once"
     if wanted and distorted:
         note += ", but for training: the task distorts its inputs anew at each use"
-    reads = source.cut.first if isinstance(train, FeatureSplit) else {}
-    return Stage(model, source.forward(), train, validation, note, reads=reads)
+    divided = isinstance(train, FeatureSplit)
+    reads = source.cut.first if divided else {}
+    return Stage(model, source.forward(), train, validation, note, reads, not divided)
 
 
 def features_of(
@@ -185,7 +188,9 @@ class Source(NamedTuple):
         key = _key(self.cut.key, weights, split, self.dtype)
         found: Reader | None = self.store.find(key)
         if found is None:
-            capture, device = self.cut.capture(self.model), forward_pass.device_of(self.model)
+            device = pick("auto")  # the pass goes to a card, if this process has one
+            model = self.model if device.type == "cpu" else move(deepcopy(self.model), device)
+            capture = self.cut.capture(model)
             found = _build(self.store, key, capture, split, self.dtype, self.cut.after, device)
         return FeatureSplit(split, self.store, key, found, self.cut.keeps_inputs)
 

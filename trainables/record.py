@@ -338,7 +338,7 @@ class Outcome:
     ``metrics[split][name]`` are fractions, of the best epoch by validation (``best_epoch``).
     ``sha256`` is the artifact's, ``probe`` that of its logits on a fixed validation batch.
     ``peak_memory`` is in bytes: on CUDA what torch allocated on the card at most; on the CPU the
-    peak resident set of the worker, libraries and shared pages included; None where unknown.
+    worker's peak resident set less what it shares (mapped files); None where unknown.
     """
 
     status: Status

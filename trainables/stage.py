@@ -20,7 +20,8 @@ class Stage:
     values from inside it where the part before them is frozen and was run once for all trials
     (:mod:`trainables.features`). It shares ``model``'s parameters. ``note`` says what is skipped,
     or why nothing is. ``reads`` has the changed layers that are called with a value of
-    ``train`` and ``validation`` as it stands there, each with that value's name.
+    ``train`` and ``validation`` as it stands there, each with that value's name. ``own_inputs``
+    says that ``train`` holds inputs of the task, which it may distort.
     """
 
     model: nn.Module
@@ -29,6 +30,7 @@ class Stage:
     validation: Split
     note: str = ""
     reads: Mapping[str, str] = field(default_factory=dict)
+    own_inputs: bool = True
 
 
 def whole(task: Task, model: nn.Module, data: Prepared, note: str = "") -> Stage:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.util import deregister_serializer, register_serializer
+from torch import Tensor, nn
 
 from trainables.allocator import keep_freed_memory
 from trainables.attempt import Attempt, Shelf
@@ -25,7 +27,7 @@ from trainables.devices import limit_threads, pick
 from trainables.memory import release
 from trainables.peak import measure
 from trainables.record import Trial, from_json, to_json
-from trainables.sharing import Packed
+from trainables.sharing import put_together, take_apart
 from trainables.tasks.base import Prepared, Task
 
 
@@ -60,7 +62,19 @@ class Shared:
     """
 
     plugins: Sequence[Loadable]
-    context: tuple[ray.ObjectRef[Packed]]
+    context: tuple[ray.ObjectRef[Context]]
+
+    @staticmethod
+    def put(context: Context, plugins: Sequence[Loadable]) -> Shared:
+        """A context in the object store, its tensors as arrays that workers map."""
+        kinds = (Tensor, nn.Parameter)
+        for kind in kinds:
+            register_serializer(kind, serializer=take_apart, deserializer=put_together)
+        try:
+            return Shared(plugins, (ray.put(context),))
+        finally:
+            for kind in kinds:
+                deregister_serializer(kind)
 
     def fetch(self) -> Context:
         """The context, in a process that is made ready for trials."""
@@ -68,7 +82,7 @@ class Shared:
         for plugin in self.plugins:
             plugin.load()
         keep_freed_memory()
-        context: Context = ray.get(self.context[0]).unpack()
+        context: Context = ray.get(self.context[0])
         limit_threads(context.threads)
         return context
 

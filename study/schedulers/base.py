@@ -23,8 +23,8 @@ class Rungs(ABC):
     def on_report(self, trial: str, epochs_done: int, metric: float, log2_ratio: float) -> bool:
         """Take a report and say whether the trial may go on.
 
-        ``metric`` is the current one, turned so that larger is better. Reporting the same thing twice changes
-        nothing, so that an interrupted trial can start again.
+        ``metric`` is the current one, turned so that larger is better. Reporting the same thing
+        twice changes nothing, so that an interrupted trial can start again.
         """
 
 

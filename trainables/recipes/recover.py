@@ -56,7 +56,9 @@ class Recovery(Run):
         for batch in self.stage.train.batches(self.trial.batch_size, self.generator):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.trial.lr * self.factor(self.steps / self.total_steps)
-            inputs = self.task.augment(batch.inputs, self.generator)
+            inputs = batch.inputs
+            if self.stage.own_inputs:
+                inputs = self.task.augment(inputs, self.generator)
             with autocast(self.device, self.trial.precision):
                 outputs = self.forward(inputs)
                 loss = self.task.loss(outputs, send_tensor(batch.labels, outputs.device))

@@ -167,6 +167,8 @@ def errors_of(fn: Callable[[], object]) -> list[str]:
 
 
 class Parts(NamedTuple):
+    """The splits, and the hash of all that decides which text is where."""
+
     train: TextSplit
     validation: TextSplit
     test: TextSplit
@@ -175,7 +177,7 @@ class Parts(NamedTuple):
 
 @cache
 def parts_of(task: TextClassification, seed: int) -> Parts:
-    """The splits, and the hash of all that decides which text is where."""
+    """The splits of a task, read, cleaned and tokenised once."""
     folder, source = task.folder(), task.source()
     found = read(source)
     rows = texts.limited(len(found.labels), task.limit, seed)
