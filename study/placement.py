@@ -10,7 +10,7 @@ from compression.registry import InvalidSetting
 from study.baselines import Typical
 from study.sections import Resources
 from study.space import Space
-from trainables.peak import Peak
+from trainables.hardware.peak import Peak
 from trainables.record import NONE, Scalar, Trial
 
 LEFT_FREE = 0.05  # of a card: what fragmentation and other steps' shapes may take

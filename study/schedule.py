@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from trainables.memory import Kills
+from trainables.hardware.memory import Kills
 from trainables.record import OUT_OF_MEMORY
 
 

@@ -145,8 +145,8 @@ class Session:
         """
         if self.setting.address is not None:
             return
-        from trainables.allocator import keep_freed_memory
         from trainables.features import prefetch
+        from trainables.hardware.allocator import keep_freed_memory
 
         keep_freed_memory()
         task, training = self.config.task, self.config.epochs > 0

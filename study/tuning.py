@@ -11,7 +11,7 @@ from study.driver import Driver
 from study.placement import Placement, largest, nodes_of, place
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
-from trainables.peak import Peak
+from trainables.hardware.peak import Peak
 from trainables.record import Trial, canonical
 from trainables.trainable import CompressionTrial, Shared, measure_peak
 

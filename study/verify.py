@@ -63,10 +63,10 @@ def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
 
 
 def _work(job: Job) -> Iterator[Verification]:
-    from trainables.allocator import keep_freed_memory
     from trainables.build import resolve_task
-    from trainables.devices import limit_threads
     from trainables.examine import Examiner
+    from trainables.hardware.allocator import keep_freed_memory
+    from trainables.hardware.devices import limit_threads
 
     limit_threads(job.threads)
     keep_freed_memory()

@@ -10,7 +10,7 @@ import torch
 from examples import image_folder
 from PIL import Image
 
-from trainables.preprocessing import Preprocessing
+from trainables.data.preprocessing import Preprocessing
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.compiling import TIMED, WARM, Raced
+from trainables.hardware.compiling import TIMED, WARM, Raced
 
 CARD = torch.device("meta")  # anything but the CPU; nothing is computed there
 

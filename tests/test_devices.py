@@ -9,8 +9,8 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 from torch import nn
 
-from trainables import devices
 from trainables.attempt import Attempt
+from trainables.hardware import devices
 from trainables.record import RecordError, Status, canonical
 from trainables.stage import whole
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from trainables.downloads import DownloadError, fetch, hash_in_name, hub_file
+from trainables.data.downloads import DownloadError, fetch, hash_in_name, hub_file
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA = hashlib.sha256(BODY).hexdigest()

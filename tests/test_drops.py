@@ -11,10 +11,10 @@ from scipy import stats
 from tiny_task import TinyTask
 
 from analysis.stats import drop_upper
-from trainables import metrics
-from trainables.bootstrap import RESAMPLES, bounds, spread
-from trainables.drops import UNSEEN, Drops
 from trainables.record import Direction, Objective, Paired
+from trainables.scoring import metrics
+from trainables.scoring.bootstrap import RESAMPLES, bounds, spread
+from trainables.scoring.drops import UNSEEN, Drops
 
 Z = 1.6448536
 

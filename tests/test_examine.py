@@ -8,7 +8,6 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
-from trainables import metrics
 from trainables.attempt import Attempt, tensor_hash
 from trainables.examine import Examiner
 from trainables.record import (
@@ -21,6 +20,7 @@ from trainables.record import (
     from_json,
     to_json,
 )
+from trainables.scoring import metrics
 from trainables.tasks import TensorSplit, observe
 
 TASK = TinyTask()

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables import feature_files
-from trainables.feature_files import Column, FeatureCacheError, Ragged, Writer
-from trainables.feature_reader import Reader
-from trainables.feature_store import Store
+from trainables.frozen import feature_files
+from trainables.frozen.feature_files import Column, FeatureCacheError, Ragged, Writer
+from trainables.frozen.feature_reader import Reader
+from trainables.frozen.feature_store import Store
 
 DTYPES = sorted(feature_files.STORABLE, key=str)
 COLUMNS = {"a": Column(torch.float32, (3,))}

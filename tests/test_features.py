@@ -10,10 +10,11 @@ from tiny_task import TinyTask, make_trial, split
 from torch import nn
 
 from compression.model import trainable
-from trainables import cuts, features
+from trainables import features
 from trainables.build import build
-from trainables.feature_split import FeatureSplit
-from trainables.feature_store import Store
+from trainables.frozen import cuts
+from trainables.frozen.feature_split import FeatureSplit
+from trainables.frozen.feature_store import Store
 from trainables.recipes import RECIPES
 from trainables.splits import TensorSplit
 from trainables.stage import whole

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
-from trainables import devices, memory, peak
 from trainables.attempt import Attempt, _set_params, probe, tensor_hash
+from trainables.hardware import devices, memory, peak
+from trainables.hardware.sending import send_tensor
 from trainables.record import OUT_OF_MEMORY, Status
-from trainables.sending import send_tensor
 from trainables.tasks import TensorSplit
 
 pytestmark = pytest.mark.gpu

@@ -66,7 +66,7 @@ def test_the_dense_model_agrees_with_itself(folder):
 
 
 def test_weights_from_a_file_bring_their_head(folder, tmp_path):
-    from trainables.vision_models import architecture
+    from trainables.models.vision import architecture
 
     file = tmp_path / "three.pth"
     torch.save(architecture("resnet18", 3).state_dict(), file)

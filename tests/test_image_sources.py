@@ -13,10 +13,10 @@ from image_helpers import PLAIN, _folder, _original, _own_cache, parquet, trunca
 from PIL import Image
 
 from compression.registry import InvalidSetting
-from trainables import image_sources
-from trainables.downloads import DownloadError
-from trainables.image_sets import ImageData
-from trainables.images import image_split
+from trainables.data import image_sources
+from trainables.data.downloads import DownloadError
+from trainables.data.image_sets import ImageData
+from trainables.data.images import image_split
 
 
 def flat(folder, tmp_path):

@@ -11,10 +11,10 @@ from image_helpers import PLAIN, _folder, _original, _own_cache, as_tensor, rgb,
 from PIL import Image
 
 from compression.registry import InvalidSetting
-from trainables import image_checks
-from trainables.image_sets import ImageData
-from trainables.images import divide, image_split
-from trainables.vision_models import preprocessing
+from trainables.data import image_checks
+from trainables.data.image_sets import ImageData
+from trainables.data.images import divide, image_split
+from trainables.models.vision import preprocessing
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(folder):

@@ -15,9 +15,9 @@ from compression.methods import METHODS
 from compression.model import Rule, as_saved, compress_model, trainable
 from compression.registry import InvalidSetting
 from compression.size import measure
-from trainables import language_models
 from trainables.attempt import Attempt
 from trainables.build import build
+from trainables.models import language as language_models
 from trainables.record import NONE, Choice, LayerRule, Status, Trial
 from trainables.tasks import TASKS
 

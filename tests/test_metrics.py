@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
-from trainables import metrics
+from trainables.scoring import metrics
 
 pairs = st.integers(1, 60).flatmap(
     lambda n: st.tuples(

@@ -8,7 +8,7 @@ from fake_runner import CONFIG, FakeRunner
 
 from study.config import parse_config
 from study.events import Ended, Retried, Started
-from trainables import memory
+from trainables.hardware import memory
 from trainables.record import OUT_OF_MEMORY, Outcome, Status
 
 CROWD = 2

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from compression.registry import InvalidSetting
-from trainables import photos
-from trainables.packages import package_folder
+from trainables.data import photos
+from trainables.data.packages import package_folder
+from trainables.models.vision import preprocessing
 from trainables.tasks import TASKS, observe
 from trainables.tasks.imagenet_crops import MODEL
-from trainables.vision_models import preprocessing
 
 SMALL = {"crops": 2, "image_size": 96}
 

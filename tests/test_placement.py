@@ -15,8 +15,8 @@ from compression.registry import InvalidSetting
 from study.config import parse_config
 from study.placement import Node, Room, largest, nodes_of, place
 from study.sections import Resources
-from trainables import peak
-from trainables.peak import Peak
+from trainables.hardware import peak
+from trainables.hardware.peak import Peak
 from trainables.record import Status
 
 GB = 10**9

@@ -9,12 +9,13 @@ from tiny_task import TinyTask, split
 from torch import nn
 
 from compression.model import Rule, compress_model, trainable
-from trainables import features, forward_pass
-from trainables.block_cut import HIDDEN, BlockCut
-from trainables.cuts import Cut, NoCut
-from trainables.feature_store import Store
-from trainables.fx_cut import FxCut
-from trainables.prefix import changed_layers, find_cut
+from trainables import features
+from trainables.frozen import forward_pass
+from trainables.frozen.block_cut import HIDDEN, BlockCut
+from trainables.frozen.cuts import Cut, NoCut
+from trainables.frozen.feature_store import Store
+from trainables.frozen.fx_cut import FxCut
+from trainables.frozen.prefix import changed_layers, find_cut
 from trainables.splits import TensorSplit
 
 TOLERANCE = 1e-5

@@ -10,10 +10,10 @@ from torch import nn
 
 from compression.adapters import ADAPTERS
 from compression.methods import METHODS
-from trainables import recall
-from trainables.allocator import keep_freed_memory
 from trainables.build import build
-from trainables.recall import recalling
+from trainables.frozen import recall
+from trainables.frozen.recall import recalling
+from trainables.hardware.allocator import keep_freed_memory
 from trainables.recipes import RECIPES
 from trainables.splits import TensorSplit
 from trainables.stage import Stage
@@ -117,7 +117,7 @@ def test_nothing_is_kept_above_the_budget_or_without_an_adapter(monkeypatch):
 def test_freed_memory_is_kept():
     code = (
         "import resource, sys, torch\n"
-        "from trainables.allocator import keep_freed_memory\n"
+        "from trainables.hardware.allocator import keep_freed_memory\n"
         "sys.argv[1] == 'kept' and keep_freed_memory()\n"
         "for _ in range(12): torch.ones(16_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -13,8 +13,8 @@ from torch import nn
 from compression.inits import INITS
 from compression.methods import METHODS
 from trainables.attempt import Attempt
+from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Choice, Status
-from trainables.sharing import put_together, take_apart
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.uint8)
 

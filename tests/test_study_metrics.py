@@ -18,7 +18,7 @@ TASK = '''
 import torch
 from torch import nn
 
-from trainables.metrics import perplexity
+from trainables.scoring.metrics import perplexity
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.tasks import TASKS, Prepared, TensorSplit, Task
 

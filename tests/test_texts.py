@@ -14,10 +14,10 @@ from pyarrow import parquet
 from text_examples import csv_file, encoder, reviews
 
 from compression.registry import InvalidSetting
-from trainables import corpora, texts
-from trainables.duplicates import THRESHOLD, find_duplicates, normalised
-from trainables.language_models import tokenizer
-from trainables.text_tables import Source, class_counts, documents, read
+from trainables.data import corpora, texts
+from trainables.data.duplicates import THRESHOLD, find_duplicates, normalised
+from trainables.data.text_tables import Source, class_counts, documents, read
+from trainables.models.language import tokenizer
 
 
 def split_of(lengths, pad=7):

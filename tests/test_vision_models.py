@@ -14,9 +14,9 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.models import get_model_weights
 
 from compression.registry import InvalidSetting, UnknownName
-from trainables import vision_models
-from trainables.downloads import DownloadError
-from trainables.preprocessing import Preprocessing
+from trainables.data.downloads import DownloadError
+from trainables.data.preprocessing import Preprocessing
+from trainables.models import vision as vision_models
 
 LITE = "timm/tf_efficientnet_lite0"
 

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from compression.artifact import serialize
 from compression.model import as_saved, compression_of, trainable
-from trainables import devices, features
+from trainables import features
 from trainables.build import about, build, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
-from trainables.memory import Meter, is_out_of_memory
-from trainables.recall import recalling
+from trainables.frozen.recall import recalling
+from trainables.hardware import devices
+from trainables.hardware.memory import Meter, is_out_of_memory
 from trainables.recipes import RECIPES, Run
 from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
 from trainables.splits import Split

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from compression.artifact import ArtifactError, deserialize
 from trainables.attempt import probe, tensor_hash
-from trainables.drops import Drops
 from trainables.features import features_of
-from trainables.forward_pass import all_cores
+from trainables.frozen.forward_pass import all_cores
 from trainables.record import COUNTED, Drop, Paired, Record, Verification
+from trainables.scoring.drops import Drops
 from trainables.splits import Split
 from trainables.tasks.base import Prepared, Task, observe
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from compression.model import trainable
 from compression.rules import target_layers
-from trainables import forward_pass
-from trainables.cuts import Capture, Cut, NoCut, code_hash, tensors_within, weights_hash
-from trainables.devices import move, pick
-from trainables.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Writer
-from trainables.feature_reader import Reader
-from trainables.feature_split import MASK, FeatureSplit
-from trainables.feature_store import Store
-from trainables.prefix import changed_layers, find_cut
-from trainables.sending import send
+from trainables.frozen import forward_pass
+from trainables.frozen.cuts import Capture, Cut, NoCut, code_hash, tensors_within, weights_hash
+from trainables.frozen.feature_files import STORABLE, Column, FeatureCacheError, Ragged, Writer
+from trainables.frozen.feature_reader import Reader
+from trainables.frozen.feature_split import MASK, FeatureSplit
+from trainables.frozen.feature_store import Store
+from trainables.frozen.prefix import changed_layers, find_cut
+from trainables.hardware.devices import move, pick
+from trainables.hardware.sending import send
 from trainables.splits import Inputs, Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task

@@ -20,14 +20,14 @@ from ray import tune
 from ray.util import deregister_serializer, register_serializer
 from torch import Tensor, nn
 
-from trainables.allocator import keep_freed_memory
 from trainables.attempt import Attempt, Shelf
 from trainables.checkpoint import State
-from trainables.devices import limit_threads, pick
-from trainables.memory import release
-from trainables.peak import measure
+from trainables.hardware.allocator import keep_freed_memory
+from trainables.hardware.devices import limit_threads, pick
+from trainables.hardware.memory import release
+from trainables.hardware.peak import measure
+from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Trial, from_json, to_json
-from trainables.sharing import put_together, take_apart
 from trainables.tasks.base import Prepared, Task
 
 
@@ -88,7 +88,7 @@ class Shared:
 
 
 def measure_peak(shared: Shared, trial: str) -> dict[str, Any]:
-    """The fields of a :class:`trainables.peak.Peak`: of a trial, as JSON, on this worker's card."""
+    """The fields of a trial's :class:`~trainables.hardware.peak.Peak` on this worker's card."""
     context = shared.fetch()
     return vars(measure(context.task, context.data, from_json(Trial, json.loads(trial))))
 

@@ -35,10 +35,11 @@ from measured import keep, machine, spread, table
 from torch import nn
 
 from compression.model import target_layers
-from trainables import features, language_models
-from trainables.allocator import keep_freed_memory
+from trainables import features
 from trainables.build import build
-from trainables.feature_store import Store
+from trainables.frozen.feature_store import Store
+from trainables.hardware.allocator import keep_freed_memory
+from trainables.models import language as language_models
 from trainables.recipes import RECIPES
 from trainables.record import Choice, Fingerprint, LayerRule, Trial
 from trainables.stage import Stage, whole

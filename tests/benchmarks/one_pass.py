@@ -49,10 +49,10 @@ from study import log
 from study.events import Closed, Ended, Opened, Started, Verified
 from study.storage import Storage
 from trainables import features
-from trainables.allocator import keep_freed_memory
 from trainables.attempt import Attempt
 from trainables.build import build
-from trainables.recall import recalling
+from trainables.frozen.recall import recalling
+from trainables.hardware.allocator import keep_freed_memory
 from trainables.recipes import RECIPES
 from trainables.record import Choice, LayerRule, Paired, Trial
 from trainables.splits import TensorSplit

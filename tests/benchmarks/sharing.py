@@ -6,8 +6,8 @@
   once, as many CPUs; trials/minute count from the first end of a trial to the last, so that the
   start of the workers, which is shown apart, is not in them;
 - feature pass: images/s of a frozen ResNet-18 (random weights: speed does not depend on them) as
-  :mod:`trainables.forward_pass` runs it, beside a plain forward at the same batch on tensors that
-  are on the card, in float32. 0.9 is to be reached.
+  :mod:`trainables.frozen.forward_pass` runs it, beside a plain forward at the same batch on
+  tensors that are on the card, in float32. 0.9 is to be reached.
 
 Needs CUDA; without it says so and exits with 2. n is left out where there are fewer CPUs.
 """
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from measured import command, keep, machine, options, run, table
 
-from trainables import devices
+from trainables.hardware import devices
 
 SHARES = (1, 4, 8, 16)
 CONFIG = """
@@ -91,7 +91,7 @@ def feature_pass(images: int) -> dict[str, float]:
     """Images/s of both ways at the pass's own batch; medians of three."""
     import torchvision
 
-    from trainables import forward_pass
+    from trainables.frozen import forward_pass
     from trainables.splits import TensorSplit
 
     device = devices.pick("cuda")

@@ -8,13 +8,13 @@ import torch
 
 from compression.model import trainable
 from trainables.checkpoint import State, flatten, unflatten
-from trainables.compiling import Raced
-from trainables.devices import CPU, autocast, scaler
+from trainables.hardware.compiling import Raced
+from trainables.hardware.devices import CPU, autocast, scaler
+from trainables.hardware.sending import send_tensor
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS
 from trainables.recipes.base import RECIPES, NonFiniteLoss, Progress, Recipe, Run
 from trainables.record import Trial
-from trainables.sending import send_tensor
 from trainables.stage import Stage
 from trainables.tasks.base import Task
 

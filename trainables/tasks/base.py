@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from compression.registry import Plugin, Registry
-from trainables import metrics
+from trainables.hardware.sending import send_tensor
 from trainables.record import Direction, Fingerprint, Objective
-from trainables.sending import send_tensor
+from trainables.scoring import metrics
 from trainables.splits import Inputs, Split
 
 

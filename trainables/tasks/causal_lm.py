@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from compression.artifact import deserialize, serialize
 from compression.model import target_layers
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
-from trainables import corpora, finetuning, language_models, metrics
 from trainables.cache import cached
+from trainables.data import corpora
+from trainables.models import finetuning
+from trainables.models import language as language_models
 from trainables.record import Direction, Fingerprint, Objective
+from trainables.scoring import metrics
 from trainables.splits import Inputs, Split, TensorSplit
 from trainables.tasks.base import TASKS, Prepared, Task
 from trainables.tasks.text_classification import ANYTHING, errors_of
@@ -148,7 +151,7 @@ class CausalLM(Task):
         return nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1).float(), ahead.flatten())
 
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Sums over each block: see :func:`trainables.metrics.next_tokens`; its ``bytes``."""
+        """Sums over each block, see :func:`~trainables.scoring.metrics.next_tokens`; its ``bytes``."""
         seen = metrics.next_tokens(outputs, corpora.tokens_of(labels))
         return seen | {"bytes": labels[:, 0]}
 

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from compression.artifact import deserialize, serialize
 from compression.model import target_layers
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob, naming
-from trainables import finetuning, metrics, vision_models
 from trainables.cache import cached
-from trainables.image_sets import ImageData
-from trainables.images import ImageSplit, check_divided, divide, image_split
-from trainables.preprocessing import Preprocessing
+from trainables.data.image_sets import ImageData
+from trainables.data.images import ImageSplit, check_divided, divide, image_split
+from trainables.data.preprocessing import Preprocessing
+from trainables.models import finetuning
+from trainables.models import vision as vision_models
 from trainables.record import Direction, Fingerprint, Objective
+from trainables.scoring import metrics
 from trainables.splits import Split
 from trainables.tasks.base import TASKS, Prepared, Task
 from trainables.tasks.dense_labels import dense_labels

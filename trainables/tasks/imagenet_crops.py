@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from compression.model import target_layers
 from compression.registry import IntRange, InvalidSetting, Text, knob, naming
-from trainables import metrics, vision_models
-from trainables.downloads import hash_in_name
-from trainables.images import ImageSplit
-from trainables.packages import package_folder
-from trainables.photos import bundled_photos, crop, photos_in
+from trainables.data.downloads import hash_in_name
+from trainables.data.images import ImageSplit
+from trainables.data.packages import package_folder
+from trainables.data.photos import bundled_photos, crop, photos_in
+from trainables.models import vision as vision_models
 from trainables.record import Direction, Fingerprint, Objective
+from trainables.scoring import metrics
 from trainables.splits import Split
 from trainables.tasks.base import TASKS, Prepared, Task
 from trainables.tasks.dense_labels import dense_labels

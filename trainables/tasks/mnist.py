@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from compression.artifact import deserialize, serialize
 from compression.registry import IntRange, knob
-from trainables import finetuning
 from trainables.cache import cached
-from trainables.images import divide
-from trainables.packages import package_folder
+from trainables.data.images import divide
+from trainables.data.packages import package_folder
+from trainables.models import finetuning
+from trainables.models.vision import state_hash
 from trainables.record import Fingerprint
 from trainables.splits import Inputs, Split, TensorSplit, map_inputs
 from trainables.tasks.base import TASKS, Prepared, Task
 from trainables.tasks.digits import distort
-from trainables.vision_models import state_hash
 
 SCHEDULE = finetuning.Schedule(epochs=12, lr=1e-2, batch_size=64)
 SHARES = (0.6, 0.2, 0.2)

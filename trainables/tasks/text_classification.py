@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from compression.artifact import deserialize, serialize
 from compression.model import target_layers
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
-from trainables import finetuning, language_models, metrics, texts
 from trainables.cache import cached
+from trainables.data import texts
+from trainables.data.text_tables import Source, class_counts, read
+from trainables.data.texts import TextSplit
+from trainables.models import finetuning
+from trainables.models import language as language_models
 from trainables.record import Direction, Fingerprint, Objective
+from trainables.scoring import metrics
 from trainables.splits import Inputs, Split
 from trainables.tasks.base import TASKS, Prepared, Task
-from trainables.text_tables import Source, class_counts, read
-from trainables.texts import TextSplit
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ class TextClassification(Task):
         return nn.functional.cross_entropy(outputs, labels, weight)
 
     def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
-        """See :func:`trainables.metrics.classification_scores`."""
+        """See :func:`trainables.scoring.metrics.classification_scores`."""
         return metrics.classification_scores(observed, labels)
 
     def _training(self) -> str:

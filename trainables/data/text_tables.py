@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compression.registry import InvalidSetting
-from trainables.duplicates import THRESHOLD, find_duplicates
+from trainables.data.duplicates import THRESHOLD, find_duplicates
 
 EMPTY_SHARE = 0.1
 """More empty texts than this share of all are an error, not a remark."""

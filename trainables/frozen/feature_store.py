@@ -14,7 +14,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from trainables import cache
-from trainables.feature_files import (
+from trainables.frozen.feature_files import (
     MANIFEST,
     SHARD_BYTES,
     Column,
@@ -22,7 +22,7 @@ from trainables.feature_files import (
     FeatureCacheError,
     Writer,
 )
-from trainables.feature_reader import Reader
+from trainables.frozen.feature_reader import Reader
 
 LOG = logging.getLogger("paretune")
 SHARE = 0.5

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.feature_files import FeatureCacheError, Ragged
-from trainables.feature_reader import Reader
-from trainables.feature_store import Store
+from trainables.frozen.feature_files import FeatureCacheError, Ragged
+from trainables.frozen.feature_reader import Reader
+from trainables.frozen.feature_store import Store
 from trainables.splits import Inputs, Split
 
 MASK = "attention_mask"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from compression.registry import InvalidSetting
-from trainables import cache, image_sources
-from trainables.downloads import fetch, folder
-from trainables.image_checks import write
-from trainables.images import Labelled, Pixels
+from trainables import cache
+from trainables.data import image_sources
+from trainables.data.downloads import fetch, folder
+from trainables.data.image_checks import write
+from trainables.data.images import Labelled, Pixels
 
 # Classes of torchvision.datasets by our names, with the number of classes.
 PUBLISHED = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.cuts import Capture, Cut, NoCut, code_hash, config_text, tensors_within
+from trainables.frozen.cuts import Capture, Cut, NoCut, code_hash, config_text, tensors_within
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward, Task
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compression.registry import InvalidSetting
-from trainables.preprocessing import Preprocessing
+from trainables.data.preprocessing import Preprocessing
 from trainables.splits import Split
 
 if TYPE_CHECKING:

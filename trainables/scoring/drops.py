@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainables.bootstrap import CONFIDENCE, RESAMPLES, Spread, difference, growth, spread
 from trainables.record import Bounds, Direction, Drop
+from trainables.scoring.bootstrap import CONFIDENCE, RESAMPLES, Spread, difference, growth, spread
 from trainables.tasks.base import Task
 
 UNSEEN = 3

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from compression.registry import InvalidSetting
 from trainables.cache import cached
+from trainables.data.text_tables import Source, did_you_mean, documents
 from trainables.splits import TensorSplit, map_inputs
-from trainables.text_tables import Source, did_you_mean, documents
 
 PYTHON_DOCS = "python-docs"
 PARTS = 50

@@ -17,7 +17,7 @@ import numpy as np
 
 from compression.registry import InvalidSetting
 from trainables import cache
-from trainables.images import Labelled
+from trainables.data.images import Labelled
 
 log = logging.getLogger(__name__)
 

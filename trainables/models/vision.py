@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from compression.artifact import serialize
 from compression.registry import InvalidSetting, UnknownName
-from trainables.downloads import fetch, folder, hash_in_name, hub_file
-from trainables.preprocessing import Preprocessing, Steps
+from trainables.data.downloads import fetch, folder, hash_in_name, hub_file
+from trainables.data.preprocessing import Preprocessing, Steps
 
 TIMM = "timm/"
 # What their library sets with its weights: inputs normalised as for all the others.

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from trainables.cuts import TOLERANCE, Capture
-from trainables.sending import send
+from trainables.frozen.cuts import TOLERANCE, Capture
+from trainables.hardware.sending import send
 from trainables.splits import Inputs, Split, map_inputs
 
 LOG = logging.getLogger("paretune")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compression.registry import InvalidSetting
 from trainables.cache import cached
-from trainables.language_models import padding
+from trainables.models.language import padding
 from trainables.splits import Inputs, Split
 
 POOL = 50

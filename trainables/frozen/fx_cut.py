@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 
 from compression.layers import kind_of
-from trainables.cuts import Capture, Cut, NoCut, code_hash, one_line, tensors_within
+from trainables.frozen.cuts import Capture, Cut, NoCut, code_hash, one_line, tensors_within
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward, Task
 

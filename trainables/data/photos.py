@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compression.registry import InvalidSetting
-from trainables.image_sources import SUFFIXES
-from trainables.images import Images
-from trainables.packages import package_folder
+from trainables.data.image_sources import SUFFIXES
+from trainables.data.images import Images
+from trainables.data.packages import package_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

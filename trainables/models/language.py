@@ -16,7 +16,7 @@ from torch import nn
 
 from compression.artifact import serialize
 from compression.registry import InvalidSetting
-from trainables.text_tables import did_you_mean
+from trainables.data.text_tables import did_you_mean
 
 ATTENTION = "sdpa"
 """Scaled dot product attention of torch: on one machine the same logits for the same batch."""

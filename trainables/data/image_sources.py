@@ -14,8 +14,8 @@ import numpy as np
 
 from compression.registry import InvalidSetting
 from trainables import cache
-from trainables.image_checks import examine, examine_files, few, parallel, usable, write
-from trainables.images import Encoded, Files, Labelled
+from trainables.data.image_checks import examine, examine_files, few, parallel, usable, write
+from trainables.data.images import Encoded, Files, Labelled
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainables.attempt import Attempt
-from trainables.devices import RESIDENT, pick, total_memory
-from trainables.memory import release
+from trainables.hardware.devices import RESIDENT, pick, total_memory
+from trainables.hardware.memory import release
 from trainables.record import Status, Trial
 from trainables.splits import Inputs, Split
 from trainables.tasks.base import Prepared, Task

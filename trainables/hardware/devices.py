@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from trainables.hardware.sending import send, send_tensor
 from trainables.record import PRECISIONS
-from trainables.sending import send, send_tensor
 from trainables.splits import Inputs, Split, map_inputs
 from trainables.stage import Stage
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from compression.layers import packed_of
 from compression.rules import compression_of
-from trainables import block_cut, fx_cut
-from trainables.cuts import TOLERANCE, Cut, NoCut, one_line
+from trainables.frozen import block_cut, fx_cut
+from trainables.frozen.cuts import TOLERANCE, Cut, NoCut, one_line
 from trainables.splits import Inputs
 from trainables.tasks.base import Task
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from trainables.feature_files import ROW, Column, Damaged, Ragged, read_manifest
+from trainables.frozen.feature_files import ROW, Column, Damaged, Ragged, read_manifest
 
 
 @dataclass(frozen=True)

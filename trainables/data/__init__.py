@@ -1,0 +1,1 @@
+"""Where examples come from: images, texts, downloads, and what is wrong with them."""

@@ -1,0 +1,1 @@
+"""What a model did on each example, and how sure a difference is."""
