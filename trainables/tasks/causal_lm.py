@@ -151,7 +151,7 @@ class CausalLM(Task):
         return nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1).float(), ahead.flatten())
 
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Sums over each block, see :func:`~trainables.scoring.metrics.next_tokens`; its ``bytes``."""
+        """Sums over each block (:func:`~trainables.scoring.metrics.next_tokens`), its ``bytes``."""
         seen = metrics.next_tokens(outputs, corpora.tokens_of(labels))
         return seen | {"bytes": labels[:, 0]}
 
