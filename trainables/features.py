@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from compression.model import trainable
 from compression.rules import target_layers
@@ -223,8 +224,15 @@ def _source(
     return Source(task, dense, model, cut, store or Store(), dtype)
 
 
+_samples: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by the split itself, not what it equals
+
+
 def _sample(split: Split) -> Inputs:
-    return split.inputs(torch.arange(min(SAMPLE, len(split))))
+    """The first examples, fetched once: a trial that asks for a known cut decodes no images."""
+    if split not in _samples:
+        _samples[split] = split.inputs(torch.arange(min(SAMPLE, len(split))))
+    found: Inputs = _samples[split]
+    return found
 
 
 def _key(what: str, weights: str, split: Split, dtype: torch.dtype) -> str:
