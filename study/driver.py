@@ -192,6 +192,12 @@ class Driver:
         return None
 
     @property
+    def left(self) -> int:
+        """Trials still to be run, baselines and those to be run again among them."""
+        again = len(self._queue) + len(self._alone) + len(self._baselines)
+        return again + max(0, self.plan.trials - self.searched)
+
+    @property
     def searched(self) -> int:
         """Search trials that were run or are being run; answered ones cost no budget."""
         counts = self.state.counts()

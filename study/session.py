@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,20 +11,20 @@ from typing import TYPE_CHECKING
 from analysis.columns import front
 from analysis.load import Row, StudyDataError, load_study
 from compression.registry import InvalidSetting
-from compression.rules import target_layers
 from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
 from study.driver import Driver, Plan
 from study.errors import StudyError
 from study.events import SEARCH, Closed, Event, Opened, Verified
-from study.live import Live, said
+from study.live import Live
 from study.log import EventLog
+from study.once import run_once
 from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import FOLDER, Retention
 from study.schedulers import Budget, Rungs
-from study.signals import Interrupted, Interrupts, leave
+from study.signals import Interrupts
 from study.state import StudyState
 from study.storage import Storage
 from study.tables import write_parquet
@@ -66,6 +65,7 @@ class Session:
         self.space = setting.config.search_space()
         self.objective = setting.config.task.objective
         self.state = StudyState()
+        self.cached = True
 
     def run(self) -> StudyResult:
         """Work until the study is done, or interrupted.
@@ -143,16 +143,8 @@ class Session:
 
         Workers on other machines have other caches: there the first trial does it.
         """
-        if self.setting.address is not None:
-            return
-        from trainables.features import prefetch
-        from trainables.hardware.allocator import keep_freed_memory
-
-        keep_freed_memory()
-        task, training = self.config.task, self.config.epochs > 0
-        changed = target_layers(self.data.model, task.targets)
-        with suppress(Interrupted), interrupts.calling(leave), said(live.say):
-            live.say(prefetch(task, self.data, changed, training=training))
+        if self.setting.address is None:
+            self.cached = run_once(self.config, self.space, self.data, live.say, interrupts)
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
@@ -163,7 +155,8 @@ class Session:
         config, cpus = self.config, self.config.resources.cpus
         budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
         milestones = config.scheduler.milestones(budget)
-        context = Context(config.task, self.data, self.storage.sub(FOLDER), milestones, cpus)
+        shelf = self.storage.sub(FOLDER)
+        context = Context(config.task, self.data, shelf, milestones, cpus, self.cached)
         search = self._searcher()
         with connected(self.setting.address, self.setting.cpus, threads=cpus):
             interrupts.arm()

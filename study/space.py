@@ -111,6 +111,11 @@ class Space:
                 chosen[key] = param.suggest(key, trial)
         return chosen
 
+    def rests(self) -> list[Choice]:
+        """What may be done to the tensors that no rule compresses; of a range, its ends."""
+        own = [(k, p) for k, p in self.params.items() if k == "rest" or k.startswith("rest.")]
+        return list(dict.fromkeys(_choice("rest", corner) for corner in _corners(own, {})))
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""
         data: dict[str, Any] = to_json(self)

@@ -91,6 +91,7 @@ class Study:
 
         self.check()
         data = self.config.task.prepare(self.config.seed)
+        data.model.eval()  # as trials compute: a pass in training mode would move BatchNorm
         self._compare(description.identity(self.config, data))
         setting = Setting(
             self.config,

@@ -13,7 +13,7 @@ from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
 from trainables.hardware.peak import Peak
 from trainables.record import Trial, canonical
-from trainables.trainable import CompressionTrial, Shared, measure_peak
+from trainables.trainable import CompressionTrial, Door, Shared, measure_peak
 
 
 def placed(config: StudyConfig, shared: Shared) -> Placement:
@@ -49,11 +49,16 @@ def tune_until_done(
     Tune's own snapshots, loggers and signal handler are off: what it would restore, the study log
     restores better.
     """
+    import ray
     from ray import tune
 
     search.source = driver.next
-    trainable: Any = tune.with_parameters(CompressionTrial, shared=shared, device=placement.device)
     while True:
+        workers = min(placement.concurrency, driver.left)
+        door = ray.remote(num_cpus=0)(Door).remote(workers) if workers > 1 else None
+        trainable: Any = tune.with_parameters(
+            CompressionTrial, shared=shared, device=placement.device, door=door
+        )
         with tempfile.TemporaryDirectory() as scratch:
             tune.run(
                 tune.with_resources(trainable, placement.resources),

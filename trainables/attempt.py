@@ -26,7 +26,7 @@ from trainables.hardware.memory import Meter, is_out_of_memory
 from trainables.recipes import RECIPES, Run
 from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
 from trainables.splits import Split
-from trainables.stage import Stage
+from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
 
 PROBE = 16  # examples of the fixed validation batch whose logits a verification compares
@@ -70,9 +70,10 @@ class Attempt:
         trial: Trial,
         shelf: Shelf,
         device: torch.device = devices.CPU,
+        cached: bool = True,
     ) -> None:
         self.task, self.data, self.trial, self.shelf = task, data, trial, shelf
-        self.device, self.meter = device, Meter(device)
+        self.device, self.meter, self.cached = device, Meter(device), cached
         self.trial_id = trial.trial_id(data.fingerprint)
         self.recipe = RECIPES.build(trial.recipe.name, trial.recipe.args)
         self.finished = False
@@ -136,7 +137,10 @@ class Attempt:
 
     def _staged(self, model: nn.Module) -> Stage:
         """The stage on cached features, with the outputs of frozen layers there in memory."""
-        stage = features.stage(self.task, self.data, model, training=self.trial.epochs > 0)
+        if not self.cached:
+            return whole(self.task, model, self.data)
+        training, dtype = self.trial.epochs > 0, getattr(torch, self.trial.precision)
+        stage = features.stage(self.task, self.data, model, training=training, dtype=dtype)
         return recalling(stage, stage.reads) if self.trial.epochs else stage
 
     def _report(self, train_loss: float | None, seconds: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Trial, from_json, to_json
 from trainables.tasks.base import Prepared, Task
 
+PATIENCE = 20.0
+"""Seconds that a worker waits for the others: several times what one takes to start."""
+
 
 class Loadable(Protocol):
     """Something that registers a user's plugins when loaded."""
@@ -43,7 +47,8 @@ class Context:
     """What all trials of a study share.
 
     ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
-    artifact is put on the ``shelf``. A trial computes with so many ``threads``.
+    artifact is put on the ``shelf``. A trial computes with so many ``threads``, and on features
+    unless ``cached`` says that these can't be kept.
     """
 
     task: Task
@@ -51,6 +56,7 @@ class Context:
     shelf: Shelf
     milestones: tuple[int, ...] = ()
     threads: int = 1
+    cached: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,23 +99,52 @@ def measure_peak(shared: Shared, trial: str) -> dict[str, Any]:
     return vars(measure(context.task, context.data, from_json(Trial, json.loads(trial))))
 
 
+class Door:
+    """Where workers wait until all are there. An actor of its own.
+
+    A trial that ends while another one's worker is still being started hands its worker on to that
+    trial, and Tune kills the one that was on its way: where trials are shorter than a worker's
+    start, only one worker would ever run.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.missing = workers
+
+    def arrive(self) -> None:
+        """A worker is ready."""
+        self.missing -= 1
+
+    def is_open(self) -> bool:
+        """Whether all workers are."""
+        return self.missing <= 0
+
+
 class CompressionTrial(tune.Trainable):
     """Runs one trial of a study; see the module."""
 
     def setup(
-        self, config: Mapping[str, Any], shared: Shared | None = None, device: str = "cpu"
+        self,
+        config: Mapping[str, Any],
+        shared: Shared | None = None,
+        device: str = "cpu",
+        door: ray.actor.ActorHandle[Door] | None = None,
     ) -> None:
         """Once in a worker's life; :meth:`reset_config` for the trials after the first."""
         if shared is None:
             raise ValueError("CompressionTrial needs its context: use tune.with_parameters")
         self.context = shared.fetch()
+        self.door = door
+        if door is not None:
+            door.arrive.remote()
         self.device = pick(device)
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Take up another trial."""
         trial, shared = from_json(Trial, json.loads(new_config["trial"])), self.context
-        self.attempt = Attempt(shared.task, shared.data, trial, shared.shelf, self.device)
+        self.attempt = Attempt(
+            shared.task, shared.data, trial, shared.shelf, self.device, shared.cached
+        )
         return True
 
     def step(self) -> dict[str, Any]:
@@ -118,6 +153,7 @@ class CompressionTrial(tune.Trainable):
         ``reports`` are the epochs since the last step, ``outcome`` is the trial's, should it end
         here. An error ends this trial, not the worker.
         """
+        self._wait()
         reports = self.attempt.advance(self.context.milestones)
         outcome = self.attempt.outcome
         if self.attempt.finished:  # a worker that waits for its next trial holds nothing
@@ -129,6 +165,15 @@ class CompressionTrial(tune.Trainable):
             "outcome": json.dumps(to_json(outcome)),
             "done": self.attempt.finished,
         }
+
+    def _wait(self) -> None:
+        """Before a worker's first trial: until the others are ready, or have had time to be."""
+        deadline = time.monotonic() + PATIENCE
+        while self.door is not None and time.monotonic() < deadline:
+            if ray.get(self.door.is_open.remote()):
+                break
+            time.sleep(0.05)
+        self.door = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The training's state, as safetensors and JSON."""

@@ -22,6 +22,7 @@ About 20 minutes on 2 quiet cores.
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -58,6 +59,7 @@ from trainables.record import Choice, LayerRule, Paired, Trial
 from trainables.splits import TensorSplit
 from trainables.stage import whole
 from trainables.tasks import observe
+from trainables.trainable import Context, Shared
 
 RANKS = (2, 4, 8, 16, 32, 64, 128)
 BATCH = 256
@@ -65,6 +67,7 @@ HERE = Path(__file__).resolve().parent
 Figures = dict[str, Any]
 Way = Callable[[torch.Tensor], torch.Tensor]
 Ways = dict[str, Way]
+PLAIN = Decoded().architecture().eval()
 
 
 def forward(images: int) -> Figures:
@@ -76,11 +79,10 @@ def forward(images: int) -> Figures:
     from torch.fx.experimental.optimization import fuse
 
     keep_freed_memory()
-    model = Decoded().architecture().eval()
-    last = model.to(memory_format=torch.channels_last)
+    last = Decoded().architecture().eval().to(memory_format=torch.channels_last)
     folded = fuse(last).to(memory_format=torch.channels_last)
     ways: Ways = {
-        "plain, NCHW": Decoded().architecture().eval(),
+        "plain, NCHW": PLAIN,
         "channels_last": last,
         "channels_last, BatchNorm folded": folded,
     }
@@ -112,7 +114,9 @@ def sustained(ways: Ways, name: str) -> float:
 @torch.inference_mode()
 def rate(way: Way, batch: int, repeat: int = 3, images: int = 128) -> float:
     """Images/s, the best of ``repeat`` runs after one that warms up."""
-    x = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, SIZE, SIZE)
+    if way is not PLAIN:
+        x = x.to(memory_format=torch.channels_last)
     times = []
     for _ in range(repeat + 1):
         began = time.perf_counter()
@@ -323,30 +327,28 @@ def reads(given: argparse.Namespace) -> Figures:
     return found
 
 
-HOLDER = """
-import json, sys, time, pickle
-sys.path[:0] = [{here!r}]
-from one_pass import hold
-hold(sys.argv[1])
-"""
+class Holder:
+    """A worker of a study: everything imported, then a trial that has trained for an epoch."""
 
+    def ready(self) -> int:
+        """Import what a worker imports; PSS in bytes."""
+        importlib.import_module("peft")
+        torch.set_num_threads(1)
+        return int(psutil.Process().memory_full_info().pss)
 
-def hold(state: str) -> None:
-    """A worker's process: everything imported, then a trial, each told on standard output."""
-    import importlib
+    def hold(self, shared: Shared) -> int:
+        """Train, and keep what a running trial keeps; PSS in bytes once all do."""
+        context = shared.fetch()
+        chosen = trial(epochs=1, batch=BATCH)
+        self.attempt = Attempt(context.task, context.data, chosen, context.shelf)
+        self.attempt.advance()
+        if self.attempt.outcome.error:
+            raise RuntimeError(self.attempt.outcome.error)
+        return int(psutil.Process().memory_full_info().pss)
 
-    importlib.import_module("peft")
-    torch.set_num_threads(1)
-    task = Decoded(images=int(state))
-    data = task.prepare(0)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    attempt = Attempt(task, data, trial(epochs=1, batch=BATCH), _Nowhere())
-    attempt.advance()
-    if attempt.outcome.error:
-        raise SystemExit(attempt.outcome.error)
-    print("trained", flush=True)
-    sys.stdin.readline()
+    def now(self) -> int:
+        """PSS in bytes."""
+        return int(psutil.Process().memory_full_info().pss)
 
 
 class _Nowhere:
@@ -355,30 +357,33 @@ class _Nowhere:
 
 
 def memory(given: argparse.Namespace) -> Figures:
-    """PSS of processes that hold a trial each: all of it, and what the trials added."""
+    """PSS of workers that hold a trial each: all of it, and what the trials added."""
+    import ray
+
+    from clusters.kinds.local import connected
+
+    task = Decoded(images=given.images)
+    data = task.prepare(0)
+    features.prefetch(task, data, ("fc",))
     found: Figures = {}
     for count in (1, 8):
-        words = [sys.executable, "-c", HOLDER.format(here=str(HERE)), str(given.images)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        running = [subprocess.Popen(words, **pipes) for _ in range(count)]
-        sizes = []
-        for word in ("ready", "trained"):
-            for process in running:
-                if process.stdout.readline().strip() != word:
-                    raise SystemExit("a process that holds a trial has ended")
-            sizes.append(sum(psutil.Process(p.pid).memory_full_info().pss for p in running))
-            for process in running:
-                process.stdin.write("\n")
-                process.stdin.flush()
-        for process in running:
-            process.wait()
-        found[f"{count} at once, bytes"] = sizes[1]
-        found[f"{count} at once, interpreter and libraries"] = sizes[0]
-        found[f"{count} at once, added by trials"] = sizes[1] - sizes[0]
+        with connected(None, count):
+            shared = Shared.put(Context(task, data, _Nowhere()), ())
+            environment = {"env_vars": {"PYTHONPATH": str(HERE)}}
+            holders = [
+                ray.remote(Holder).options(num_cpus=1, runtime_env=environment).remote()
+                for _ in range(count)
+            ]
+            ray.get([h.ready.remote() for h in holders])
+            before = sum(ray.get([h.now.remote() for h in holders]))
+            ray.get([h.hold.remote(shared) for h in holders])
+            after = sum(ray.get([h.now.remote() for h in holders]))
+        found[f"{count} at once, bytes"] = after
+        found[f"{count} at once, interpreter and libraries"] = before
+        found[f"{count} at once, added by trials"] = after - before
+    one, eight = (found[f"{count} at once, added by trials"] for count in (1, 8))
     found["8 over 1"] = found["8 at once, bytes"] / found["1 at once, bytes"]
-    found["8 over 1, added"] = (
-        found["8 at once, added by trials"] / found["1 at once, added by trials"]
-    )
+    found["8 over 1, added"] = eight / one
     return found
 
 

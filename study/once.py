@@ -1,0 +1,52 @@
+"""What no trial changes is computed once, before the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from compression.rules import target_layers
+from study.config import StudyConfig
+from study.live import said
+from study.signals import Interrupted, Interrupts, leave
+from study.space import Space
+from trainables.record import NONE, LayerRule, Trial
+from trainables.tasks import Prepared
+
+
+def run_once(
+    config: StudyConfig,
+    space: Space,
+    data: Prepared,
+    say: Callable[[str], None],
+    interrupts: Interrupts,
+) -> bool:
+    """Make the features that trials stand on; whether trials may ask for them.
+
+    They may where nothing can be divided, too. What a full disk refused once, it would refuse each
+    of them.
+    """
+    import torch
+
+    from trainables.build import build
+    from trainables.features import prefetch
+    from trainables.hardware.allocator import keep_freed_memory
+    from trainables.hardware.memory import release
+
+    keep_freed_memory()
+    changed, cached = target_layers(data.model, config.task.targets), True
+    training, dtype = config.epochs > 0, getattr(torch, config.precision)
+    notes: dict[str, None] = {}
+    with suppress(Interrupted), interrupts.calling(leave), said(say):
+        for rest in space.rests():  # each alters what comes before the cut, too
+            plain = Trial(space.task, (LayerRule((NONE,)),), rest=rest)
+            model = data.model if rest == NONE else build(config.task, data, plain)
+            found = prefetch(
+                config.task, data, changed, model=model, training=training, dtype=dtype
+            )
+            cached = cached and not found.failed
+            notes[found.note] = None
+        for note in notes:
+            say(note)
+    release()  # of what the pass held of a card, that trials are to share
+    return cached
