@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 
 Scalar = bool | int | float | str
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+ANYTHING = r"\S(.*\S)?"  # for Text: not empty, no blanks around it
 
 
 class InvalidSetting(ValueError):
@@ -39,6 +40,15 @@ def naming(place: str) -> Iterator[None]:
         yield
     except InvalidSetting as error:
         raise InvalidSetting(f"{place}: {text}" for text in error.errors) from error
+
+
+def errors_of(check: Callable[[], object]) -> tuple[str, ...]:
+    """What a call finds wrong: the sentences of its :class:`InvalidSetting`, if it raises one."""
+    try:
+        check()
+    except InvalidSetting as error:
+        return error.errors
+    return ()
 
 
 class UnknownName(InvalidSetting):

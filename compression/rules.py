@@ -82,6 +82,11 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def patterns(text: str) -> tuple[str, ...]:
+    """Patterns written in one text with commas between them."""
+    return tuple(pattern.strip() for pattern in text.split(","))
+
+
 def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     """The Linear and Conv2d layers whose dotted names match a pattern (fnmatch), in model order.
 

@@ -10,7 +10,7 @@ from trainables.tasks import Task
 def rank_problem(ranks: Domain, task: Task) -> str | None:
     """Whether some rank is above the largest that any target layer can have."""
     asked = int(max(ranks.values) if isinstance(ranks, Values) else ranks.high)
-    layers = target_layers(task.architecture(), task.targets).items()
+    layers = target_layers(task.skeleton(), task.targets).items()
     largest, name = max(
         (min(layer.get_parameter("weight").flatten(1).shape), name) for name, layer in layers
     )
@@ -21,9 +21,9 @@ def rank_problem(ranks: Domain, task: Task) -> str | None:
 
 def target_share(task: Task) -> tuple[int, int]:
     """Bytes of the dense model's tensors, and of its targets' weights among them."""
-    model = task.architecture()
+    model = task.skeleton()
     layers = target_layers(model, task.targets).values()
-    # By address: a tensor that two layers share is stored once.
-    bytes_at = {t.data_ptr(): t.nbytes for t in model.state_dict().values()}
-    weights = {layer.get_parameter("weight").data_ptr() for layer in layers}
-    return sum(bytes_at.values()), sum(bytes_at[address] for address in weights)
+    # By identity: a tensor that two layers share is stored once.
+    sizes = {id(tensor): tensor.nbytes for tensor in model.state_dict(keep_vars=True).values()}
+    weights = {id(layer.get_parameter("weight")) for layer in layers}
+    return sum(sizes.values()), sum(sizes[key] for key in weights)

@@ -12,12 +12,14 @@ from compression.adapters import ADAPTERS
 from compression.artifact import deserialize, read_header, save, serialize
 from compression.inits import INITS
 from compression.methods import METHODS
-from compression.model import Rule, as_saved, compress_model, trainable
-from compression.registry import InvalidSetting
+from compression.model import Rule, as_saved, compress_model, target_layers, trainable
+from compression.registry import IntRange, InvalidSetting
 from compression.size import measure
+from study.targets import rank_problem, target_share
 from trainables.attempt import Attempt
 from trainables.build import build
 from trainables.models import language as language_models
+from trainables.models.state import state_hash
 from trainables.record import NONE, Choice, LayerRule, Status, Trial
 from trainables.tasks import TASKS
 
@@ -280,7 +282,7 @@ def test_weights_are_those_of_the_checkpoint_in_its_dtype(tmp_path):
     )
     assert new == []
     assert model.dtype == torch.bfloat16
-    assert language_models.weights_hash(model) == language_models.weights_hash(source)
+    assert state_hash(model) == state_hash(source)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     assert torch.equal(logits(model), logits(theirs))
 
@@ -290,7 +292,7 @@ def test_a_fresh_model_is_the_same_every_time_and_leaves_no_trace():
     before = torch.get_rng_state()
     one, two = fresh("qwen2"), fresh("qwen2")
     assert torch.equal(torch.get_rng_state(), before)
-    assert language_models.weights_hash(one) == language_models.weights_hash(two)
+    assert state_hash(one) == state_hash(two)
     assert one.config._attn_implementation == language_models.ATTENTION
     assert torch.equal(logits(one), logits(one))
 
@@ -345,13 +347,51 @@ def test_chance_is_what_the_most_frequent_class_scores(primary, settings):
     assert task.chance == pytest.approx(task.score(observed, labels)[primary])
 
 
+def test_a_wrong_text_column_is_found_before_anything_is_prepared(settings):
+    with pytest.raises(InvalidSetting, match="no column 'txet'; did you mean 'text'"):
+        TASKS.build("text_classification", settings | {"text": "txet"}).check()
+    with pytest.raises(InvalidSetting, match="column 'label' holds int64 values, not text"):
+        TASKS.build("text_classification", settings | {"text": "text,label"}).check()
+
+
+@pytest.mark.parametrize("name", ["text_classification", "product_reviews", "causal_lm"])
+def test_a_check_fills_no_model(name, tmp_path, monkeypatch):
+    settings = getattr(text_examples, name)(tmp_path)
+    task = TASKS.build(name, settings)
+    model = task.architecture()
+    layers = target_layers(model, task.targets).values()
+    total = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in persistent(model))
+
+    def costly(self):
+        raise AssertionError("made a whole model")
+
+    monkeypatch.setattr(type(task), "architecture", costly)
+    task = TASKS.build(name, settings)
+    task.check()
+    assert all(tensor.is_meta for tensor in task.skeleton().state_dict().values())
+    assert target_share(task) == (total, sum(layer.weight.nbytes for layer in layers))
+    assert rank_problem(IntRange(1, 4), task) is None
+    assert "is above 32, the largest rank" in rank_problem(IntRange(1, 4000), task)
+
+
+def persistent(model):
+    """The buffers that are saved."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return [tensor for name, tensor in model.state_dict().items() if name not in parameters]
+
+
 def test_balanced_losses_weigh_classes_alike(settings):
     task = TASKS.build("text_classification", settings | {"balance": True})
     labels = torch.tensor([1] * 7 + [0] * 3)  # the shares of the data
     outputs = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
     each = nn.functional.cross_entropy(outputs, labels, reduction="none")
     expected = (each[labels == 0].mean() + each[labels == 1].mean()) / 2
-    assert task.loss(outputs, labels).item() == pytest.approx(expected.item())
+    assert task.training_loss(labels)(outputs, labels).item() == pytest.approx(expected.item())
+    assert task.loss(outputs, labels).item() == pytest.approx(each.mean().item())
+    plain = TASKS.build("text_classification", settings)
+    assert plain.training_loss(labels)(outputs, labels) == plain.loss(outputs, labels)
+    first = torch.zeros(10, dtype=torch.int64)  # a few training texts may lack a class
+    assert task.training_loss(first)(outputs, labels).isfinite()
 
 
 def test_a_decoder_from_a_folder_is_scored_as_published(tmp_path):
@@ -362,7 +402,7 @@ def test_a_decoder_from_a_folder_is_scored_as_published(tmp_path):
     task = TASKS.build("causal_lm", args)
     task.check()
     data = task.prepare(0)
-    assert data.fingerprint.weights == language_models.weights_hash(source)
+    assert data.fingerprint.weights == state_hash(source)
     assert task.chance == 96
     assert task.targets == ("*",)
     with pytest.raises(InvalidSetting, match="block: 65, but the model takes 64 tokens"):

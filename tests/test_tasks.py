@@ -136,6 +136,15 @@ def test_targets_are_layers_of_the_architecture(task):
 
 
 @every_task
+def test_the_skeleton_has_the_names_shapes_and_types_of_the_architecture(task):
+    one, two = (
+        {name: (t.shape, t.dtype) for name, t in model.state_dict().items()}
+        for model in (task.skeleton(), task.architecture())
+    )
+    assert one == two
+
+
+@every_task
 def test_the_dense_model_knows_more_than_chance(task):
     data = task.prepare(0)
     scores = scored(task, data.model, data.validation)
@@ -179,7 +188,7 @@ def test_the_loss_can_be_trained_on(task):
     data = task.prepare(0)
     model = task.architecture()
     batch = next(data.train.batches(8, torch.Generator().manual_seed(0)))
-    loss = task.loss(task.forward(model, batch.inputs), batch.labels)
+    loss = task.training_loss(data.train.labels)(task.forward(model, batch.inputs), batch.labels)
     assert loss.shape == ()
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

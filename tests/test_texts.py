@@ -16,7 +16,7 @@ from text_examples import csv_file, encoder, reviews
 from compression.registry import InvalidSetting
 from trainables.data import corpora, texts
 from trainables.data.duplicates import THRESHOLD, find_duplicates, normalised
-from trainables.data.text_tables import Source, class_counts, documents, read
+from trainables.data.text_tables import Source, check_columns, class_counts, documents, read
 from trainables.models.language import tokenizer
 
 
@@ -137,6 +137,25 @@ def test_near_duplicates_are_found_down_to_the_threshold_and_no_further():
     assert kept <= 1  # 0.02% are missed at the threshold
 
 
+def test_pairs_are_found_among_many_that_are_alike():
+    """In a band with others of like, but not too like words, pairs need not be neighbours."""
+    made, pairs = [], 0
+    for seed in range(20):
+        base = words(160, seed)
+        slots = np.random.default_rng(seed).permutation(range(3, 159, 3))
+        for end in ("this", "that"):
+            for number, places in enumerate(np.split(slots[:51], 17)):
+                own = list(base)
+                for place in places:
+                    own[place] = f"own{number}"
+                made.append([*own[:-1], end])
+        one, two, twin = made[-34], made[-33], made[-17]
+        assert jaccard(one, two) < THRESHOLD < jaccard(one, twin)
+        pairs += 17
+    found = find_duplicates([" ".join(one) for one in made])
+    assert (found.exact, found.near) == (0, pairs)
+
+
 def test_the_first_of_a_chain_of_likenesses_stays():
     base, other = words(60, 0), words(60, 1)
     drifting = [base[:place] + other[place:] for place in (60, 57, 54, 51)]
@@ -233,14 +252,30 @@ def test_bad_labels_are_named_and_counted(case, tmp_path):
             ask(Source(data, "text", "label", classes))
 
 
-def test_wrong_columns_are_all_named(tmp_path):
-    data = table(tmp_path, text=["a", "b"] * 4, label=[0, 1] * 4)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("ask", [read, class_counts, check_columns])
+def test_wrong_columns_are_all_named(ask, kind, tmp_path):
+    if kind == "parquet":
+        data = table(tmp_path, text=["a", "b"] * 4, label=[0, 1] * 4)
+    else:
+        data = str(csv_file(tmp_path / "table.csv", [("a", 0), ("b", 1)] * 4))
     with pytest.raises(InvalidSetting) as error:
-        read(Source(data, "txt", "goal"))
+        ask(Source(data, "txt, label", "goal"))
     assert "no column 'txt'; did you mean 'text'?" in error.value.errors[0]
     assert "no column 'goal'; columns: text, label" in error.value.errors[1]
-    with pytest.raises(InvalidSetting, match="column 'label' holds int values, not text"):
-        read(Source(data, "label", "label"))
+    assert "column 'label' holds int64 values, not text" in error.value.errors[2]
+
+
+def test_text_of_any_arrow_type_is_text(tmp_path):
+    words_ = [f"text {i}" for i in range(8)]
+    columns = [pa.array(words_, kind) for kind in (pa.large_string(), pa.string())]
+    columns.append(pa.array(words_).dictionary_encode())
+    for column in columns:
+        data = table(tmp_path, text=column, label=[0, 1] * 4)
+        assert read(Source(data, "text", "label")).texts == words_
+    data = table(tmp_path, text=[[word] for word in words_], label=[0, 1] * 4)
+    with pytest.raises(InvalidSetting, match="column 'text' holds list<.*> values, not text"):
+        class_counts(Source(data, "text", "label"))
 
 
 def test_a_missing_or_broken_file_is_a_sentence(tmp_path):
@@ -308,9 +343,85 @@ def test_the_parts_of_a_text_are_all_of_it_in_order(tmp_path):
     assert len(corpus.parts) == corpora.PARTS
     assert all(part.endswith("\n") for part in corpus.parts[:-1])
     parts = corpora.divided(corpus, 0)
-    assert [len(part) for part in parts] == [40, 5, 5]
+    assert list(map(len, parts)) == [40, 5, 5]
     assert set().union(*parts) == set(corpus.parts)
     assert corpora.divided(corpus, 0) == parts != corpora.divided(corpus, 1)
+
+
+def test_a_text_is_cut_between_paragraphs(tmp_path):
+    paragraphs = [text_of(3 + i % 4) for i in range(200)]
+    (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
+    corpus = corpora.read(str(tmp_path / "a.txt"), "text")
+    assert "".join(corpus.parts) == "\n\n".join(paragraphs)
+    assert 40 <= len(corpus.parts) <= corpora.PARTS
+    for part in corpus.parts:
+        assert part.removesuffix("\n\n").split("\n\n")[0] in paragraphs
+    (tmp_path / "a.txt").write_text("no line ends in this text " * 100)
+    assert len(corpora.read(str(tmp_path / "a.txt"), "text").parts) == corpora.PARTS
+
+
+@st.composite
+def documents_of(draw):
+    sizes = draw(st.lists(st.integers(1, 400), min_size=corpora.DOCUMENTS, max_size=80))
+    return [f"{number} " + "a" * size for number, size in enumerate(sizes)]
+
+
+@given(documents_of(), st.integers(0, 3))
+def test_a_document_is_in_one_split(found, seed):
+    parts = corpora._parts(found)
+    assert "".join(parts) == "\n\n".join(found)
+    assert len(parts) <= corpora.PARTS
+    inside = [part.removesuffix("\n\n").split("\n\n") for part in parts]
+    assert [document for part in inside for document in part] == found
+    if len(parts) < 3:
+        return
+    splits = corpora.divided(corpora.Corpus(parts), seed)
+    assert sorted(part for split in splits for part in split) == sorted(parts)
+    assert all(splits)
+    longest, total = max(map(len, parts)), sum(map(len, parts))
+    for held in splits[1:]:  # nearer to its share than half of a part, if there are enough parts
+        size = sum(map(len, held))
+        assert size <= corpora.HELD_OUT * total + longest / 2 or len(held) == 1
+
+
+def test_python_topics_stay_whole():
+    from pydoc_data.topics import topics
+
+    corpus = corpora.read(corpora.PYTHON_DOCS, "text")
+    assert all(any(topic in part for part in corpus.parts) for topic in topics.values())
+    for seed in range(5):
+        sizes = [sum(map(len, parts)) for parts in corpora.divided(corpus, seed)]
+        assert sizes[1] / sum(sizes) == pytest.approx(0.1, abs=0.051)
+        assert sizes[2] / sum(sizes) == pytest.approx(0.1, abs=0.051)
+
+
+def test_rows_of_a_table_stay_whole_and_are_cleaned_later(tmp_path, monkeypatch):
+    rows = [f"row {i} has a few words {'and more ' * (i % 7)}" for i in range(300)]
+    data = table(tmp_path, text=rows, number=list(range(300)))
+    corpus = corpora.read(data, "text")
+    lines = [line for part in corpus.parts for line in part.strip().split("\n\n")]
+    assert lines == documents(Source(data, "text"))[0]
+
+    def costly(texts):
+        raise AssertionError("compared in a check")
+
+    monkeypatch.setattr("trainables.data.text_tables.find_duplicates", costly)
+    corpora.check(data, "text")
+    with pytest.raises(InvalidSetting, match="did you mean 'text'"):
+        corpora.check(data, "texts")
+    with pytest.raises(InvalidSetting, match="'number' holds int64 values"):
+        corpora.check(data, "number")
+
+
+def test_groups_of_blocks_are_the_parts(tmp_path):
+    (tmp_path / "a.txt").write_text(text_of(300))
+    train, *_ = corpora.divided(corpora.read(str(tmp_path / "a.txt"), "text"), 0)
+    split = corpora.blocks(corpora.byte_pairs(train, 300), train, 8, "training")
+    assert set(split.groups.tolist()) == set(range(len(train)))
+    assert (split.groups.diff() >= 0).all()
+    again = pickle.loads(pickle.dumps(corpora.first(split, 9)))
+    assert torch.equal(again.groups, split.groups[:9])
+    assert len(again.groups) == len(again.labels) == 9
 
 
 def test_blocks_overlap_nowhere_and_know_their_bytes(tmp_path):
@@ -345,14 +456,17 @@ def test_python_docs_are_enough_text():
 
 
 def test_running_text_that_is_not_there_or_too_short(tmp_path):
-    (tmp_path / "a.txt").write_text("short")
+    (tmp_path / "a.txt").write_text("a short text")
     with pytest.raises(
         InvalidSetting, match=r"no file or folder '.*b\.txt'; did you mean '.*a\.txt'"
     ):
         corpora.read(str(tmp_path / "b.txt"), "text")
     short = corpora.divided(corpora.read(str(tmp_path / "a.txt"), "text"), 0)
-    with pytest.raises(InvalidSetting, match="training text, in 40 parts, has none of 64 tokens"):
+    with pytest.raises(InvalidSetting, match="training text, in 1 parts, has none of 64 tokens"):
         corpora.blocks(corpora.byte_pairs(short[0], 300), short[0], 64, "training")
+    (tmp_path / "a.txt").write_text("short")
+    with pytest.raises(InvalidSetting, match="is too short: training, validation and test need"):
+        corpora.read(str(tmp_path / "a.txt"), "text")
     (tmp_path / "a.txt").write_text(" \n")
     with pytest.raises(InvalidSetting, match="holds no text"):
         corpora.read(str(tmp_path), "text")

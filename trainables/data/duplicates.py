@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 THRESHOLD = 0.8
 """Jaccard similarity of two texts' shingles from which one is a near-duplicate of the other."""
 SHINGLE = 3  # words
-BANDS, ROWS = (
-    16,
-    4,
-)  # of the signature: finds 99.98% of the pairs at the threshold, 1 - (1-0.8^4)^16
+BANDS, ROWS = 16, 4  # of the signature: a pair at the threshold shares a band 1 - (1-0.8^4)^16
+NEXT = 50
+"""Texts with the same band with which each is compared: a bound on what boilerplate costs."""
 
 Words = NDArray[np.uint64]
 _NO_WORD = re.compile(r"[\W_]+")
@@ -37,8 +36,11 @@ class Duplicates:
 def find_duplicates(texts: Sequence[str]) -> Duplicates:
     """Groups of texts that are equal or near: similar to one that is similar to ... in turn.
 
-    Candidates share one of 16 bands of a MinHash signature of 64 hashes; each is then compared
-    exactly. Broder 1997, doi:10.1109/SEQUEN.1997.666900.
+    Candidates share one of 16 bands of a MinHash signature of 64 hashes; each pair of them is then
+    compared exactly. Of pairs at the threshold 99.98% share a band, of more similar ones more. In a
+    band that over 50 texts share each is compared with the 50 that follow it, so that of many that
+    are much alike without being near-duplicates a pair may be missed. Broder 1997,
+    doi:10.1109/SEQUEN.1997.666900.
     """
     words = [normalised(text) for text in texts]
     firsts: dict[str, int] = {}
@@ -92,7 +94,10 @@ def _mix(values: Words) -> Words:
 
 
 def _candidates(shingles: Words, starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Pairs of texts that agree in a whole band of their signatures, each once."""
+    """Pairs of texts that agree in a whole band of their signatures, each once.
+
+    Each text comes with the :data:`NEXT` after it that have the band.
+    """
     if len(starts) < 3:
         return
     found: set[tuple[int, int]] = set()
@@ -102,8 +107,12 @@ def _candidates(shingles: Words, starts: NDArray[np.int64]) -> Iterator[tuple[in
             salt = _mix(np.array([band * ROWS + row + 1], np.uint64))
             key = _mix(key + np.minimum.reduceat(_mix(shingles ^ salt), starts[:-1]))
         order = np.argsort(key, kind="stable")
-        equal = np.flatnonzero(key[order][1:] == key[order][:-1])
-        found.update(zip(order[equal].tolist(), order[equal + 1].tolist(), strict=True))
+        key = key[order]
+        for ahead in range(1, NEXT + 1):
+            equal = np.flatnonzero(key[ahead:] == key[:-ahead])
+            if not len(equal):
+                break
+            found.update(zip(order[equal].tolist(), order[equal + ahead].tolist(), strict=True))
     yield from sorted(found)
 
 

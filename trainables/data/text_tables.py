@@ -67,20 +67,19 @@ def read(source: Source) -> Labelled:
     """
     table = _columns(source, [*source.columns, source.label])
     labels, _ = _classes(source, table[source.label])
-    texts = ["\n".join(filter(None, row)) for row in zip(*_texts(source, table), strict=True)]
-    rows, texts, notes = _cleaned(source, texts)
+    rows, texts, notes = _cleaned(source, _texts(source, table))
     return Labelled(texts, labels[rows], notes)
 
 
 def documents(source: Source) -> tuple[list[str], tuple[str, ...]]:
     """The texts of a source without labels, and what was left out: as :func:`read`."""
-    table = _columns(source, source.columns)
-    texts = ["\n".join(filter(None, row)) for row in zip(*_texts(source, table), strict=True)]
-    return _cleaned(source, texts)[1:]
+    return _cleaned(source, _texts(source, _columns(source, source.columns)))[1:]
 
 
 def class_counts(source: Source) -> dict[str, int]:
-    """How often each class occurs, empty and repeated texts included; reads one column.
+    """How often each class occurs, empty and repeated texts included.
+
+    Of the text columns no more is read than that they are there and hold text.
 
     Raises:
         InvalidSetting: as :func:`read`.
@@ -88,6 +87,15 @@ def class_counts(source: Source) -> dict[str, int]:
     labels, names = _classes(source, _columns(source, [source.label])[source.label])
     counts = np.bincount(labels, minlength=len(names)).tolist()
     return dict(zip(names, counts, strict=True))
+
+
+def check_columns(source: Source) -> None:
+    """Find out whether the columns are there and hold text; reads no more than it must.
+
+    Raises:
+        InvalidSetting: as :func:`read`.
+    """
+    _columns(source, [source.label] if source.label else [])
 
 
 def _cleaned(
@@ -108,17 +116,10 @@ def _cleaned(
     return rows, [texts[row] for row in rows.tolist()], tuple(notes)
 
 
-def _texts(source: Source, table: dict[str, list[Any]]) -> list[list[str]]:
-    """The text columns, stripped."""
-    wrong = [
-        f"{source.name}: column '{name}' holds {type(value).__name__} values, not text"
-        for name in source.columns
-        for value in [next((v for v in table[name] if v is not None), "")]
-        if not isinstance(value, str)
-    ]
-    if wrong:
-        raise InvalidSetting(wrong)
-    return [[(value or "").strip() for value in table[name]] for name in source.columns]
+def _texts(source: Source, table: dict[str, list[Any]]) -> list[str]:
+    """The text columns, stripped and joined."""
+    columns = [[(value or "").strip() for value in table[name]] for name in source.columns]
+    return ["\n".join(filter(None, row)) for row in zip(*columns, strict=True)]
 
 
 def _empty_notes(source: Source, full: NDArray[np.bool_]) -> Iterator[str]:
@@ -180,12 +181,30 @@ def _no_classes(known: Sequence[Any], count: int) -> str | None:
 
 
 def _columns(source: Source, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns by name."""
-    table = _table(source, names)
-    missing = [name for name in dict.fromkeys(names) if name not in table.column_names]
-    if missing:
-        raise InvalidSetting(_missing_columns(source, missing, table.column_names))
+    """Columns by name; all that the source names are checked.
+
+    Raises:
+        InvalidSetting: one that is not there, a text column that holds no text: all of them.
+    """
+    table, schema = _table(source, names)
+    needed = dict.fromkeys(filter(None, [*source.columns, source.label]))
+    errors = _missing_columns(source, [n for n in needed if n not in schema.names], schema.names)
+    errors += [
+        f"{source.name}: column '{name}' holds {schema.field(name).type} values, not text"
+        for name in source.columns
+        if name in schema.names and not _is_text(schema.field(name).type)
+    ]
+    if errors:
+        raise InvalidSetting(errors)
     return {name: table.column(name).to_pylist() for name in names}
+
+
+def _is_text(kind: Any) -> bool:
+    """Of an Arrow type; a column without any value has the type ``null``."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return str(kind) in ("string", "large_string", "string_view", "null")
 
 
 def _missing_columns(source: Source, missing: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -197,27 +216,28 @@ def _missing_columns(source: Source, missing: Sequence[str], known: Sequence[str
     return errors
 
 
-def _table(source: Source, names: Sequence[str]) -> Any:
-    """A pyarrow table that holds the columns that are there."""
+def _table(source: Source, names: Sequence[str]) -> tuple[Any, Any]:
+    """A pyarrow table with the columns that are there, and the schema of all columns."""
     import pyarrow
 
     if isinstance(source.data, str) and not Path(source.data).exists():
-        return _hub(source.data)
+        found = _hub(source.data)
+        return found, found.schema
     raw = source.data if isinstance(source.data, bytes) else Path(source.data).read_bytes()
     try:
         if raw[:4] == b"PAR1":
             from pyarrow import parquet
 
             file = parquet.ParquetFile(io.BytesIO(raw))
-            if set(names) <= set(file.schema_arrow.names):
-                return file.read(columns=list(names))
-            return file.schema_arrow.empty_table()  # enough to tell what is missing
+            known = file.schema_arrow
+            return file.read(columns=[name for name in names if name in known.names]), known
         from pyarrow import csv
 
         tab = source.name.lower().endswith((".tsv", ".tab"))
         parse = csv.ParseOptions(delimiter="\t" if tab else ",", newlines_in_values=True)
         convert = csv.ConvertOptions(strings_can_be_null=True, null_values=[""])
-        return csv.read_csv(io.BytesIO(raw), parse_options=parse, convert_options=convert)
+        found = csv.read_csv(io.BytesIO(raw), parse_options=parse, convert_options=convert)
+        return found, found.schema
     except pyarrow.ArrowException as error:
         raise InvalidSetting([f"{source.name}: cannot be read as a table: {error}"]) from error
 

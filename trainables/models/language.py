@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from compression.artifact import serialize
 from compression.registry import InvalidSetting
 from trainables.data.text_tables import did_you_mean
 
@@ -182,23 +181,26 @@ def small_config(vocabulary: int, width: int, depth: int, length: int) -> Any:
     )
 
 
-def classifier(config: Any) -> nn.Module:
-    """A sequence classifier of that configuration: random weights, the same at every call."""
+def classifier(config: Any, device: str = "cpu") -> nn.Module:
+    """A sequence classifier of that configuration: random weights, the same at every call.
+
+    On the device ``meta`` it has none, and costs next to nothing.
+    """
     from transformers import AutoModelForSequenceClassification
 
-    return _fresh(AutoModelForSequenceClassification, config)
+    return _fresh(AutoModelForSequenceClassification, config, device)
 
 
-def decoder(config: Any) -> nn.Module:
-    """A causal language model of that configuration: random weights, the same at every call."""
+def decoder(config: Any, device: str = "cpu") -> nn.Module:
+    """A causal language model of that configuration: as :func:`classifier`."""
     from transformers import AutoModelForCausalLM
 
     config.use_cache = False
-    return _fresh(AutoModelForCausalLM, config)
+    return _fresh(AutoModelForCausalLM, config, device)
 
 
-def _fresh(kind: Any, config: Any) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+def _fresh(kind: Any, config: Any, device: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         try:
             model: nn.Module = kind.from_config(config, attn_implementation=ATTENTION)
@@ -224,19 +226,21 @@ def linear_only(model: nn.Module) -> nn.Module:
     return model
 
 
-def load(fresh: nn.Module, folder: Path) -> tuple[nn.Module, list[str]]:
-    """The checkpoint's model, of the class and configuration of ``fresh``; layers it left as new.
+def load(like: Any, folder: Path) -> tuple[nn.Module, list[str]]:
+    """The checkpoint's model, of the class and configuration of ``like``; layers it left as new.
+
+    Nothing else of ``like`` is used: it may be on the device ``meta``.
 
     Raises:
         InvalidSetting: weights of another shape, all of them; weights missing from the checkpoint
             other than those of a head and a pooler, which a fine-tuning may begin anew.
     """
-    kind: Any = type(fresh)
+    kind: Any = type(like)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, info = kind.from_pretrained(
             folder,
-            config=fresh.config,
+            config=like.config,
             attn_implementation=ATTENTION,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to name all of them below
@@ -254,11 +258,6 @@ def load(fresh: nn.Module, folder: Path) -> tuple[nn.Module, list[str]]:
     if errors:
         raise InvalidSetting(f"model: '{folder}' does not fit: {error}" for error in errors)
     return linear_only(model).eval(), new
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Hash of all weights, tied ones once."""
-    return hashlib.sha256(serialize(model)).hexdigest()[:16]
 
 
 def tied(model: nn.Module) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Recovery(Run):
     def __init__(self, stage: Stage, task: Task, trial: Trial) -> None:
         self.stage, self.task, self.trial = stage, task, trial
         self.params = trainable(stage.model)
+        self.loss = task.training_loss(stage.train.labels)
         plugin = OPTIMIZERS.build(trial.optimizer.name, trial.optimizer.args)
         self.optimizer = plugin.build(self.params, trial.lr)
         schedule = LR_SCHEDULES.build(trial.lr_schedule.name, trial.lr_schedule.args)
@@ -61,7 +62,7 @@ class Recovery(Run):
                 inputs = self.task.augment(inputs, self.generator)
             with autocast(self.device, self.trial.precision):
                 outputs = self.forward(inputs)
-                loss = self.task.loss(outputs, send_tensor(batch.labels, outputs.device))
+                loss = self.loss(outputs, send_tensor(batch.labels, outputs.device))
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.step(self.optimizer)

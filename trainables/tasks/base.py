@@ -72,6 +72,13 @@ class Task(Plugin, ABC):
     def architecture(self) -> nn.Module:
         """The model, untrained: cheap to build, enough to load an artifact into."""
 
+    def skeleton(self) -> nn.Module:
+        """The model for its names, shapes and dtypes alone: values may be on the device ``meta``.
+
+        The architecture itself, unless a task has it cheaper.
+        """
+        return self.architecture()
+
     @abstractmethod
     def prepare(self, seed: int) -> Prepared:
         """The dense model and the train and validation splits; cached where it costs."""
@@ -97,6 +104,13 @@ class Task(Plugin, ABC):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The training loss, a scalar. Cross-entropy unless overridden."""
         return nn.functional.cross_entropy(outputs, labels)
+
+    def training_loss(self, labels: Tensor) -> Loss:
+        """The loss of a training on examples with these labels, (n, ...): :meth:`loss`, by default.
+
+        What it needs to know of the data it takes from these: a worker has no files.
+        """
+        return self.loss
 
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What scoring needs of each example of a batch, each tensor (b, ...) and small.
@@ -129,6 +143,8 @@ class Task(Plugin, ABC):
 TASKS: Registry[Task] = Registry("task", Task)
 
 Forward = Callable[[Inputs], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A scalar of outputs and labels."""
 
 
 @torch.inference_mode()

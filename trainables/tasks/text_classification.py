@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from compression.artifact import deserialize, serialize
-from compression.model import target_layers
-from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob
+from compression.registry import (
+    ANYTHING,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+    Text,
+    Values,
+    errors_of,
+    knob,
+)
+from compression.rules import patterns, target_layers
 from trainables.cache import cached
 from trainables.data import texts
 from trainables.data.text_tables import Source, class_counts, read
 from trainables.data.texts import TextSplit
 from trainables.models import finetuning
 from trainables.models import language as language_models
+from trainables.models.state import state_hash
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.scoring import metrics
 from trainables.splits import Inputs, Split
-from trainables.tasks.base import TASKS, Prepared, Task
+from trainables.tasks.base import TASKS, Loss, Prepared, Task
 
 log = logging.getLogger(__name__)
-
-ANYTHING = r"\S(.*\S)?"
 
 
 @TASKS.register("text_classification")
@@ -59,7 +67,7 @@ class TextClassification(Task):
     @property
     def targets(self) -> tuple[str, ...]:  # type: ignore[override]
         """By default every Linear of the encoder and the head."""
-        return tuple(pattern.strip() for pattern in self.layers.split(","))
+        return patterns(self.layers)
 
     @property
     def objective(self) -> Objective:
@@ -91,15 +99,22 @@ class TextClassification(Task):
     def check(self) -> None:
         """See :class:`Task`."""
         errors = [*errors_of(self.folder), *errors_of(lambda: _counts(self.source()))]
-        errors = errors or errors_of(self._check_model)
+        errors = errors or [*errors_of(self._check_model)]
         if errors:
             raise InvalidSetting(f"{self.name}: {error}" for error in errors)
 
     def _check_model(self) -> None:
-        target_layers(self.architecture(), self.targets)
+        target_layers(self.skeleton(), self.targets)
 
     def architecture(self) -> nn.Module:
         """See :class:`Task`: from config.json and the number of classes."""
+        return language_models.classifier(self._config())
+
+    def skeleton(self) -> nn.Module:
+        """See :class:`Task`: without values."""
+        return language_models.classifier(self._config(), "meta")
+
+    def _config(self) -> Any:
         folder = self.folder()
         config = language_models.config_of(folder, num_labels=len(_counts(self.source())))
         limit = getattr(config, "max_position_embeddings", self.max_length)
@@ -107,24 +122,21 @@ class TextClassification(Task):
             raise InvalidSetting([f"max_length: {self.max_length}, but the model takes {limit}"])
         if config.pad_token_id is None:
             config.pad_token_id = language_models.padding(language_models.tokenizer(folder))
-        return language_models.classifier(config)
+        return config
 
     def prepare(self, seed: int) -> Prepared:
         """See :class:`Task`. The fine-tuning is done once a machine."""
         parts = parts_of(self, seed)
-        fresh = self.architecture()
-        model, new = language_models.load(fresh, self.folder())
+        model, new = language_models.load(self.skeleton(), self.folder())
         if new and not self.epochs:
             raise InvalidSetting(
                 [f"epochs: 0, but the checkpoint lacks {', '.join(new)}: fine-tune it"]
             )
         if self.epochs:
-            key = (
-                f"{self.name}|{self._training()}|{language_models.weights_hash(model)}|{parts.hash}"
-            )
+            key = f"{self.name}|{self._training()}|{state_hash(model)}|{parts.hash}"
             weights = cached(f"{key}|{seed}", lambda: self._fine_tune(model, parts.train, seed))
-            model = deserialize(weights, fresh)
-        fingerprint = Fingerprint(language_models.weights_hash(model), parts.hash)
+            model = deserialize(weights, self.architecture())
+        fingerprint = Fingerprint(state_hash(model), parts.hash)
         return Prepared(model.eval(), parts.train, parts.validation, fingerprint)
 
     def test(self, seed: int) -> Split:
@@ -135,38 +147,37 @@ class TextClassification(Task):
         """Logits, (b, classes)."""
         return language_models.logits(model, cast(Mapping[str, Tensor], inputs))
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def training_loss(self, labels: Tensor) -> Loss:
         """Cross-entropy; with ``balance`` the mean over classes that are equally frequent."""
-        weight = None
-        if self.balance:
-            counts = torch.tensor(list(_counts(self.source()).values()), device=outputs.device)
-            weight = counts.sum() / (len(counts) * counts)
-        return nn.functional.cross_entropy(outputs, labels, weight)
+        if not self.balance:
+            return self.loss
+
+        @cache
+        def weights(classes: int, device: torch.device) -> Tensor:
+            counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+            return (len(labels) / (classes * counts)).to(device)
+
+        def balanced(outputs: Tensor, given: Tensor) -> Tensor:
+            each = weights(outputs.shape[-1], outputs.device)
+            return nn.functional.cross_entropy(outputs, given, each)
+
+        return balanced
 
     def score(self, observed: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, float]:
         """See :func:`trainables.scoring.metrics.classification_scores`."""
         return metrics.classification_scores(observed, labels)
 
     def _training(self) -> str:
-        schedule = (self.epochs, self.lr, self.batch_size, self.balance)
+        balance = "training labels" if self.balance else False
+        schedule = (self.epochs, self.lr, self.batch_size, balance)
         return f"{schedule}|{finetuning.recipe()}"
 
     def _fine_tune(self, model: nn.Module, train: TextSplit, seed: int) -> bytes:
         log.warning("fine-tuning on %d texts, %d epochs; done once", len(train), self.epochs)
         schedule = finetuning.Schedule(self.epochs, self.lr, self.batch_size)
-        finetuning.fit(
-            model, lambda inputs: self.forward(model, inputs), self.loss, train, schedule, seed
-        )
+        loss = self.training_loss(train.labels)
+        finetuning.fit(model, partial(self.forward, model), loss, train, schedule, seed)
         return serialize(model)
-
-
-def errors_of(fn: Callable[[], object]) -> list[str]:
-    """The sentences of the InvalidSetting that a call raises, if it does."""
-    try:
-        fn()
-    except InvalidSetting as error:
-        return list(error.errors)
-    return []
 
 
 class Parts(NamedTuple):
