@@ -343,7 +343,7 @@ def test_the_parts_of_a_text_are_all_of_it_in_order(tmp_path):
     assert len(corpus.parts) == corpora.PARTS
     assert all(part.endswith("\n") for part in corpus.parts[:-1])
     parts = corpora.divided(corpus, 0)
-    assert list(map(len, parts)) == [40, 5, 5]
+    assert list(map(len, parts)) == [80, 10, 10]
     assert set().union(*parts) == set(corpus.parts)
     assert corpora.divided(corpus, 0) == parts != corpora.divided(corpus, 1)
 
@@ -353,7 +353,7 @@ def test_a_text_is_cut_between_paragraphs(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
     corpus = corpora.read(str(tmp_path / "a.txt"), "text")
     assert "".join(corpus.parts) == "\n\n".join(paragraphs)
-    assert 40 <= len(corpus.parts) <= corpora.PARTS
+    assert 80 <= len(corpus.parts) <= corpora.PARTS
     for part in corpus.parts:
         assert part.removesuffix("\n\n").split("\n\n")[0] in paragraphs
     (tmp_path / "a.txt").write_text("no line ends in this text " * 100)

@@ -20,7 +20,7 @@ from trainables.data.text_tables import Source, check_columns, did_you_mean, doc
 from trainables.splits import TensorSplit, map_inputs
 
 PYTHON_DOCS = "python-docs"
-PARTS = 50
+PARTS = 100
 """At most so many parts has a text, fewer where whole documents are longer."""
 HELD_OUT = 0.1
 """Share of the text that validates; as much tests."""
