@@ -4,9 +4,15 @@ import pytest
 import torch
 from examples import image_folder
 from image_helpers import _folder, _original, _own_cache, parquet  # noqa: F401
+from tiny_task import make_trial
 
 from compression.registry import InvalidSetting
+from trainables import features
+from trainables.build import build
+from trainables.frozen.feature_split import FeatureSplit
 from trainables.tasks import TASKS
+
+FEW = 8  # rows: no more go through a model to find its cut
 
 
 def task(folder, **settings):
@@ -63,6 +69,59 @@ def test_the_dense_model_agrees_with_itself(folder):
     assert scores["agreement"] == scores["top5"] == 1.0
     assert made.chance == 1e-3
     assert len(data.train) + len(data.validation) + len(made.test(0)) == 40
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_dense_labels_and_trials_share_one_pass(folder, monkeypatch, views):
+    """Rows that went through the first convolution, but for the few on which a cut is tried."""
+    rows = []
+    plain = torch.nn.Conv2d.forward
+
+    def counted(self, images):
+        if self.in_channels == 3 and len(images) > FEW:
+            rows.append(len(images))
+        return plain(self, images)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", counted)
+    made = task(folder, weights="none", labels="dense", model="resnet18", layers="fc", views=views)
+    data = made.prepare(0)
+    model = build(made, data, make_trial())
+    stage = features.stage(made, data, model)
+    assert "is computed once" in stage.note
+    assert isinstance(stage.train, FeatureSplit)
+    assert sum(rows) == 96 * views + 12
+    rows.clear()
+    features.features_of(made, data.model, model, made.test(0))
+    assert sum(rows) == 12
+    with torch.inference_mode():
+        expected = [data.model(b.inputs).argmax(-1) for b in data.validation.batches(6)]
+    assert torch.equal(torch.cat(expected), data.validation.labels)
+
+
+def test_dense_labels_without_room_for_features(folder, monkeypatch):
+    monkeypatch.setenv("PARETUNE_CACHE_BYTES", "1000")
+    made = task(folder, weights="none", labels="dense", model="resnet18", layers="fc")
+    data = made.prepare(0)
+    with torch.inference_mode():
+        expected = torch.cat([data.model(b.inputs).argmax(-1) for b in data.train.batches(64)])
+    assert torch.equal(expected, data.train.labels)
+
+
+@pytest.mark.parametrize("model", ["googlenet", "densenet121"])
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_networks_with_ways_of_their_own_are_fine_tuned(folder, model):
+    made = task(
+        folder, model=model, weights="finetune", start="none", epochs=1, limit=30, image_size=64
+    )
+    data = made.prepare(0)
+    assert data.model(data.train.inputs(torch.arange(3))).shape == (3, 3)
+
+
+def test_ids_for_labels_are_refused_before_anything_is_built(folder, tmp_path):
+    file = parquet(folder, tmp_path / "x.parquet", labels=[2012001234 + i for i in range(120)])
+    (sentence,) = problems(file, weights="finetune", start="none")
+    assert "labels out of range" in sentence
 
 
 def test_weights_from_a_file_bring_their_head(folder, tmp_path):

@@ -71,6 +71,26 @@ def test_many_damaged_images_stop_it_named_and_counted(folder):
     assert expected in str(error.value)
 
 
+def test_an_image_that_vanished_is_named_in_one_line(folder):
+    found = ImageData(str(folder)).read()
+    gone = folder / "class0/003.jpg"
+    gone.unlink()
+    with pytest.raises(InvalidSetting) as error:
+        image_split(found, PLAIN).inputs(torch.tensor([3]))
+    sentence = f"data: the image '{gone.resolve()}' can't be read: No such file or directory"
+    assert error.value.errors == (sentence,)
+
+
+def test_a_link_to_nowhere_is_an_unreadable_image(folder, caplog):
+    (folder / "class0/link.jpg").symlink_to(folder / "nowhere.jpg")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert len(ImageData(str(folder)).read().images) == 120
+        assert "1 image (class0/link.jpg) of 121" in caplog.text
+        assert "No such file" in caplog.text
+
+
 def test_repeated_images_count_once(folder, caplog):
     shutil.copy(folder / "class0/000.jpg", folder / "class2/again.jpg")
     with caplog.at_level(logging.WARNING):

@@ -1,5 +1,6 @@
 """Real images from packages: ImageNet's EfficientNet-Lite0 on photos, and MNIST's digits."""
 
+import pickle
 import re
 
 import numpy as np
@@ -49,6 +50,29 @@ def test_no_photo_is_in_two_splits(crops, seed):
     assert [len(files) for files in found] == [18, 9, 9]
     assert len(set.union(*found)) == 36
     assert [len(s) for s in (data.train, data.validation, crops.test(seed))] == [36, 18, 18]
+
+
+def test_crops_of_a_photo_are_a_group(crops):
+    data = crops.prepare(0)
+    for split in (
+        data.train,
+        data.validation,
+        crops.test(0),
+        pickle.loads(pickle.dumps(data.train)),
+    ):
+        assert split.groups.tolist() == [number for number, _ in split.images.boxes]
+        assert torch.equal(torch.bincount(split.groups), torch.full((len(split) // 2,), 2))
+    assert "n = 9 photos" in type(crops).__doc__
+
+
+def test_a_photo_that_vanished_is_named(tmp_path):
+    for i in range(3):
+        Image.effect_noise((40, 50), 60 + i).save(tmp_path / f"{i}.png")
+    cut, _ = photos.crop(photos.photos_in(tmp_path), 2)
+    (tmp_path / "1.png").unlink()
+    photos._photo.cache_clear()
+    with pytest.raises(InvalidSetting, match=r"1\.png' can't be read: No such file"):
+        cut.image(2)
 
 
 def test_the_dense_model_agrees_with_itself(crops):

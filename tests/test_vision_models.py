@@ -1,6 +1,5 @@
 """Classifiers by name: their preprocessing is the library's, their weights fit or say why not."""
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -203,20 +202,6 @@ def test_library_weights_without_a_network_say_what_to_fetch(monkeypatch, tmp_pa
     target = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
     expected = f"fetch {url} (sha256 f37072fd...) and put it at {target}"
     assert expected in str(error.value)
-
-
-def test_library_weights_put_there_by_hand_are_read(monkeypatch, tmp_path):
-    state = vision_models.architecture("squeezenet1_1").state_dict()
-    made = tmp_path / "made.pth"
-    torch.save(state, made)
-    digest = hashlib.sha256(made.read_bytes()).hexdigest()[:8]
-    (tmp_path / "checkpoints").mkdir()
-    made.rename(tmp_path / "checkpoints" / f"squeezenet-{digest}.pth")
-    weights = type("Weights", (), {"url": f"http://127.0.0.1:1/squeezenet-{digest}.pth"})
-    monkeypatch.setattr(vision_models, "_torchvision_weights", lambda name: weights)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    found = vision_models.library_state("squeezenet1_1")
-    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_timm_weights_go_through_timms_own_loading(monkeypatch, tmp_path):

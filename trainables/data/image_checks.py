@@ -48,12 +48,13 @@ def examine_files(root: Path, paths: Sequence[str]) -> list[Found]:
     """:func:`examine` files; those unchanged in size and time since the last call are not read."""
     ledger = cache.folder() / "images" / f"{_hash(str(root.resolve()))}.json"
     known = _read(ledger)
-    stats = [os.stat(root / path) for path in paths]
-    stamps = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
-    new = [i for i, path in enumerate(paths) if known.get(path, [""])[0] != stamps[i]]
+    stamps = [_stamp(root / path) for path in paths]
+    new = [
+        i for i, path in enumerate(paths) if not stamps[i] or known.get(path, [""])[0] != stamps[i]
+    ]
     if len(new) > 1000:
         log.info("checking %s images in %s, once", f"{len(new):,}", root)
-    found = parallel(lambda i: examine((root / paths[i]).read_bytes()), new)
+    found = parallel(lambda i: _examine_file(root / paths[i]), new)
     known.update({paths[i]: [stamps[i], *one] for i, one in zip(new, found, strict=True)})
     if new:
         try:
@@ -105,6 +106,23 @@ def write(file: Path, make: Callable[[Path], object]) -> None:
         made = Path(aside, file.name)
         make(made)
         os.replace(made, file)
+
+
+def _examine_file(file: Path) -> Found:
+    try:
+        data = file.read_bytes()
+    except OSError as error:  # deleted since it was listed, or a link to nowhere
+        return "", error.strerror or str(error)
+    return examine(data)
+
+
+def _stamp(file: Path) -> str:
+    """Size and time of a file, '' where it can't be reached."""
+    try:
+        stat = os.stat(file)
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _read(ledger: Path) -> dict[str, list[str]]:

@@ -6,37 +6,37 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from compression.registry import InvalidSetting
 from trainables import cache
 from trainables.data.image_checks import examine, examine_files, few, parallel, usable, write
+from trainables.data.image_labels import in_order, number
 from trainables.data.images import Encoded, Files, Labelled
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
-    """Names of the class folders, in the order of their labels.
+    """Names of the class folders, in the order of their labels; see :func:`in_order`.
 
     Raises:
         InvalidSetting: no such folder, none in it, or class folders without images, named.
     """
     if not root.is_dir():
         raise InvalidSetting([f"data: there is no folder '{root}'"])
-    inside = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    inside = [name for name in inside if not name.startswith(".")]
+    there = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    inside = in_order(name for name in there if not name.startswith("."))
     if not inside:
         raise InvalidSetting(
             [f"data: '{root}' has no folders in it; expected one of images for each class"]
         )
     if empty := [name for name in inside if not _has_images(root / name)]:
         raise InvalidSetting([f"data: no images of {few(empty, 'class')} in '{root}'"])
-    return tuple(inside)
+    return inside
 
 
 def read_folder(root: Path) -> Labelled:
@@ -66,7 +66,8 @@ def read_listed(root: Path, listing: Path) -> Labelled:
     are numbers from 0, or names, which are numbered by name.
 
     Raises:
-        InvalidSetting: files missing from either, named; as :func:`read_folder`.
+        InvalidSetting: files missing from either, named; as :func:`number` and
+            :func:`read_folder`.
     """
     named, classes = _listed(root, listing)
     return _checked_files(root, named, classes)
@@ -95,19 +96,8 @@ def _listed(root: Path, listing: Path) -> tuple[list[tuple[str, int]], tuple[str
         errors.append(f"labels_file: no label of {few(unlabelled, 'image')}")
     if errors:
         raise InvalidSetting(errors)
-    labels, classes = number(given[name] for name in there)
+    labels, classes = number([given[n] for n in there], there, "labels_file", str(listing))
     return list(zip(there, labels, strict=True)), classes
-
-
-def number(values: Iterable[Any]) -> tuple[list[int], tuple[str, ...]]:
-    """Labels from 0 and the classes' names: numbers stay as they are, names are put in order."""
-    given = [str(value) for value in values]
-    if all(value.isdecimal() for value in given):
-        labels = [int(value) for value in given]
-        return labels, tuple(map(str, range(max(labels, default=-1) + 1)))
-    classes = tuple(sorted(set(given)))
-    place = {name: label for label, name in enumerate(classes)}
-    return [place[value] for value in given], classes
 
 
 def parquet_classes(file: Path, image: str, label: str) -> tuple[str, ...]:
@@ -125,7 +115,8 @@ def read_parquet(file: Path, image: str, label: str) -> Labelled:
     The bytes are copied once to an Arrow IPC file in the cache, where each can be reached alone.
 
     Raises:
-        InvalidSetting: no such file or column, no labels; more than 1% of the images are damaged.
+        InvalidSetting: no such file or column; as :func:`number`; more than 1% of the images are
+            damaged.
     """
     import pyarrow as pa
 
@@ -172,11 +163,8 @@ def _parquet_labels(file: Path, image: str, label: str) -> tuple[list[int], tupl
             for name in absent
         )
     values = pq.read_table(file, columns=[label]).column(0)
-    if values.null_count:
-        raise InvalidSetting([f"data: {values.null_count} rows of '{file}' have no '{label}'"])
-    if below := sum(type(value) is int and value < 0 for value in values.to_pylist()):
-        raise InvalidSetting([f"data: labels below 0 in {below} rows of '{file}'"])
-    labels, classes = number(values.to_pylist())
+    rows = [f"row {row}" for row in range(len(values))]
+    labels, classes = number(values.to_pylist(), rows, "data", str(file))
     named = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     names = named.get("info", {}).get("features", {}).get(label, {}).get("names")
     if names and len(names) < len(classes):

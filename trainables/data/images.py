@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+def open_image(file: Path) -> Image:
+    """An image file, decoded, RGB.
+
+    Raises:
+        InvalidSetting: it can't be read, although it may have been when the data was checked.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidSetting([f"data: the image '{file}' can't be read: {reason}"]) from None
+
+
 class Images(ABC):
     """Images by number. Small to pickle: the pixels stay in their files."""
 
@@ -52,10 +68,7 @@ class Files(Images):
 
     def image(self, index: int) -> Image:
         """See :class:`Images`."""
-        from PIL import Image
-
-        with Image.open(self.root / self.paths[index]) as image:
-            return image.convert("RGB")
+        return open_image(self.root / self.paths[index])
 
     def take(self, rows: Sequence[int]) -> Files:
         """See :class:`Images`."""
@@ -140,6 +153,7 @@ class ImageSplit(Split):
     labels: Tensor = field()
     views: int = 1
     seed: int = 0
+    groups: Tensor | None = None
 
     @cached_property
     def digest(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from compression.registry import InvalidSetting
 from trainables.data.image_sources import SUFFIXES
-from trainables.data.images import Images
+from trainables.data.images import Images, open_image
 from trainables.data.packages import package_folder
 
 if TYPE_CHECKING:
@@ -98,13 +98,17 @@ def crop(files: Sequence[Path], count: int) -> tuple[Crops, str]:
     """``count`` square crops of each photo at random scales and places, and their content's hash.
 
     The crops of a photo are drawn by its content, so they are the same beside any other photos.
+
+    Raises:
+        InvalidSetting: a photo can't be read.
     """
     boxes: list[tuple[int, Box]] = []
     digest = hashlib.sha256()
     for number, file in enumerate(files):
+        size = _photo(file).size
         content = hashlib.sha256(file.read_bytes()).digest()
         rng = np.random.default_rng(list(content))
-        drawn = [_box(_photo(file).size, rng) for _ in range(count)]
+        drawn = [_box(size, rng) for _ in range(count)]
         boxes += [(number, box) for box in drawn]
         digest.update(content + repr(drawn).encode())
     return Crops(tuple(files), tuple(boxes)), digest.hexdigest()
@@ -119,7 +123,4 @@ def _box(size: tuple[int, int], rng: np.random.Generator) -> Box:
 
 @lru_cache(maxsize=64)
 def _photo(file: Path) -> Image:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return image.convert("RGB")
+    return open_image(file)

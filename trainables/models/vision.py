@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,11 +20,10 @@ from trainables.data.downloads import fetch, folder, hash_in_name, hub_file
 from trainables.data.preprocessing import Preprocessing, Steps
 
 TIMM = "timm/"
-# What their library sets with its weights: inputs normalised as for all the others.
-_AS_PRETRAINED: dict[str, dict[str, Any]] = {
-    "googlenet": {"transform_input": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "init_weights": False},
-}
+# Heads that torchvision's Inceptions have for training alone, and published files hold.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# DenseNet's published files write norm.1 and conv.2 where its modules are norm1 and conv2.
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 def check_name(name: str) -> None:
@@ -122,10 +122,14 @@ def read_state(file: Path) -> dict[str, Tensor]:
 def load(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> nn.Module:
     """Put weights into a model, all of them; ``origin`` says in errors where they come from.
 
+    Names of published files that torchvision has changed since are understood.
+
     Raises:
         InvalidSetting: every tensor that is missing, unknown or of another shape.
     """
     own = model.state_dict()
+    state = {_DOTTED.sub(r"\1", key): value for key, value in state.items()}
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
     # Older files lack BatchNorm's counters, which no evaluation reads.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     errors = [f"{origin}: '{key}' is missing" for key in missing]
@@ -137,7 +141,8 @@ def load(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> nn.Modul
     ]
     if errors:
         raise InvalidSetting(errors)
-    model.load_state_dict(state, strict=False)
+    own.update(state)  # it bears the version of its format, which MNASNet asks for
+    model.load_state_dict(own)
     return model
 
 
@@ -177,8 +182,17 @@ def _bare(name: str, classes: int) -> nn.Module:
         return model
     from torchvision.models import get_model
 
-    made: nn.Module = get_model(name, weights=None, **own, **_AS_PRETRAINED.get(name, {}))
+    made: nn.Module = get_model(name, weights=None, **own, **_as_pretrained(name))
     return made
+
+
+def _as_pretrained(name: str) -> dict[str, Any]:
+    """What torchvision sets with its weights beside the classes; without auxiliary heads."""
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "init_weights": False, "aux_logits": False}
+    if name.startswith("vit_"):
+        return {"image_size": _torchvision_weights(name).meta["min_size"][0]}
+    return {}
 
 
 @cache

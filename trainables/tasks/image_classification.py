@@ -175,8 +175,7 @@ class ImageClassification(Task):
     def _labelled(self, split: ImageSplit, model: nn.Module, weights: str) -> ImageSplit:
         if self.labels == "given":
             return split
-        plain = dataclasses.replace(split, views=1)
-        return dataclasses.replace(split, labels=dense_labels(self, model, weights, plain))
+        return dataclasses.replace(split, labels=dense_labels(self, model, weights, split))
 
     def _dense(self, seed: int) -> tuple[nn.Module, str]:
         """The dense model and the hash of its weights."""

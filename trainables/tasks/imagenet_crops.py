@@ -36,9 +36,9 @@ class ImagenetCrops(Task):
     """ImageNet's EfficientNet-Lite0, scored by agreement with itself on crops of 36 photos.
 
     1,440 square crops, 40 of each photo: of 18 photos to train, of 9 each to validate and to test,
-    drawn by the seed. Crops of a photo are alike: the intervals are those of fewer images. Chance
-    names each of the 1,000 classes equally often. Nothing is downloaded; needs the extra
-    ``offline``.
+    drawn by the seed. Crops of a photo are alike: a score on 360 of them is an estimate from
+    n = 9 photos, which are the splits' ``groups``. Chance names each of the 1,000 classes equally
+    often. Nothing is downloaded; needs the extra ``offline``.
     """
 
     eval_batch_size: ClassVar[int] = 64
@@ -139,7 +139,8 @@ def _parts(task: ImagenetCrops, seed: int) -> _Parts:
 def _split(task: ImagenetCrops, files: list[Path]) -> ImageSplit:
     images, content = crop(files, task.crops)
     prepared = vision_models.preprocessing(MODEL, task.image_size)
-    return ImageSplit(images, prepared, content, torch.zeros(len(images), dtype=torch.int64))
+    photos = torch.tensor([number for number, _ in images.boxes])
+    return ImageSplit(images, prepared, content, torch.zeros_like(photos), groups=photos)
 
 
 def _labelled(task: Task, split: ImageSplit, model: nn.Module, weights: str) -> ImageSplit:
