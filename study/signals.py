@@ -64,8 +64,11 @@ class Interrupts:
             self._stop(_reason(number))
 
 
-class Interrupted(Exception):
-    """A signal came during work that can't go on later where it stopped."""
+class Interrupted(BaseException):
+    """A signal came during work that can't go on later where it stopped.
+
+    No :class:`Exception`: code that goes on after whatever a model raises would swallow it.
+    """
 
 
 def leave(reason: str) -> None:

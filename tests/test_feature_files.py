@@ -5,6 +5,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 import warnings
 
@@ -245,3 +246,94 @@ def test_eviction_is_said(tmp_path, caplog):
     made(store, "a", 1000)
     made(store, "b", 1000)
     assert "evicted cached features a" in caplog.text
+
+
+@pytest.fixture
+def read_only(store, monkeypatch):
+    """From here on nothing in the folder can be written; as root, whom modes do not stop."""
+    real = os.open
+
+    def refuse(path, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def opened(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR) and os.path.exists(path):
+            refuse(path)
+        return refuse(path) if flags & os.O_CREAT else real(path, flags, *args, **kwargs)
+
+    def lock():
+        monkeypatch.setattr(os, "open", opened)
+        for name in ("mkdir", "utime", "unlink", "replace", "rmdir"):
+            monkeypatch.setattr(os, name, refuse)
+
+    return lock
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_folder_that_cannot_be_written_is_read(store, read_only, locks):
+    made(store)
+    if not locks:
+        shutil.rmtree(store.folder / "locks")
+    read_only()
+    assert torch.equal(store.find("k").fetch(torch.arange(10))["a"], values(10))
+    assert made(store).rows == 10
+    with pytest.raises(FeatureCacheError, match="the folder cannot be written"):
+        made(store, "other")
+    with pytest.raises(FeatureCacheError, match="the folder cannot be written"):
+        store.discard("k")
+
+
+def test_a_file_in_place_of_the_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    for store in (Store(tmp_path / "file"), Store(tmp_path / "file" / "in", budget=1 << 30)):
+        assert store.find("k") is None
+        with pytest.raises(FeatureCacheError, match="features were not cached"):
+            made(store)
+
+
+def test_an_error_in_filling_is_not_taken_for_the_disks(store):
+    def fill(writer):
+        raise PermissionError(errno.EACCES, "Permission denied", "photo.jpg")
+
+    with pytest.raises(PermissionError, match=r"photo\.jpg"):
+        store.get("k", COLUMNS, 120, fill)
+    assert store.used() == 0
+
+
+def test_nothing_is_evicted_for_what_does_not_fit_all_the_same(tmp_path):
+    one = made(Store(tmp_path / "measure", budget=1 << 30), count=1000)
+    store = Store(tmp_path / "features", budget=int(3.5 * one.nbytes))
+    held = [made(store, key, 1000) for key in ("a", "b")]
+    made(store, "free", 1000)
+    with pytest.raises(FeatureCacheError, match="in use"):
+        made(store, "more", 3000)
+    assert store.find("free") is not None
+    assert len(held) == 2
+
+
+def test_what_is_being_made_reserves_its_room(tmp_path):
+    one = made(Store(tmp_path / "measure", budget=1 << 30), count=1000)
+    store = Store(tmp_path / "features", budget=int(1.5 * one.nbytes))
+
+    def fill(writer):
+        assert store.used() == one.nbytes
+        with pytest.raises(FeatureCacheError, match="in use"):
+            made(store, "other", 1000)
+        filling(values(1000))(writer)
+
+    store.get("k", COLUMNS, one.nbytes, fill)
+    assert store.used() < 1.1 * one.nbytes
+    assert sorted(p.name for p in (store.folder / "k").iterdir()) == [
+        "manifest.json",
+        "part-00000.arrow",
+    ]
+
+
+def test_discarded_features_are_gone_unless_they_are_used(store):
+    reader = made(store)
+    with pytest.raises(FeatureCacheError, match="in use"):
+        store.discard("k")
+    del reader
+    store.discard("k")
+    assert store.find("k") is None
+    assert store.used() == 0

@@ -1,6 +1,7 @@
 """The frozen part of a model is run once; what comes out is what the whole model gives."""
 
 import copy
+import errno
 import logging
 import pickle
 
@@ -10,15 +11,18 @@ from tiny_task import TinyTask, make_trial, split
 from torch import nn
 
 from compression.model import trainable
+from compression.registry import FloatRange, Registry, knob
 from trainables import features
 from trainables.build import build
-from trainables.frozen import cuts
+from trainables.frozen import block_cut, cuts, making
+from trainables.frozen.cuts import near
 from trainables.frozen.feature_split import FeatureSplit
 from trainables.frozen.feature_store import Store
 from trainables.recipes import RECIPES
+from trainables.record import Fingerprint
 from trainables.splits import TensorSplit
 from trainables.stage import whole
-from trainables.tasks.base import observe
+from trainables.tasks.base import Prepared, Task, observe
 
 TOLERANCE = 1e-5
 
@@ -148,7 +152,7 @@ def test_dropout_in_training_mode_is_named(store):
     data = task.prepare(0)
     data.model[2] = nn.Dropout(0.5).train()
     stage = features.stage(task, data, trial_model(task, data), store)
-    assert "two runs over the same examples differ: '2' (Dropout)" in stage.note
+    assert "'2' (Dropout) is in training mode" in stage.note
 
 
 def test_a_task_that_distorts_trains_the_whole_model(store):
@@ -219,13 +223,13 @@ def test_prefetch_serves_the_trials(store, caplog):
     task = Deep()
     data = task.prepare(0)
     threads = torch.get_num_threads()
-    assert "is computed once" in features.prefetch(task, data, ["6", "8"], store)
+    assert "is computed once" in features.prefetch(task, data, ["6", "8"], store).note
     assert torch.get_num_threads() == threads
     caplog.clear()
     caplog.set_level(logging.INFO, "paretune")
     features.stage(task, data, trial_model(task, data), store)
     assert not caplog.records
-    assert "a changed layer comes first" in features.prefetch(task, data, ["0"], store)
+    assert "a changed layer comes first" in features.prefetch(task, data, ["0"], store).note
 
 
 def test_the_teachers_outputs_are_kept(store, caplog):
@@ -257,8 +261,153 @@ def test_features_of_any_split(store):
 
 def test_changed_weights_are_hashed_anew():
     tensor = torch.nn.Parameter(torch.zeros(3))
-    before = cuts._tensor_hash(tensor)
-    assert cuts._tensor_hash(torch.zeros(3)) == before
+    before = cuts.tensor_hash(tensor)
+    assert cuts.tensor_hash(torch.zeros(3)) == before
     with torch.no_grad():
         tensor[1] = 1.0
-    assert cuts._tensor_hash(tensor) != before
+    assert cuts.tensor_hash(tensor) != before
+
+
+# Keys, and what is held against the model beside them.
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return x + self.fc(x).tanh()
+
+
+class Stack(nn.Module):
+    """torch.fx cannot trace it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.head = nn.ModuleList(Block() for _ in range(3)), nn.Linear(64, 7)
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            raise ValueError("too bright")
+        x = x.flatten(1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+SHIFTED = Registry("task", Task)
+
+
+@SHIFTED.register("shifted")
+class Shifted(TinyTask):
+    """Its inputs are shifted."""
+
+    targets = ("head",)
+    shift: float = knob(0.0, FloatRange(0, 9))
+
+    def architecture(self):
+        return Stack()
+
+    def prepare(self, seed):
+        return Prepared(Stack().eval(), split(96, 1), split(48, 2), Fingerprint("w", "d"))
+
+    def forward(self, model, inputs):
+        return model(inputs + self.shift)
+
+
+def shifted(shift, store):
+    """A trial's stage, and the gap between its outputs and the whole model's."""
+    task = Shifted(shift=shift)
+    data = task.prepare(0)
+    model = trial_model(task, data)
+    stage = features.stage(task, data, model, store)
+    rows = torch.arange(8)
+    whole_model = task.forward(model, data.train.inputs(rows))
+    return stage, (stage.forward(stage.train.inputs(rows)) - whole_model).abs().max()
+
+
+def test_a_setting_of_the_task_makes_other_features(store, caplog):
+    for shift in (0.0, 3.0):
+        stage, gap = shifted(shift, store)
+        assert isinstance(stage.train, FeatureSplit)
+        assert gap < TOLERANCE
+    assert "made anew" not in caplog.text
+
+
+def test_features_that_the_model_does_not_give_are_made_anew(store, caplog, monkeypatch):
+    monkeypatch.setattr(block_cut, "task_text", lambda task: "any")
+    stage, _ = shifted(0.0, store)
+    key = stage.train.key
+    del stage
+    stage, gap = shifted(3.0, store)
+    assert stage.train.key == key
+    assert gap < TOLERANCE
+    assert caplog.text.count("not what the model gives now") == 2  # training and validation
+    in_use, gap = shifted(0.0, store)
+    assert "in use" in in_use.note
+    assert gap < TOLERANCE
+
+
+def test_found_features_are_looked_at_once(store, monkeypatch):
+    task = Deep()
+    features.stage(task, data := task.prepare(0), trial_model(task, data), store)
+    again, looked = task.prepare(0), []
+    monkeypatch.setattr(making, "near", lambda a, b: looked.append(len(a)) or near(a, b))
+    for method in ("int1", "none", "rtn"):
+        features.stage(task, again, trial_model(task, again, method=method), store)
+    assert looked == [making.SAMPLE] * 2
+
+
+def test_kept_outputs_are_held_against_the_model(store, caplog, monkeypatch):
+    task = Deep()
+    data = task.prepare(0)
+    monkeypatch.setattr(features, "_key", lambda *parts: "same")
+    monkeypatch.setattr(features, "features_of", lambda t, d, m, s, store: (m, s))
+    features.outputs(task, data.model, data.validation, store)
+    with torch.no_grad():
+        data.model[8].bias += 1
+    making._seen.clear()
+    logits = features.outputs(task, data.model, data.validation, store)
+    assert torch.allclose(logits, data.model(data.validation.tensors), atol=TOLERANCE)
+    assert "not what the model gives now" in caplog.text
+
+
+def test_a_teacher_in_training_mode_is_left_as_it_was(store):
+    task = Deep()
+    data = task.prepare(0)
+    expected = data.model(data.validation.tensors)
+    statistics = data.model[1].running_mean.clone()
+    logits = features.outputs(task, data.model.train(), data.validation, store)
+    assert torch.allclose(logits, expected, atol=TOLERANCE)
+    assert torch.equal(data.model[1].running_mean, statistics)
+    assert all(module.training for module in data.model.modules())
+
+
+def test_an_error_of_the_data_is_not_told_as_one_of_the_cache(store):
+    class Vanished(TensorSplit):
+        def inputs(self, rows):
+            if len(rows) > making.SAMPLE:
+                raise PermissionError(errno.EACCES, "Permission denied", "photo.jpg")
+            return super().inputs(rows)
+
+    task = Deep()
+    data = task.prepare(0)
+    lost = Vanished(data.validation.tensors, data.validation.labels)
+    object.__setattr__(data, "validation", lost)
+    with pytest.raises(PermissionError, match=r"photo\.jpg"):
+        features.prefetch(task, data, ["6", "8"], store)
+    with pytest.raises(PermissionError, match=r"photo\.jpg"):
+        features.stage(task, data, trial_model(task, data), store)
+    assert store.used() == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    task = Deep()
+    data = task.prepare(0)
+    model = trial_model(task, data)
+    stage = features.stage(task, data, model, Store(tmp_path / "file" / "features"))
+    assert stage.train is data.train
+    assert "nothing is skipped: features were not cached" in stage.note

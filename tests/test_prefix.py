@@ -166,10 +166,62 @@ def test_a_weight_used_without_its_layer_is_refused():
     assert "'fc.weight' is used otherwise" in found.reason
 
 
-def test_randomness_is_refused():
+def test_what_runs_in_training_mode_is_refused_before_it_is_run():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(784, 3))
     found = find_cut(TASK, model.train(), ["3"], images(16))
-    assert "two runs over the same examples differ: '1' (Dropout)" in found.reason
+    assert "'1' (Dropout) is in training mode" in found.reason
+    model[1] = nn.BatchNorm2d(4)
+    found = find_cut(TASK, model.train(), ["3"], images(16))
+    assert "'1' (BatchNorm2d) is in training mode" in found.reason
+    assert model[1].num_batches_tracked == 0
+    assert isinstance(find_cut(TASK, model.eval(), ["3"], images(16)), FxCut)
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand(4, 1, 1)
+
+
+def test_randomness_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Noisy(), nn.Flatten(), nn.Linear(784, 3)).eval()
+    found = find_cut(TASK, model, ["3"], images(16))
+    assert "two runs over the same examples differ" in found.reason
+
+
+def test_what_depends_on_the_other_examples_is_refused():
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(784, 3)).eval()
+    found = find_cut(TASK, model, ["3"], images(16))
+    assert isinstance(found, NoCut)
+    assert "depend on the other examples of the batch" in found.reason
+
+
+MEAN, STD = torch.rand(3, 1, 1), torch.rand(3, 1, 1) + 0.5
+
+
+class Normalising(AnyTask):
+    def forward(self, model, inputs):
+        return super().forward(model, (inputs - MEAN) / STD)
+
+
+def test_tensors_in_the_tasks_code_are_kept_and_in_the_key(resnet, monkeypatch):
+    task, model = Normalising(), copy.deepcopy(resnet)
+    cut = find_cut(task, model, ["fc"], images())
+    assert isinstance(cut, FxCut), cut
+    with torch.inference_mode():
+        values = cut.capture(model)(images())
+        expected = task.forward(model, images())
+        assert torch.allclose(cut.resume(model)(values), expected, atol=TOLERANCE)
+    monkeypatch.setitem(globals(), "MEAN", MEAN + 1)
+    other = find_cut(task, copy.deepcopy(resnet), ["fc"], images())
+    assert other.key != cut.key
+
+
+def test_a_model_that_cannot_be_identified_is_refused():
+    model = Reshaping().eval()
+    model.conv.noise = torch.Generator()
+    found = find_cut(TASK, model, ["fc"], images(16))
+    assert "holds a Generator that cannot be told apart" in found.reason
 
 
 # Hugging Face, by block.

@@ -113,6 +113,31 @@ def test_nothing_is_kept_above_the_budget_or_without_an_adapter(monkeypatch):
     assert recalling(stage, READS) is not stage
 
 
+def test_only_the_feature_itself_is_answered():
+    """An adapter that rotates its input, as OFT does, gets what the layer gives for that."""
+
+    class Rotating(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base_layer, self.turn = base, nn.Linear(12, 12, bias=False)
+
+        def forward(self, x):
+            return self.base_layer(self.turn(x))
+
+    _, _, stage = staged()
+    stage.model.fc = Rotating(stage.model.fc.base_layer)
+    recalled = recalling(stage, READS)
+    rows = torch.arange(5)
+    expected = stage.forward(stage.train.inputs(rows))
+    assert torch.equal(recalled.forward(recalled.train.inputs(rows)), expected)
+
+
+def test_a_layer_that_is_trained_is_not_recalled():
+    _, _, stage = staged()
+    stage.model.fc.base_layer.bias.requires_grad_(True)
+    assert recalling(stage, READS) is stage
+
+
 @pytest.mark.skipif(not keep_freed_memory(), reason="not glibc")
 def test_freed_memory_is_kept():
     code = (

@@ -8,8 +8,13 @@ import threading
 import time
 
 import pytest
+import torch
+from tiny_task import TinyTask
+from torch import nn
 
-from study.signals import SIGNALS, Interrupts
+from study.signals import SIGNALS, Interrupted, Interrupts, leave
+from trainables.frozen import forward_pass
+from trainables.frozen.prefix import find_cut
 
 
 def _send(number: signal.Signals) -> None:
@@ -58,3 +63,21 @@ def test_outside_the_main_thread_it_does_nothing():
     thread.start()
     thread.join()
     assert found == [None]
+
+
+def test_work_is_left_even_where_a_models_errors_are_caught():
+    class Slow(nn.Module):
+        def forward(self, x):
+            leave("by SIGINT")
+
+    model = nn.Sequential(Slow(), nn.Linear(3, 3)).eval()
+    with pytest.raises(Interrupted, match="by SIGINT"):
+        find_cut(TinyTask(), model, ["1"], torch.zeros(3, 3))
+    assert forward_pass._folded(nn.ReLU()) is not None
+    with pytest.raises(Interrupted):
+        forward_pass._folded(Interrupting())
+
+
+class Interrupting(nn.Module):
+    def forward(self, x):
+        leave("by SIGINT")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trainables.frozen.cuts import Capture, Cut, NoCut, code_hash, config_text, tensors_within
+from trainables.frozen.cuts import Capture, Cut, NoCut, tensors_within
+from trainables.frozen.identity import code_hash, config_text, task_text
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward, Task
 
@@ -142,16 +143,12 @@ def _cut(
 ) -> BlockCut:
     end = calls[f"{stack}.{last}"][0].end
     behind = {name for name, found in calls.items() if found and found[0].begin > end}
-    state = {
-        name
-        for name in tensors_within(model, "")
-        if not any(name.startswith(f"{module}.") for module in (*behind, *changed))
-    }
-    early = {name: m for name, m in model.named_modules() if name and _runs(calls.get(name), end)}
-    tops = {n: m for n, m in early.items() if n.rpartition(".")[0] not in early}
-    where = f"{stack}.{last}|{type(task).__qualname__}|{config_text(model)}"
+    outside = (*behind, *changed)
+    state = [name for name in tensors_within(model, "") if not _inside(name, outside)]
+    code = code_hash({n: m for n, m in model.named_modules() if not _inside(n, outside)})
+    where = f"{stack}.{last}|{task_text(task)}|{config_text(model)}"
     return BlockCut(
-        key=hashlib.sha256(f"blocks|{where}|{code_hash(tops)}".encode()).hexdigest(),
+        key=hashlib.sha256(f"blocks|{where}|{code}".encode()).hexdigest(),
         state=tuple(sorted(state)),
         after=f"{stack}.{last}",
         names=(HIDDEN,),
@@ -163,9 +160,9 @@ def _cut(
     )
 
 
-def _runs(calls: list[_Call] | None, end: int) -> bool:
-    """Whether a module had run to its end at this time."""
-    return calls is not None and calls[0].end <= end
+def _inside(name: str, modules: Collection[str]) -> bool:
+    """Whether a module or tensor is one of these modules or lies within one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _lists(model: nn.Module) -> list[tuple[str, nn.ModuleList | nn.Sequential]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +20,8 @@ from torch import Tensor
 
 SHARD_BYTES = 256 << 20
 MANIFEST = "manifest.json"
+EXPECTED = "expected"
+"""A file beside what is being made: the bytes that it is expected to take."""
 ROW = "row"
 
 # Each dtype with the Arrow type of its bits; what Arrow or DLPack lacks is kept as integers.
@@ -43,6 +48,30 @@ class FeatureCacheError(RuntimeError):
 
 class Damaged(FeatureCacheError):
     """Files that are not what their manifest says."""
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Say what to do where the store's own files cannot be written: for no others' errors.
+
+    Raises:
+        FeatureCacheError: within the block there was an OSError.
+    """
+    try:
+        yield
+    except BlockingIOError:  # of a lock, no error
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = "the disk is full"
+        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            what = "the folder cannot be written"
+        else:
+            what = f"the folder cannot be used ({error.strerror or error})"
+        raise FeatureCacheError(
+            f"features were not cached, {what}: {folder}; free some disk, or set PARETUNE_CACHE "
+            "to a folder on another one"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -132,7 +161,7 @@ class Writer:
             arrays.append(_array(column, [values[name] for _, values in self.waiting]))
         batch = pa.record_batch(arrays, names=[ROW, *self.columns])
         name = f"part-{len(self.shards):05d}.arrow"
-        with open(self.folder / name, "wb") as file:
+        with disk_errors(self.folder.parent), open(self.folder / name, "wb") as file:
             sink = _Hashing(file)
             with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as out:
                 out.write_batch(batch)
@@ -153,7 +182,8 @@ class Writer:
             "columns": {name: column.to_json() for name, column in self.columns.items()},
             "shards": self.shards,
         }
-        with open(self.folder / MANIFEST, "w", encoding="utf-8") as file:
+        path = self.folder / MANIFEST
+        with disk_errors(self.folder.parent), open(path, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
@@ -215,3 +245,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Damaged(f"{folder / MANIFEST}: {error}") from error
     return found
+
+
+def remove(folder: Path) -> None:
+    """Remove features, the manifest first: without it they are not taken for whole."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def claim(folder: Path) -> int:
+    """Bytes of features; of those being made what they were expected to take, if that is more."""
+    try:
+        return max(stored(folder), int((folder / EXPECTED).read_text()))
+    except (OSError, ValueError):
+        return stored(folder)
+
+
+def stored(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            total += entry.stat().st_size
+    return total
+
+
+def last_use(folder: Path) -> float:
+    """When features were last asked for, in seconds; 0 for those being made."""
+    try:
+        return (folder / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -17,7 +17,7 @@ MASK = "attention_mask"
 
 
 class FeatureSplit(Split):
-    """A split's values at a cut; its order, labels and views are those of the split it stands for.
+    """A split's values at a cut; all but the inputs is that of the split it stands for.
 
     With ragged values the split's own inputs come along, and values are padded as their mask is.
     """
@@ -26,16 +26,17 @@ class FeatureSplit(Split):
         self, split: Split, store: Store, key: str, found: Reader, keeps_inputs: bool
     ) -> None:
         self.base, self.store, self.key, self.keeps_inputs = split, store, key, keeps_inputs
-        self.labels, self.views = split.labels, split.views
+        self.labels, self.views, self.groups = split.labels, split.views, split.groups
         self._reader: Reader | None = found
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process maps the files itself."""
-        return vars(self) | {"_reader": None, "labels": None}
+        return vars(self) | {"_reader": None, "labels": None, "groups": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See :meth:`__getstate__`."""
-        vars(self).update(state, labels=state["base"].labels)
+        base = state["base"]
+        vars(self).update(state, labels=base.labels, groups=base.groups)
 
     @property
     def reader(self) -> Reader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -15,18 +14,25 @@ from weakref import WeakValueDictionary
 
 from trainables import cache
 from trainables.frozen.feature_files import (
+    EXPECTED,
     MANIFEST,
     SHARD_BYTES,
     Column,
     Damaged,
     FeatureCacheError,
     Writer,
+    claim,
+    disk_errors,
+    last_use,
+    remove,
+    stored,
 )
 from trainables.frozen.feature_reader import Reader
 
 LOG = logging.getLogger("paretune")
 SHARE = 0.5
 """Of what is free on the disk, with what the features take already: the budget by default."""
+LOCKS = "locks"
 SPARE = 0.02
 """Of the disk, left free whatever the budget says."""
 _MAKING = ".making-"
@@ -38,13 +44,14 @@ _opening = threading.RLock()
 class InUse(Reader):
     """Features that no other process will evict as long as this lives."""
 
-    def __init__(self, folder: Path, hold: int) -> None:
+    def __init__(self, folder: Path, hold: int | None) -> None:
         self._hold = hold
         super().__init__(folder)
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._hold)
+        if self._hold is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._hold)
 
 
 class Store:
@@ -52,7 +59,8 @@ class Store:
 
     Whoever makes a key holds ``KEY.build``, whoever reads it shares ``KEY.use``: the first has
     others wait for what is being made, the second keeps it from being evicted. The locks go with
-    the process that holds them.
+    the process that holds them. A folder that cannot be written is read all the same: what is
+    mapped stays readable even if its owner evicts it.
 
     Args:
         folder: ``features`` in the cache folder by default.
@@ -73,7 +81,7 @@ class Store:
         if self._budget is not None:
             return self._budget
         if not (given := os.environ.get("PARETUNE_CACHE_BYTES")):
-            return int(SHARE * (self._free() + self.used()))
+            return int(SHARE * (self._free() + self._bytes()))
         try:
             return int(float(given))
         except ValueError:
@@ -82,8 +90,11 @@ class Store:
             ) from None
 
     def used(self) -> int:
-        """Bytes that features take now, those being made among them."""
-        return sum(_size(path) for path in self._folders())
+        """Bytes that features take, those being made with all that they are going to take."""
+        return sum(claim(path) for path in self._folders())
+
+    def _bytes(self) -> int:
+        return sum(stored(path) for path in self._folders())
 
     def find(self, key: str) -> InUse | None:
         """The features of a key if they are there and whole. Said, where they are damaged."""
@@ -91,13 +102,14 @@ class Store:
         with _opening:
             if (found := _open.get(path)) is not None:
                 return found
-            if not (path / MANIFEST).exists():
+            if not os.path.exists(path / MANIFEST):
                 return None
-            hold = self._lock(f"{key}.use", fcntl.LOCK_SH)
-            try:
+            hold = self._hold(key)
+            with contextlib.suppress(OSError):
                 os.utime(path / MANIFEST)  # what was used last is evicted last
-            except FileNotFoundError:  # evicted a moment ago
-                os.close(hold)
+            if not os.path.exists(path / MANIFEST):  # evicted a moment ago
+                if hold is not None:
+                    os.close(hold)
                 return None
             try:
                 found = InUse(path, hold)
@@ -126,8 +138,7 @@ class Store:
         with self._locked(f"{key}.build", fcntl.LOCK_EX):
             if (found := self.find(key)) is not None:
                 return found
-            with _disk_errors(self.folder):
-                self._make(key, columns, expected_bytes, fill, about or {}, shard_bytes)
+            self._make(key, columns, expected_bytes, fill, about or {}, shard_bytes)
             found = self.find(key)
         if found is None:
             raise FeatureCacheError(f"features were gone as soon as they were made: {self.folder}")
@@ -142,27 +153,31 @@ class Store:
         about: Mapping[str, str],
         shard_bytes: int,
     ) -> None:
-        aside = self.folder / f"{_MAKING}{key}"
+        aside, whole = self.folder / f"{_MAKING}{key}", self.folder / key
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        with self._locked("room", fcntl.LOCK_EX):
-            self._make_room(expected, self.folder / key)
+        with self._locked("room", fcntl.LOCK_EX), disk_errors(self.folder):
+            limit = self._make_room(expected, whole)
             aside.mkdir(parents=True)
-        limit = min(self.budget - self.used(), self._free() - self._spare())
+            (aside / EXPECTED).write_text(str(expected))
         writer = Writer(aside, columns, limit, shard_bytes)
         try:
             fill(writer)
             writer.close(about)
-            shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged one
-            os.replace(aside, self.folder / key)
+            shutil.rmtree(whole, ignore_errors=True)  # a damaged one
+            with disk_errors(self.folder):
+                (aside / EXPECTED).unlink()
+                os.replace(aside, whole)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
 
-    def _make_room(self, need: int, instead: Path) -> None:
+    def _make_room(self, need: int, instead: Path) -> int:
         """Evict, least recently used first and never what is in use, until ``need`` bytes fit.
 
+        Gives the bytes that there are then. What takes the place of ``instead`` may take its room.
+
         Raises:
-            FeatureCacheError: they don't, even so.
+            FeatureCacheError: they don't fit, even so: then nothing is evicted.
         """
         budget = self.budget
         if need > budget:
@@ -170,54 +185,78 @@ class Store:
                 f"features take {_mb(need)}, the budget is {_mb(budget)}: raise "
                 f"PARETUNE_CACHE_BYTES, or set PARETUNE_CACHE to a larger disk"
             )
-        oldest = sorted((p for p in self._folders() if p != instead), key=_last_use)
-        while self._lacking(need, budget, instead):
-            if not oldest:
+        others = {path: claim(path) for path in self._folders() if path != instead}
+        room = min(budget, self._free() + self._bytes() - self._spare()) - sum(others.values())
+        with contextlib.ExitStack() as claims:
+            evicted = []
+            for path in sorted(others, key=last_use):
+                if room < need and self._claimed(path, claims):
+                    evicted.append(path)
+                    room += others[path]
+            if room < need:
                 raise FeatureCacheError(
                     f"features take {_mb(need)}; {self.folder} has {_mb(self._free())} free and "
                     f"{_mb(self.used())} of {_mb(budget)} in use: free some disk, or raise "
                     "PARETUNE_CACHE_BYTES"
                 )
-            self._evict(oldest.pop(0))
+            for path in evicted:
+                remove(path)
+                LOG.info("evicted cached features %s", path.name.removeprefix(_MAKING)[:12])
+        return room
 
-    def _lacking(self, need: int, budget: int, instead: Path) -> bool:
-        room = min(budget - self.used(), self._free() - self._spare()) + _size(instead)
-        return need > room
-
-    def _evict(self, path: Path) -> None:
-        """Remove features unless somebody uses them."""
-        key = path.name.removeprefix(_MAKING)
+    def _claimed(self, path: Path, claims: contextlib.ExitStack) -> bool:
+        """Whether nobody uses or makes what is there, nor will as long as the claims are held."""
+        kind = "build" if path.name.startswith(_MAKING) else "use"
+        name = f"{path.name.removeprefix(_MAKING)}.{kind}"
         try:
-            kind = "build" if path.name.startswith(_MAKING) else "use"
-            with self._locked(f"{key}.{kind}", fcntl.LOCK_EX | fcntl.LOCK_NB):
-                (path / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(path, ignore_errors=True)
+            claims.enter_context(self._locked(name, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except (BlockingIOError, FeatureCacheError):
+            return False
+        return True
+
+    def discard(self, key: str) -> None:
+        """Remove features.
+
+        Raises:
+            FeatureCacheError: somebody uses them, or the folder cannot be written.
+        """
+        try:
+            with self._locked(f"{key}.use", fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with disk_errors(self.folder):
+                    remove(self.folder / key)
         except BlockingIOError:
-            return
-        LOG.info("evicted cached features %s", key[:12])
+            raise FeatureCacheError(f"{self.folder / key} is in use: remove it later") from None
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return [path for path in self.folder.iterdir() if path.is_dir() and path.name != "locks"]
+        with disk_errors(self.folder):
+            return [path for path in self.folder.iterdir() if path.is_dir() and path.name != LOCKS]
 
     def _free(self) -> int:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.folder).free
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return shutil.disk_usage(self.folder).free
 
     def _spare(self) -> int:
         return int(SPARE * min(shutil.disk_usage(self.folder).total, 50 << 30))
 
+    def _hold(self, key: str) -> int | None:
+        """What keeps features from being evicted; None where no lock can be made."""
+        try:
+            return self._lock(f"{key}.use", fcntl.LOCK_SH)
+        except FeatureCacheError:
+            return None
+
     def _lock(self, name: str, how: int) -> int:
         """An open lock file; closing it lets go."""
-        path = self.folder / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(held, how)
-        except BaseException:
-            os.close(held)
-            raise
+        with disk_errors(self.folder):
+            held = _opened(self.folder / LOCKS / name)
+            try:
+                fcntl.flock(held, how)
+            except BaseException:
+                os.close(held)
+                raise
         return held
 
     @contextlib.contextmanager
@@ -229,37 +268,15 @@ class Store:
             os.close(held)
 
 
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Say what to do about a disk that is full or cannot be written."""
+def _opened(path: Path) -> int:
+    """A lock file, made if need be. That of another user can be locked without writing to it."""
     try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "the disk is full"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            what = "the folder cannot be written"
-        else:
-            raise
-        raise FeatureCacheError(
-            f"features were not cached, {what}: {folder}; free some disk, or set PARETUNE_CACHE "
-            "to a folder on another one"
-        ) from error
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            total += entry.stat().st_size
-    return total
-
-
-def _last_use(folder: Path) -> float:
-    try:
-        return (folder / MANIFEST).stat().st_mtime
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError:
-        return 0.0
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _mb(count: int) -> str:

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 
 from compression.layers import kind_of
-from trainables.frozen.cuts import Capture, Cut, NoCut, code_hash, one_line, tensors_within
+from trainables.frozen.cuts import Capture, Cut, NoCut, one_line, tensors_within
+from trainables.frozen.forward_pass import device_of
+from trainables.frozen.identity import below, code_hash
+from trainables.hardware.sending import send_tensor
 from trainables.splits import Inputs
 from trainables.tasks.base import Forward, Task
 
@@ -21,10 +24,14 @@ ROOT = "model."
 class _Call(nn.Module):
     """A task's forward as a module: what is traced, and where the graphs find the modules."""
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
+    def __init__(
+        self, task: Task, model: nn.Module, constants: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.task, self.model = task, model
         self.training = model.training
+        for name, tensor in (constants or {}).items():
+            setattr(self, name, send_tensor(tensor, device_of(model)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.task.forward(self.model, inputs)
@@ -73,6 +80,8 @@ class FxCut(Cut):
     task: Task = field(kw_only=True)
     prefix: fx.Graph = field(kw_only=True)
     rest: fx.Graph = field(kw_only=True)
+    constants: Mapping[str, Tensor] = field(kw_only=True)
+    """Tensors in the code of the task's forward, as those that normalise the inputs."""
 
     def capture(self, model: nn.Module) -> Capture:
         """See :class:`Cut`."""
@@ -81,11 +90,11 @@ class FxCut(Cut):
 
     def prefix_module(self, model: nn.Module) -> fx.GraphModule:
         """The prefix as a module, which can be optimised as a whole."""
-        return fx.GraphModule(_Call(self.task, model), self.prefix, "Prefix")
+        return fx.GraphModule(_Call(self.task, model, self.constants), self.prefix, "Prefix")
 
     def resume(self, model: nn.Module) -> Forward:
         """See :class:`Cut`."""
-        module = fx.GraphModule(_Call(self.task, model), self.rest, "Rest")
+        module = fx.GraphModule(_Call(self.task, model, self.constants), self.rest, "Rest")
         forward: Forward = module.forward  # called as a module it would print errors
         return forward
 
@@ -122,7 +131,13 @@ def find(task: Task, model: nn.Module, changed: frozenset[str], sample: Inputs) 
         task=task,
         prefix=prefix,
         rest=_rest(graph, kinds, kept, values),
+        constants=_constants(graph, root),
     )
+
+
+def _constants(graph: fx.Graph, root: nn.Module) -> dict[str, Tensor]:
+    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    return {name: getattr(root, name) for name in names if not name.startswith(ROOT)}
 
 
 def _within(target: object, changed: frozenset[str]) -> bool:
@@ -171,7 +186,7 @@ def _prefix(
             copies[node] = found.node_copy(node, copies.__getitem__)
             if node.op == "call_module":
                 state.update(tensors_within(root, str(node.target)))
-            if node.op == "get_attr":
+            if node.op == "get_attr" and str(node.target).startswith(ROOT):
                 state.add(str(node.target))
     found.output({names[n]: copies[n] for n in ends} if names else tuple(copies[n] for n in ends))
     return found, state
@@ -261,5 +276,7 @@ def _first(
 
 def _key(prefix: fx.Graph, root: nn.Module) -> str:
     targets = {str(n.target) for n in prefix.nodes if n.op == "call_module"}
-    code = code_hash({name: root.get_submodule(name) for name in sorted(targets)})
+    called = [n.target for n in prefix.nodes if n.op == "call_function"]
+    constants = sorted(_constants(prefix, root).items())
+    code = code_hash(below(root, sorted(targets)), called, constants)
     return hashlib.sha256(f"fx|{prefix.python_code('self').src}|{code}".encode()).hexdigest()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compression.layers import packed_of
 from compression.rules import compression_of
 from trainables.frozen import block_cut, fx_cut
-from trainables.frozen.cuts import TOLERANCE, Cut, NoCut, one_line
-from trainables.splits import Inputs
+from trainables.frozen.cuts import TOLERANCE, Cut, NoCut, near, one_line
+from trainables.frozen.identity import Unidentified
+from trainables.splits import Inputs, map_inputs
 from trainables.tasks.base import Task
 
 
@@ -54,6 +57,8 @@ def outermost(names: Iterable[str]) -> frozenset[str]:
     return frozenset(n for n in found if not any(n.startswith(f"{other}.") for other in found))
 
 
+Find = Callable[[Task, nn.Module, frozenset[str], Inputs], Cut | NoCut]
+
 _found: WeakKeyDictionary[nn.Module, dict[object, Cut | NoCut]] = WeakKeyDictionary()
 
 
@@ -64,6 +69,8 @@ def find_cut(task: Task, model: nn.Module, changed: Collection[str], sample: Inp
     blocks of their longest stack. The answer is tried on the ``sample``, a few examples, and
     remembered for the model.
     """
+    if reason := _training_part(model):
+        return NoCut(reason)
     names = outermost(changed)
     known = _found.setdefault(model, {})
     asked = (type(task), str(task), names)
@@ -85,16 +92,22 @@ def _find(task: Task, model: nn.Module, names: frozenset[str], sample: Inputs) -
     reasons = []
     for kind in (fx_cut, block_cut):
         with torch.inference_mode():
-            found = kind.find(task, model, names, sample)
-            if isinstance(found, Cut):
-                found = _tried(found, task, model, sample)
+            found = _tried(kind.find, task, model, names, sample)
         if isinstance(found, Cut):
             return found
         reasons.append(found.reason)
     return NoCut("; ".join(dict.fromkeys(reasons)))
 
 
-def _tried(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | NoCut:
+def _tried(
+    find: Find, task: Task, model: nn.Module, names: frozenset[str], sample: Inputs
+) -> Cut | NoCut:
+    try:
+        cut = find(task, model, names, sample)
+    except Unidentified as error:
+        return NoCut(str(error))
+    if isinstance(cut, NoCut):
+        return cut
     try:
         return _checked(cut, task, model, sample)
     except Exception as error:  # a model's own code, divided, may raise anything
@@ -107,10 +120,13 @@ def _checked(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | No
     with torch.random.fork_rng(devices=[]):
         values, again = capture(sample), capture(sample)
         if any(not torch.equal(values[key], again[key]) for key in values):
-            return NoCut(f"two runs over the same examples differ{_random_part(model)}")
+            return NoCut("two runs over the same examples differ")
         expected = task.forward(model, sample)
         if not torch.equal(expected, task.forward(model, sample)):
-            return NoCut(f"two runs over the same examples differ{_random_part(model)}")
+            return NoCut("two runs over the same examples differ")
+        fewer = capture(map_inputs(lambda tensor: tensor[:-1], sample))
+        if not all(near(fewer[key], value[:-1]) for key, value in values.items()):
+            return NoCut(f"the values at {cut.after} depend on the other examples of the batch")
         outputs = resume(with_inputs(cut, sample, values))
     if outputs.shape != expected.shape:
         return NoCut(f"divided after {cut.after} the model gives outputs of another shape")
@@ -120,10 +136,14 @@ def _checked(cut: Cut, task: Task, model: nn.Module, sample: Inputs) -> Cut | No
     return cut
 
 
-def _random_part(model: nn.Module) -> str:
+def _training_part(model: nn.Module) -> str:
+    """A layer that would drop values, or move its statistics, each time that it is run."""
     for name, module in model.named_modules():
-        if module.training and "Dropout" in type(module).__name__:
-            return f": '{name}' ({type(module).__name__}) is in training mode"
+        kind = type(module).__name__
+        drops = any(word in kind for word in ("Dropout", "DropPath", "StochasticDepth"))
+        moves = isinstance(module, _BatchNorm | _InstanceNorm) and module.track_running_stats
+        if module.training and (drops or moves):
+            return f"'{name}' ({kind}) is in training mode: prepare() has to give model.eval()"
     return ""
 
 

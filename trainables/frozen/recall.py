@@ -7,9 +7,10 @@ features it is nearly all of the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def recalling(stage: Stage, reads: Mapping[str, str], batch_size: int = 4096) ->
         features = {key: value for key, value in given.items() if key not in keys}
         with ExitStack() as stack:
             for name, base in frozen.items():
-                stack.enter_context(_answering(base, given[_key(name)]))
+                stack.enter_context(_answering(base, given[reads[name]], given[_key(name)]))
             return stage.forward(features)
 
     keys = {_key(name) for name in frozen}
@@ -62,9 +63,11 @@ def _key(name: str) -> str:
 
 
 def _frozen_base(model: nn.Module, name: str) -> nn.Module | None:
-    """The layer inside an adapter's wrapper; one without a wrapper has nothing to recall."""
+    """The frozen layer inside an adapter's wrapper; None without a wrapper, or if it is trained."""
     base = model.get_submodule(name)._modules.get("base_layer")
-    return base if isinstance(base, nn.Module) else None
+    if not isinstance(base, nn.Module) or any(p.requires_grad for p in base.parameters()):
+        return None
+    return base
 
 
 @torch.no_grad()
@@ -91,7 +94,7 @@ class _Recalled(Split):
 
     def __init__(self, split: Split, outputs: Mapping[str, Tensor]) -> None:
         self.split, self.outputs = split, outputs
-        self.labels, self.views = split.labels, split.views
+        self.labels, self.views, self.groups = split.labels, split.views, split.groups
 
     @property
     def digest(self) -> str:
@@ -109,14 +112,19 @@ class _Recalled(Split):
 
 
 @contextmanager
-def _answering(layer: nn.Module, output: Tensor) -> Iterator[None]:
-    """Within the block the layer answers with ``output``, whatever it is called with."""
+def _answering(layer: nn.Module, feature: Tensor, output: Tensor) -> Iterator[None]:
+    """Within the block the layer answers ``feature`` with ``output``; all else it computes.
 
-    def answer(*args: object, **kwargs: object) -> Tensor:
-        return output
+    An adapter may change what it hands to its layer, as OFT does, which rotates it.
+    """
+    compute = layer.forward
 
-    answer_: Callable[..., Tensor] = answer
-    object.__setattr__(layer, "forward", answer_)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and args[0] is feature and not kwargs:
+            return output
+        return compute(*args, **kwargs)
+
+    object.__setattr__(layer, "forward", answer)
     try:
         yield
     finally:
