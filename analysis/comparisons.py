@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analysis.stats import drop_interval
+from analysis.stats import FEWEST_GROUPS, drop_interval
 from trainables.record import COUNTED, Objective, Paired, Verification
 
 __all__ = ["Comparison", "compare"]
@@ -17,7 +17,8 @@ class Comparison:
 
     ``drop``, ``lower`` and ``upper`` are in the metric's own units, the latter one-sided 95%
     bounds. ``excess`` is the upper bound as a margin counts it: points of a fraction, a share of
-    the baseline's value of anything else.
+    the baseline's value of anything else. ``groups`` is how many groups of alike examples these
+    are, None where they are independent.
     """
 
     n: int
@@ -27,17 +28,37 @@ class Comparison:
     excess: float
     method: str
     pair: Paired | None = None
+    groups: int | None = None
+
+    @property
+    def too_few(self) -> bool:
+        """Whether bounds over so few groups certify nothing."""
+        return self.groups is not None and self.groups < FEWEST_GROUPS
+
+    @property
+    def bound(self) -> float:
+        """What a margin is held against: ``excess``, without limit of too few groups."""
+        return math.inf if self.too_few else self.excess
+
+    @property
+    def sample(self) -> str:
+        """``719 examples``, ``4000 examples of 100 groups``, ``360 examples of only 9 groups``."""
+        if self.groups is None:
+            return f"{self.n} examples"
+        return f"{self.n} examples of {'only ' * self.too_few}{self.groups} groups"
 
 
 def compare(verification: Verification, role: str, y: Objective) -> Comparison | None:
     """The comparison with the baseline of this role, None where there is none in this metric.
 
-    A share of right examples has the score interval of :func:`analysis.stats.drop_upper`; any other
-    primary metric the bootstrap that the verification holds.
+    A share of right examples has the score interval of :func:`analysis.stats.drop_upper`. Any other
+    primary metric, and that too where examples come in groups, has the bootstrap that the
+    verification holds.
     """
     metric = y.name.removeprefix("val_")
     pair, drop = verification.paired.get(role), verification.drops.get(role)
-    if metric in COUNTED and pair:
+    grouped = drop is not None and drop.metric == metric and drop.groups is not None
+    if metric in COUNTED and pair and not grouped:
         found = drop_interval(pair, 0.9)
         method = "score interval of paired proportions (Tango 1998)"
         return Comparison(pair.n, pair.drop, found.lower, found.upper, found.upper, method, pair)
@@ -47,4 +68,5 @@ def compare(verification: Verification, role: str, y: Objective) -> Comparison |
     # Without a relative bound, of a baseline at 0, no share of it is certain.
     share = drop.relative.high if drop.relative else math.inf
     excess = at.high if y.is_fraction else share
-    return Comparison(drop.n, at.value, at.low, at.high, excess, drop.method)
+    bounds = (at.value, at.low, at.high, excess)
+    return Comparison(drop.n, *bounds, drop.method, groups=drop.groups)

@@ -23,8 +23,8 @@ class Findings:
 
     ``chosen`` is the smallest model within ``margin`` of dense on validation; ``certified`` that on
     the front whose test drop is certified within it: points of a fraction, a share of dense's value
-    of any other metric. ``skipped`` are front points that were not tested and so take no part in
-    certification.
+    of any other metric; never by too few groups of alike examples. ``skipped`` are front points
+    that were not tested and so take no part in certification.
     """
 
     study: StudyData
@@ -59,7 +59,7 @@ def findings(
     roles = [r for r in study.rows if r.role != "search" and r.record.outcome.metrics]
     baselines = dict(zip([r.role for r in roles], points(study, roles, objective), strict=True))
     tested = [p for p in drawn if p.values["verified"] and p.dense]
-    passed = certify([p.dense.excess for p in tested if p.dense], margin)
+    passed = certify([p.dense.bound for p in tested if p.dense], margin)
     return Findings(
         study,
         axis,

@@ -86,12 +86,12 @@ def table(found: Findings) -> str:
 def picture(found: Findings) -> Picture:
     """What :func:`analysis.plots.draw` needs."""
     searched = sum(row.role == "search" for row in found.study.rows)
-    n = next((p.dense.n for p in found.front if p.dense), None)
+    tested = next((p.dense for p in found.front if p.dense), None)
     parts = [
         summary.counted(searched, "trial"),
         f"{len(found.front)} on the front (chosen on validation)",
     ]
-    parts.append(f"n = {n} test examples" if n else "not scored on test")
+    parts.append(f"tested on {tested.sample}" if tested else "not scored on test")
     notes = []
     if found.certified:
         size = summary.short(found.certified, found.axis)

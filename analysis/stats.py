@@ -14,6 +14,7 @@ from scipy import stats as scipy_stats
 from trainables.record import Paired
 
 __all__ = [
+    "FEWEST_GROUPS",
     "Interval",
     "certify",
     "drop_interval",
@@ -21,6 +22,13 @@ __all__ = [
     "mean_interval",
     "smallest_detectable",
 ]
+
+FEWEST_GROUPS = 20
+"""Groups of alike examples below which no bound certifies: resampled, so few look too much alike.
+
+Source: Cameron, Gelbach & Miller 2008, "Bootstrap-based improvements for inference with clustered
+errors", The Review of Economics and Statistics 90.
+"""
 
 
 @dataclass(frozen=True)

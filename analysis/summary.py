@@ -10,7 +10,7 @@ from typing import Any
 from analysis import units
 from analysis.columns import RELATIVE, Axis, Point
 from analysis.findings import Findings
-from analysis.stats import drop_interval, smallest_detectable
+from analysis.stats import FEWEST_GROUPS, drop_interval, smallest_detectable
 from analysis.summary_tables import baseline_table, front_table
 from trainables.record import Direction, Objective, Status
 
@@ -52,7 +52,10 @@ def _headline(found: Findings) -> str:
             f"is certified within {margin}{_of_what(found)}: "
             f"{_safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
-    why = "at this n; below is what n can show" if found.failed_first else "nothing was tested"
+    first = found.failed_first.dense if found.failed_first else None
+    why = "at this n; below is what n can show" if first else "nothing was tested"
+    if first and first.too_few:
+        why = f"{first.sample} show too little"
     return f"No model of the front is certified within {margin} of dense: {why}."
 
 
@@ -83,8 +86,13 @@ def _answers(found: Findings) -> Iterable[str]:
 
 
 def _certificate(found: Findings) -> str:
-    text = _described(found.certified, found) if found.certified else "**not certified at this n**."
     first = found.failed_first
+    if found.certified:
+        text = _described(found.certified, found)
+    elif first and first.dense and first.dense.too_few:
+        return f"**not certified: {first.dense.sample}**. {_resolution(first, found.y)}"
+    else:
+        text = "**not certified at this n**."
     if first and first.dense:
         text += (
             f" {'The next smaller one' if found.certified else 'The largest of the front'}, "
@@ -109,9 +117,14 @@ def _resolution(point: Point, y: Objective) -> str:
     if point.dense is None:
         return ""
     n, pair = point.dense.n, point.dense.pair
+    if point.dense.too_few:
+        return (
+            f"Bounds over fewer than {FEWEST_GROUPS} groups of alike examples are too narrow to "
+            "certify by; test on more groups, not on more examples of these."
+        )
     if pair is None:
-        half = (point.dense.upper - point.dense.lower) / 2
-        return f"With {n} examples its bounds are about {units.difference(y, half)} from it."
+        half = units.difference(y, (point.dense.upper - point.dense.lower) / 2)
+        return f"With {point.dense.sample} its bounds are about {half} from it."
     share = (pair.only_reference + pair.only_model) / n
     detectable = smallest_detectable(n, share)
     return (
@@ -128,7 +141,7 @@ def _smaller_baselines(found: Findings) -> Iterable[tuple[str, Point]]:
         size = point.number(found.axis.name)
         if role in ("dense", "dense_recovered") or size is None or point.dense is None:
             continue
-        if -found.axis.objective.loss(size) > limit and point.dense.excess <= found.margin:
+        if -found.axis.objective.loss(size) > limit and point.dense.bound <= found.margin:
             yield role, point
 
 
@@ -144,6 +157,8 @@ def _described(point: Point, found: Findings) -> str:
             f": test drop {drop}, {share}% interval {low_text} to {high_text}, "
             f"95% bound {_bound(point, found.y)}"
         )
+        if dense.groups is not None:
+            text += f", over {dense.sample}"
     return f"{text} (`{point.values['artifact']}`)."
 
 
@@ -190,6 +205,11 @@ def _ground(found: Findings) -> Iterable[str]:
     if compared and "test" not in _mapping(info.get("splits")):
         splits.append(f"test {compared.n}")
     yield "Examples: " + (", ".join(splits) or "not stated") + "."
+    if compared and compared.groups is not None:
+        yield (
+            f"Tested on {compared.sample}: examples of one group are alike, so intervals are those "
+            "of groups drawn anew."
+        )
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
     yield (

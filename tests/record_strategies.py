@@ -92,7 +92,17 @@ origins = st.builds(
 records = st.builds(Record, trials(), outcomes(), origins)
 paired = st.builds(Paired, st.just(100), st.integers(0, 50), st.integers(0, 50), counts)
 bounds = st.tuples(finite, finite, finite).map(lambda v: Bounds(v[0], *sorted(v[1:])))
-drops = st.builds(Drop, words, st.integers(1, 2**40), bounds, st.none() | bounds, texts)
+drops = st.integers(1, 2**40).flatmap(
+    lambda n: st.builds(
+        Drop,
+        words,
+        st.just(n),
+        bounds,
+        st.none() | bounds,
+        texts,
+        st.none() | st.integers(1, n),
+    )
+)
 verifications = st.builds(
     Verification,
     words,

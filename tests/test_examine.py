@@ -1,6 +1,7 @@
 """An artifact held against its record: what agrees, what does not, and who is right where."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import safetensors.torch
@@ -8,7 +9,7 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
-from trainables.attempt import Attempt, tensor_hash
+from trainables.attempt import Attempt, probe, tensor_hash
 from trainables.examine import Examiner
 from trainables.record import (
     Direction,
@@ -218,6 +219,70 @@ def test_accuracy_needs_no_bootstrap():
     ours = examiner()
     ours.examine(*DENSE, {})
     assert ours.examine(*GOOD, {"dense": DENSE[0].trial_id}).drops == {}
+
+
+def test_of_groups_accuracy_has_drops_beside_its_pairs():
+    test = TASK.test(0)
+    alike = TensorSplit(test.tensors, test.labels, torch.arange(48) // 2)
+    ours = Examiner(TASK, DATA, alike)
+    ours.examine(*DENSE, {})
+    found = ours.examine(*GOOD, {"dense": DENSE[0].trial_id})
+    pair, drop = found.paired["dense"], found.drops["dense"]
+    assert (drop.metric, drop.n, drop.groups) == ("accuracy", 48, 24)
+    assert drop.absolute.value == pytest.approx(pair.drop)
+    assert pair.flips > 0
+    assert from_json(Verification, to_json(found)) == found
+
+
+def on_the_edge(model, images):
+    """An image between two of these whose two largest logits are nearly equal."""
+    classes = model(images).argmax(-1)
+    near, far = images[0], images[(classes != classes[0]).nonzero()[0, 0]]
+    for _ in range(60):
+        middle = (near + far) / 2
+        found = model(middle[None]).topk(2)
+        if found.values[0, 0] - found.values[0, 1] < 1e-5:
+            return middle
+        near, far = (middle, far) if found.indices[0, 0] == classes[0] else (near, middle)
+    raise ArithmeticError("no edge")
+
+
+@pytest.mark.parametrize(
+    ("tie", "examples", "agreement", "agrees"),
+    [
+        (True, 1, "1e-5", True),
+        (True, 2, "1e-5", False),
+        (True, 1, "bitwise", False),
+        (False, 1, "1e-5", False),
+    ],
+)
+@pytest.mark.parametrize("kind", [TinyTask, Balanced])
+@torch.no_grad()
+def test_accuracy_may_differ_by_near_ties_where_logits_do(kind, tie, examples, agreement, agrees):
+    task, (record, artifact, _) = kind(), GOOD
+    model = deserialize(artifact, task.architecture())
+    images = DATA.validation.tensors.clone()
+    if tie:
+        images[5] = on_the_edge(model, images)
+    labels = model(images).argmax(-1)
+    validation = TensorSplit(images, labels)
+    logits = probe(partial(task.forward, model), validation)
+    logits = logits + 1e-7 if agreement == "1e-5" else logits
+    guesses, wrong = labels.clone(), slice(5, 5 + examples)  # what the trial is said to have seen
+    guesses[wrong] = model(images).topk(2).indices[wrong, 1]
+    observed = {"prediction": guesses, "loss": torch.zeros(48)}
+    outcome = dataclasses.replace(
+        record.outcome,
+        metrics={"val": dict(task.score(observed, labels))},
+        probe=tensor_hash(logits),
+    )
+    data = dataclasses.replace(DATA, validation=validation)
+    found = Examiner(task, data, task.test(0)).examine(
+        dataclasses.replace(record, outcome=outcome), artifact, probe_bytes(logits), {}
+    )
+    assert found.logits_agreement == agreement
+    assert found.verified is agrees
+    assert agrees or "val/" in found.problems[0]
 
 
 def test_a_continuous_metric_may_differ_by_rounding_where_logits_do():

@@ -148,10 +148,10 @@ def test_analysis_needs_neither_torch_nor_ray():
     assert [m for m in inside if any(within(name, HEAVY) for name in imports(m))] == []
 
 
-@pytest.mark.parametrize("module", ["trainables.record", "trainables.serial"])
-def test_the_core_types_need_the_standard_library_only(module):
+@pytest.mark.parametrize("name", ["measured", "record", "serial", "verified"])
+def test_the_core_types_need_the_standard_library_only(name):
     known = {*sys.stdlib_module_names, "trainables"}
-    assert {name.split(".")[0] for name in imports(module)} <= known
+    assert {read.split(".")[0] for read in imports(f"trainables.{name}")} <= known
 
 
 LOADED = """

@@ -54,6 +54,15 @@ def test_all_scores_of_a_classifier_come_together():
     assert set(scores) == {"accuracy", "balanced_accuracy", "f1", "mcc", "loss"}
 
 
+def test_who_might_fall_into_another_class():
+    logits = torch.tensor([[4.0, 4.0 + 6e-5, 0.0], [4.0, 4.0 + 2e-4, 0.0], [-2.0, -3.0, -2.0]])
+    # Off by 1e-5 of 4 either way: 8e-5 between two.
+    found = metrics.runners_up(logits, 1e-5)
+    assert found[:2].tolist() == [0, -1]
+    assert found[2] in (0, 2)
+    assert metrics.runners_up(logits[:, :1], 1e-5).tolist() == [-1, -1, -1]
+
+
 def test_a_model_without_knowledge_has_a_perplexity_of_the_vocabulary():
     tokens = torch.randint(50, (3, 9))
     seen = metrics.next_tokens(torch.zeros(3, 9, 50), tokens)

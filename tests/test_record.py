@@ -100,6 +100,8 @@ BROKEN = {
     "Bounds.high": lambda: Bounds(0.0, 0.0, float("inf")),
     "Bounds: low is above high": lambda: Bounds(0.0, 1.0, 0.5),
     "Drop.n": lambda: Drop("f1", 0, Bounds(0.0, 0.0, 0.0)),
+    "Drop.groups: expected 1 to 4": lambda: Drop("f1", 4, Bounds(0.0, 0.0, 0.0), groups=5),
+    "Drop.groups": lambda: Drop("f1", 4, Bounds(0.0, 0.0, 0.0), groups=0),
     "Verification.metrics.accuracy": lambda: verification(metrics={"accuracy": NAN}),
     "Verification.logits_agreement": lambda: verification(logits_agreement="roughly"),
 }  # fmt: skip

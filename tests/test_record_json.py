@@ -13,6 +13,7 @@ from record_strategies import fingerprints, records, trials, verifications
 
 from trainables.record import (
     Choice,
+    Drop,
     Fingerprint,
     LayerRule,
     Record,
@@ -42,6 +43,14 @@ def test_a_record_survives_json(record):
 @given(verifications)
 def test_a_verification_survives_json(verification):
     assert through_text(verification) == verification
+
+
+def test_a_drop_from_before_there_were_groups_is_read():
+    bounds = {"value": 0.01, "low": 0.0, "high": 0.02}
+    old = {"metric": "f1", "n": 719, "absolute": bounds, "method": "paired bootstrap"}
+    drop = from_json(Drop, old)
+    assert drop.groups is None
+    assert to_json(drop) == old
 
 
 @given(trials())

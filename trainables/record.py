@@ -1,19 +1,18 @@
 """The core types: what was asked, what was measured, where it ran. Standard library only.
 
 Every type is frozen, checks itself when made, and goes to JSON and back without loss
-(:mod:`trainables.serial`).
+(:mod:`trainables.serial`). What was measured is defined in :mod:`trainables.measured`, what was
+verified in :mod:`trainables.verified`; all of it is imported from here.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
 
+from trainables.measured import OUT_OF_MEMORY, Outcome, Parts, Report, Size, Status
 from trainables.serial import (
     RecordError,
     Scalar,
@@ -25,6 +24,7 @@ from trainables.serial import (
     require,
     to_json,
 )
+from trainables.verified import COUNTED, Bounds, Drop, Paired, Verification
 
 __all__ = [
     "COUNTED",
@@ -58,10 +58,6 @@ __all__ = [
 
 SCHEMA = 1
 PRECISIONS = ("float32", "bfloat16", "float16")
-OUT_OF_MEMORY = "out of memory"
-"""The cause of a trial that no worker has room for, alone neither. Its ``error`` begins so."""
-COUNTED = ("accuracy", "agreement")
-"""Metrics that are the share of right examples, so that :class:`Paired` says all of a drop."""
 
 
 class Direction(StrEnum):
@@ -69,20 +65,6 @@ class Direction(StrEnum):
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
-
-
-class Status(StrEnum):
-    """How a trial ended: at its full budget, ended early by the scheduler, or by an error."""
-
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-def _check_metrics(metrics: Mapping[str, Any], where: str) -> None:
-    for name, value in metrics.items():
-        require(type(value) in (int, float), f"{where}.{name}: expected a number, got {value!r}")
-        require(math.isfinite(value), f"{where}.{name}: {value} is not finite; leave it out")
 
 
 @dataclass(frozen=True)
@@ -235,152 +217,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Bytes (or bits) of a file by what they hold."""
-
-    base: int = 0
-    scales: int = 0
-    indices: int = 0
-    adapter: int = 0
-    untouched: int = 0
-    header: int = 0
-
-    def __post_init__(self) -> None:
-        """Counts are non-negative integers."""
-        for f in fields(self):
-            value = getattr(self, f.name)
-            require(type(value) is int and value >= 0, f"Parts.{f.name}: must be an int >= 0")
-
-    @property
-    def total(self) -> int:
-        """All parts."""
-        return sum(getattr(self, f.name) for f in fields(self))
-
-    @property
-    def tensors(self) -> int:
-        """All parts but the header."""
-        return self.total - self.header
-
-
-@dataclass(frozen=True)
-class Size:
-    """Bytes as stored. Ratios are derived, never stored.
-
-    ``model`` and ``dense_model`` are whole files with their headers, ``targets`` and
-    ``dense_targets`` the targeted layers in them (biases under ``untouched``, no header).
-    ``nominal_bits`` counts the values of the targets' weights only, as published tables do.
-    """
-
-    model: Parts
-    targets: Parts
-    dense_model: Parts
-    dense_targets: Parts
-    nominal_bits: int
-    dense_nominal_bits: int
-
-    def __post_init__(self) -> None:
-        """A dense model has bytes."""
-        require(self.dense_model.total > 0, "Size.dense_model: must have bytes")
-        require(self.model.total > 0, "Size.model: must have bytes")
-
-    @property
-    def file_bytes(self) -> int:
-        """Length of the file, header included."""
-        return self.model.total
-
-    @property
-    def stored_bytes(self) -> int:
-        """All tensors of the file."""
-        return self.model.tensors
-
-    @property
-    def ratio(self) -> float:
-        """File of the dense model / file of this one. The headline."""
-        return self.dense_model.total / self.model.total
-
-    @property
-    def log2_ratio(self) -> float:
-        """log2 of :attr:`ratio`, the axis of the search."""
-        return math.log2(self.ratio)
-
-    @property
-    def layer_ratio(self) -> float | None:
-        """The same over the targeted layers only; None if nothing of them is stored."""
-        return self.dense_targets.total / self.targets.total if self.targets.total else None
-
-    @property
-    def nominal_ratio(self) -> float | None:
-        """Values only, as published tables count."""
-        return self.dense_nominal_bits / self.nominal_bits if self.nominal_bits else None
-
-
-@dataclass(frozen=True)
-class Report:
-    """One rung report: metrics of the validation split after so many epochs."""
-
-    epochs_done: int
-    metrics: Mapping[str, float]
-    train_loss: float | None = None
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Every number is finite."""
-        require(self.epochs_done >= 0, "Report.epochs_done: must be >= 0")
-        _check_metrics(self.metrics, "Report.metrics")
-        if self.train_loss is not None:
-            check_scalar(self.train_loss, "Report.train_loss")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was measured. Nothing stands in for what was not: it is None or absent.
-
-    ``metrics[split][name]`` are fractions, of the best epoch by validation (``best_epoch``).
-    ``sha256`` is the artifact's, ``probe`` that of its logits on a fixed validation batch.
-    ``peak_memory`` is in bytes: on CUDA what torch allocated on the card at most; on the CPU the
-    worker's peak resident set less what it shares (mapped files); None where unknown.
-    """
-
-    status: Status
-    epochs_done: int = 0
-    best_epoch: int | None = None
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    size: Size | None = None
-    macs: int | None = None
-    seconds: float | None = None
-    peak_memory: int | None = None
-    sha256: str | None = None
-    probe: str | None = None
-    curve: tuple[Report, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        """Completed needs finite metrics and a size; failed needs a cause."""
-        for split, metrics in self.metrics.items():
-            _check_metrics(metrics, f"Outcome.metrics.{split}")
-        if self.status is Status.FAILED:
-            require(bool(self.error), "Outcome.error: a failed trial needs its cause")
-        else:
-            require(
-                bool(self.metrics.get("val")), f"Outcome.metrics.val: needed when {self.status}"
-            )
-            require(self.size is not None, f"Outcome.size: needed when {self.status}")
-            require(self.error is None, f"Outcome.error: must be absent when {self.status}")
-
-    @property
-    def cause(self) -> str | None:
-        """What kind of error, and where: equal for failures that differ in figures only."""
-        if self.error is None:
-            return None
-        kind, _, rest = self.error.partition(":")
-        if kind == OUT_OF_MEMORY:
-            return kind
-        found = re.search(r"\(([^()]+:\d+)\)$", rest)
-        return f"{kind} ({found[1]})" if found else self.error
-
-
-@dataclass(frozen=True)
 class Origin:
     """Where a result was made: code, versions, machine, inputs."""
 
@@ -418,100 +254,3 @@ class Record:
     def config_id(self) -> str:
         """See :meth:`Trial.config_id`."""
         return self.trial.config_id(self.origin.fingerprint)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two models on the same ``n`` examples: how often only one of them is right."""
-
-    n: int
-    only_reference: int
-    only_model: int
-    flips: int = 0
-
-    def __post_init__(self) -> None:
-        """The counts fit in n."""
-        require(self.n > 0, "Paired.n: must be above 0")
-        require(
-            0 <= self.only_reference + self.only_model <= self.n,
-            "Paired: more disagreements than examples",
-        )
-
-    @property
-    def drop(self) -> float:
-        """Accuracy of the reference minus that of the model, a fraction."""
-        return (self.only_reference - self.only_model) / self.n
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """An estimate between its one-sided 95% bounds."""
-
-    value: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        """Finite numbers, the bounds in order."""
-        for f in fields(self):
-            plain_float(getattr(self, f.name), f"Bounds.{f.name}")
-        require(self.low <= self.high, "Bounds: low is above high")
-
-
-@dataclass(frozen=True)
-class Drop:
-    """How much worse a model is than a reference on the same ``n`` examples; positive is worse.
-
-    ``absolute`` is in the units of ``metric``, whichever way that is better; ``relative`` is a
-    share of the reference's value, None for fractions. ``method`` says how the bounds were made.
-    """
-
-    metric: str
-    n: int
-    absolute: Bounds
-    relative: Bounds | None = None
-    method: str = ""
-
-    def __post_init__(self) -> None:
-        """There are examples."""
-        require(self.n > 0, "Drop.n: must be above 0")
-
-
-@dataclass(frozen=True)
-class Verification:
-    """A point loaded from its file in a fresh process and scored on test. Never edits a Record.
-
-    ``paired`` holds the comparison with each baseline on the same test examples where these are
-    right or wrong, ``drops`` that of a primary metric which is no share of right ones (not in
-    :data:`COUNTED`). ``problems`` is empty when file, bytes, logits and metric agree with the
-    record.
-    """
-
-    trial_id: str
-    sha256: str
-    file_bytes: int
-    metrics: Mapping[str, float]
-    paired: Mapping[str, Paired] = field(default_factory=dict)
-    latency_ms: float | None = None
-    resident_bytes: int | None = None
-    seeds: tuple[int, ...] = ()
-    problems: tuple[str, ...] = ()
-    logits_agreement: str = "bitwise"
-    device: str = ""
-    at: str = ""
-    drops: Mapping[str, Drop] = field(default_factory=dict)
-
-    AGREEMENTS: ClassVar[tuple[str, ...]] = ("bitwise", "1e-5", "none")
-
-    def __post_init__(self) -> None:
-        """Every number is finite."""
-        _check_metrics(self.metrics, "Verification.metrics")
-        require(
-            self.logits_agreement in self.AGREEMENTS,
-            f"Verification.logits_agreement: expected one of {self.AGREEMENTS}",
-        )
-
-    @property
-    def verified(self) -> bool:
-        """Whether everything agreed."""
-        return not self.problems

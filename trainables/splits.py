@@ -43,6 +43,10 @@ class Split(ABC):
 
     views: int = 1
 
+    groups: Tensor | None = None
+    """(n,) int64: examples of one group are alike, as crops of one photo, and an interval counts
+    groups, not examples; None where examples are independent."""
+
     def __len__(self) -> int:
         """Examples, however many views they have."""
         return len(self.labels)
@@ -88,6 +92,7 @@ class TensorSplit(Split):
 
     tensors: Inputs
     labels: Tensor = field()
+    groups: Tensor | None = None
 
     def inputs(self, rows: Tensor) -> Inputs:
         """See :class:`Split`."""

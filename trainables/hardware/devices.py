@@ -116,7 +116,7 @@ class Resident(Split):
 
     def __init__(self, split: Split, tensors: Inputs) -> None:
         self.split, self.tensors = split, tensors
-        self.labels, self.views = split.labels, split.views
+        self.labels, self.views, self.groups = split.labels, split.views, split.groups
         first = tensors if isinstance(tensors, Tensor) else next(iter(tensors.values()))
         self.device = first.device
 

@@ -23,6 +23,19 @@ def among_five(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"top5": (outputs.topk(5).indices == labels[:, None]).any(-1)}
 
 
+def runners_up(logits: Tensor, tolerance: float) -> Tensor:
+    """The class that each example might fall into if its logits (b, classes) were rounded anew.
+
+    (b,) int64: the second largest where it comes within twice ``tolerance``, a share of the largest
+    logit, of the largest, since either may be off by that; -1 elsewhere.
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return torch.full(logits.shape[:1], -1)
+    values, classes = logits.topk(2)
+    near = values[:, 0] - values[:, 1] <= 2 * tolerance * logits.abs().max().clamp(min=1)
+    return torch.where(near, classes[:, 1], -1)
+
+
 def shares(name: str, observed: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
     """``name``: the share of right predictions; and the mean of all else that was observed."""
     right = (observed["prediction"] == labels).double().mean().item()
