@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from trainables.models import vision as vision_models
+from trainables.models.state import state_hash
 
 FAMILIES = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
@@ -29,7 +30,7 @@ def test_each_family_takes_its_weights_from_a_file_and_trains(name, tmp_path):
     safetensors.torch.save_file(made.state_dict(), tmp_path / "w.safetensors")
     state = vision_models.read_state(tmp_path / "w.safetensors")
     model = vision_models.load(vision_models.architecture(name, 3), state, "weights")
-    assert vision_models.state_hash(model) == vision_models.state_hash(made)
+    assert state_hash(model) == state_hash(made)
     images = torch.randn(2, 3, *[SIZES.get(name, 64)] * 2)
     with torch.no_grad():
         assert torch.equal(model(images), made(images))
@@ -53,7 +54,7 @@ def test_a_densenet_is_loaded_by_its_published_names():
     assert len(state.keys() - made.state_dict().keys()) == 4 * 2 * 6  # counters among them
     empty = torchvision.models.DenseNet(8, (2, 2), 16, num_classes=3)
     vision_models.load(empty, state, "weights")
-    assert vision_models.state_hash(empty) == vision_models.state_hash(made)
+    assert state_hash(empty) == state_hash(made)
 
 
 def published(monkeypatch, tmp_path, state):

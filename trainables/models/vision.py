@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +13,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compression.artifact import serialize
 from compression.registry import InvalidSetting, UnknownName
 from trainables.data.downloads import fetch, folder, hash_in_name, hub_file
 from trainables.data.preprocessing import Preprocessing, Steps
@@ -155,11 +153,6 @@ def load_body(name: str, model: nn.Module, state: Mapping[str, Tensor], origin: 
     own, last = model.state_dict(), _head_keys(name)
     replaced = {k: own[k] for k in last if k in state and state[k].shape != own[k].shape}
     return load(model, {**state, **replaced}, origin)
-
-
-def state_hash(model: nn.Module) -> str:
-    """Hash of all weights and buffers, those that layers share once."""
-    return hashlib.sha256(serialize(model)).hexdigest()[:16]
 
 
 def takes(model: nn.Module, size: tuple[int, int]) -> str | None:

@@ -14,14 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from compression.artifact import deserialize, serialize
-from compression.model import target_layers
-from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values, knob, naming
+from compression.registry import (
+    ANYTHING,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+    Text,
+    Values,
+    errors_of,
+    knob,
+    naming,
+)
+from compression.rules import patterns, target_layers
 from trainables.cache import cached
 from trainables.data.image_sets import ImageData
 from trainables.data.images import ImageSplit, check_divided, divide, image_split
 from trainables.data.preprocessing import Preprocessing
 from trainables.models import finetuning
 from trainables.models import vision as vision_models
+from trainables.models.state import state_hash
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.scoring import metrics
 from trainables.splits import Split
@@ -30,7 +41,6 @@ from trainables.tasks.dense_labels import dense_labels
 
 log = logging.getLogger(__name__)
 
-ANYTHING = r"\S(.*\S)?"
 PERHAPS = r"(\S(.*\S)?)?"
 FILE = "library, none, or a .safetensors or .pth file"
 TRAINED: dict[str, tuple[str, ...]] = {"weights": ("finetune",)}
@@ -76,7 +86,7 @@ class ImageClassification(Task):
     @property
     def targets(self) -> tuple[str, ...]:  # type: ignore[override]
         """By default every Linear and Conv2d."""
-        return tuple(pattern.strip() for pattern in self.layers.split(","))
+        return patterns(self.layers)
 
     @property
     def objective(self) -> Objective:
@@ -122,9 +132,9 @@ class ImageClassification(Task):
             *(partial(_check_file, key, getattr(self, key)) for key in ("weights", "start")),
         ]
         for one in checks:
-            errors.extend(_errors_of(one))
+            errors.extend(errors_of(one))
         if not errors:
-            errors.extend(_errors_of(self._check_model))
+            errors.extend(errors_of(self._check_model))
         if errors:
             raise InvalidSetting(f"{self.name}.{error}" for error in errors)
 
@@ -185,13 +195,13 @@ class ImageClassification(Task):
             train = _parts(self, seed).train
             labels = hashlib.sha256(train.labels.numpy().tobytes()).hexdigest()
             schedule = finetuning.Schedule(self.epochs, self.lr, self.batch_size)
-            begin = f"{self.model}|{vision_models.state_hash(begun)}"
+            begin = f"{self.model}|{state_hash(begun)}"
             key = f"{begin}|{train.digest}|{labels}|{schedule}|{finetuning.recipe()}|{seed}"
             done = cached(key, lambda: self._fine_tune(begun, train, schedule, seed))
             model = deserialize(done, self.architecture())
         elif self.weights != "none":
             vision_models.load(model, _state(self.model, self.weights), self.weights)
-        return model.eval(), vision_models.state_hash(model)
+        return model.eval(), state_hash(model)
 
     def _fine_tune(
         self, model: nn.Module, train: Split, schedule: finetuning.Schedule, seed: int
@@ -271,11 +281,3 @@ def _mismatch(names: tuple[str, ...], own: int, data: str) -> str:
 def _check_file(key: str, weights: str) -> None:
     if weights not in ("library", "none", "finetune") and not Path(weights).expanduser().is_file():
         raise InvalidSetting([f"{key}: there is no file '{weights}'; expected {FILE}"])
-
-
-def _errors_of(check: Callable[[], object]) -> tuple[str, ...]:
-    try:
-        check()
-    except InvalidSetting as error:
-        return error.errors
-    return ()

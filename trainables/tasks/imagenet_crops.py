@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compression.model import target_layers
-from compression.registry import IntRange, InvalidSetting, Text, knob, naming
+from compression.registry import ANYTHING, IntRange, InvalidSetting, Text, knob, naming
+from compression.rules import patterns, target_layers
 from trainables.data.downloads import hash_in_name
 from trainables.data.images import ImageSplit
 from trainables.data.packages import package_folder
 from trainables.data.photos import bundled_photos, crop, photos_in
 from trainables.models import vision as vision_models
+from trainables.models.state import state_hash
 from trainables.record import Direction, Fingerprint, Objective
 from trainables.scoring import metrics
 from trainables.splits import Split
@@ -45,13 +46,13 @@ class ImagenetCrops(Task):
 
     crops: int = knob(40, IntRange(1, 10_000), help="of each photo")
     photos: str = knob("", Text(r"(\S(.*\S)?)?", "a folder"), help="your own, instead")
-    layers: str = knob("*", Text(r"\S(.*\S)?", "patterns"), help="targets, separated by commas")
+    layers: str = knob("*", Text(ANYTHING, "patterns"), help="targets, separated by commas")
     image_size: int = knob(224, IntRange(32, 1024), help="pixels")
 
     @property
     def targets(self) -> tuple[str, ...]:  # type: ignore[override]
         """By default every Linear and Conv2d."""
-        return tuple(pattern.strip() for pattern in self.layers.split(","))
+        return patterns(self.layers)
 
     @property
     def objective(self) -> Objective:
@@ -111,7 +112,7 @@ class ImagenetCrops(Task):
         # The file names its tensors otherwise; their order is the same.
         named = dict(zip(model.state_dict(), found.values(), strict=True))
         vision_models.load(model, named, str(file))
-        return model, vision_models.state_hash(model)
+        return model, state_hash(model)
 
 
 class _Parts(NamedTuple):

@@ -17,7 +17,7 @@ from trainables.cache import cached
 from trainables.data.images import divide
 from trainables.data.packages import package_folder
 from trainables.models import finetuning
-from trainables.models.vision import state_hash
+from trainables.models.state import state_hash
 from trainables.record import Fingerprint
 from trainables.splits import Inputs, Split, TensorSplit, map_inputs
 from trainables.tasks.base import TASKS, Prepared, Task
