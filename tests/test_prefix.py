@@ -10,9 +10,10 @@ from torch import nn
 
 from compression.model import Rule, compress_model, trainable
 from trainables import features
-from trainables.frozen import forward_pass
+from trainables.frozen import forward_pass, making
 from trainables.frozen.block_cut import HIDDEN, BlockCut
 from trainables.frozen.cuts import Cut, NoCut
+from trainables.frozen.feature_split import FeatureSplit
 from trainables.frozen.feature_store import Store
 from trainables.frozen.fx_cut import FxCut
 from trainables.frozen.prefix import changed_layers, find_cut
@@ -327,7 +328,7 @@ class TextSplit(TensorSplit):
 
 
 @pytest.mark.parametrize("make", [bert, llama])
-def test_adapters_train_on_hidden_states_as_in_the_whole_model(make, tmp_path):
+def test_adapters_train_on_hidden_states_as_in_the_whole_model(make, tmp_path, caplog):
     """Gradients of PEFT's adapters, batches of differing lengths, padding left out on disk."""
     dense = make()
     pattern = "bert.encoder.layer.[23].*" if make is bert else "model.layers.[23].*"
@@ -339,6 +340,13 @@ def test_adapters_train_on_hidden_states_as_in_the_whole_model(make, tmp_path):
     data = TextSplit(given, torch.arange(20) % 2)
     forward, kept = features.features_of(TASK, dense, model, data, Store(tmp_path, 1 << 30))
     rows = torch.tensor([3, 11, 0, 7])
+    making._seen.clear()
+    key = kept.key
+    del kept  # found again, as by another process, they are what the model gives
+    forward, kept = features.features_of(TASK, dense, model, data, Store(tmp_path, 1 << 30))
+    assert isinstance(kept, FeatureSplit)
+    assert kept.key == key
+    assert "made anew" not in caplog.text
     batch, short = kept.inputs(rows), data.inputs(rows)
     assert batch[HIDDEN].shape == (*short["input_ids"].shape, 32)
     real = short["attention_mask"].bool()
