@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from functools import partial
 from typing import Any
@@ -53,6 +54,8 @@ def tune_until_done(
     from ray import tune
 
     search.source = driver.next
+    # So many workers may be on their way at a time: they start side by side.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
     while True:
         workers = min(placement.concurrency, driver.left)
         door = ray.remote(num_cpus=0)(Door).remote(workers) if workers > 1 else None
