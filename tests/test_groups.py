@@ -74,7 +74,7 @@ def test_what_stands_for_a_split_has_its_groups(tmp_path):
     model = build(task, data, make_trial())
     stage = features.stage(task, data, model, Store(tmp_path, budget=1 << 30))
     assert isinstance(stage.validation, FeatureSplit)
-    recalled = recalling(stage, stage.reads)
+    recalled = recalling(stage)
     assert recalled is not stage
     sent = pickle.loads(pickle.dumps(stage.validation))
     resident = Resident(data.validation, data.validation.tensors)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,7 +54,11 @@ def staged(method="rtn", adapter="lora"):
     task = HeadTask()
     data, trial = task.prepare(0), make_trial(method=method, adapter=adapter, epochs=3)
     model = build(task, data, trial)
-    return task, trial, Stage(model, lambda i: model(i["x"]), data.train, data.validation)
+
+    def forward(inputs):
+        return model(inputs["x"])
+
+    return task, trial, Stage(model, forward, data.train, data.validation, reads=READS)
 
 
 def trained(task, trial, stage):
@@ -68,7 +73,7 @@ def test_the_trial_is_the_same(method, adapter):
     task, trial, plain = staged(method, adapter)
     losses, scores = trained(task, trial, plain)
     task, trial, stage = staged(method, adapter)
-    recalled = recalling(stage, READS)
+    recalled = recalling(stage)
     assert recalled is not stage
     again, others = trained(task, trial, recalled)
     assert again == pytest.approx(losses, abs=1e-6)
@@ -85,7 +90,7 @@ def test_the_base_is_computed_once(monkeypatch):
         return compute(x)
 
     base.__class__ = type("Counted", (nn.Linear,), {"forward": lambda self, x: counted(x)})
-    trained(task, trial, recalling(stage, READS, batch_size=16))
+    trained(task, trial, recalling(stage, batch_size=16))
     assert sum(rows) == 1 + 50 + 20  # one row tells the size
 
 
@@ -96,7 +101,7 @@ def test_the_layer_is_itself_again_after_an_error():
         stage.model(inputs["x"])
         raise ArithmeticError("no")
 
-    recalled = recalling(Stage(stage.model, broken, stage.train, stage.validation), READS)
+    recalled = recalling(replace(stage, forward=broken))
     batch = next(recalled.train.batches(4))
     with pytest.raises(ArithmeticError):
         recalled.forward(batch.inputs)
@@ -105,12 +110,12 @@ def test_the_layer_is_itself_again_after_an_error():
 
 def test_nothing_is_kept_above_the_budget_or_without_an_adapter(monkeypatch):
     _, _, stage = staged(adapter="none")
-    assert recalling(stage, READS) is stage
+    assert recalling(stage) is stage
     _, _, stage = staged()
     monkeypatch.setattr(recall, "BUDGET", 70 * 9 * 4 - 1)
-    assert recalling(stage, READS) is stage
+    assert recalling(stage) is stage
     monkeypatch.setattr(recall, "BUDGET", 70 * 9 * 4)
-    assert recalling(stage, READS) is not stage
+    assert recalling(stage) is not stage
 
 
 def test_only_the_feature_itself_is_answered():
@@ -126,7 +131,7 @@ def test_only_the_feature_itself_is_answered():
 
     _, _, stage = staged()
     stage.model.fc = Rotating(stage.model.fc.base_layer)
-    recalled = recalling(stage, READS)
+    recalled = recalling(stage)
     rows = torch.arange(5)
     expected = stage.forward(stage.train.inputs(rows))
     assert torch.equal(recalled.forward(recalled.train.inputs(rows)), expected)
@@ -135,7 +140,7 @@ def test_only_the_feature_itself_is_answered():
 def test_a_layer_that_is_trained_is_not_recalled():
     _, _, stage = staged()
     stage.model.fc.base_layer.bias.requires_grad_(True)
-    assert recalling(stage, READS) is stage
+    assert recalling(stage) is stage
 
 
 @pytest.mark.skipif(not keep_freed_memory(), reason="not glibc")

@@ -141,7 +141,7 @@ class Attempt:
             return whole(self.task, model, self.data)
         training, dtype = self.trial.epochs > 0, getattr(torch, self.trial.precision)
         stage = features.stage(self.task, self.data, model, training=training, dtype=dtype)
-        return recalling(stage, stage.reads) if self.trial.epochs else stage
+        return recalling(stage) if self.trial.epochs else stage
 
     def _report(self, train_loss: float | None, seconds: float) -> None:
         metrics = self._validate()

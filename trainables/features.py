@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Collection
 from copy import deepcopy
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -92,7 +93,7 @@ def features_of(
             return source.forward(), source.split(split)
         except FeatureCacheError as error:
             LOG.warning("%s", error)
-    return _Whole(task, model), split
+    return partial(task.forward, model), split
 
 
 class Prefetched(NamedTuple):
@@ -180,16 +181,6 @@ def _kept_outputs(task: Task, model: nn.Module, split: Split, store: Store) -> R
         found = build(store, key, capture, features, torch.float32, "the outputs", device)
         was_made(key, model)
     return found
-
-
-class _Whole:
-    """A task's forward of the whole model."""
-
-    def __init__(self, task: Task, model: nn.Module) -> None:
-        self.task, self.model = task, model
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        return self.task.forward(self.model, inputs)
 
 
 class Source(NamedTuple):

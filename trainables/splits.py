@@ -86,6 +86,27 @@ class Split(ABC):
             yield self.batch(rows)
 
 
+class StandIn(Split):
+    """The same examples as another split, with other inputs: order, labels and the rest are its.
+
+    Args:
+        base: the split that it stands for.
+    """
+
+    def __init__(self, base: Split) -> None:
+        self.base = base
+        self.labels, self.views, self.groups = base.labels, base.views, base.groups
+
+    @property
+    def digest(self) -> str:
+        """See :class:`Split`."""
+        return self.base.digest
+
+    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """See :class:`Split`."""
+        return self.base.order(size, generator)
+
+
 @dataclass(frozen=True, eq=False)
 class TensorSplit(Split):
     """Examples held as tensors: inputs (n, ...) or several by keyword, labels (n, ...)."""

@@ -254,7 +254,7 @@ def equal(given: argparse.Namespace) -> Figures:
         model = build(task, data, trial())
         stage = staged(task, data, model)
         if stage.reads:
-            stage = recalling(stage, stage.reads)
+            stage = recalling(stage)
         optimizer = torch.optim.Adam(trainable(model), lr=1e-3)
         order = stage.train.order(32, torch.Generator().manual_seed(0))
         found = []

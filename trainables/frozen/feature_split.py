@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainables.frozen.feature_files import FeatureCacheError, Ragged
 from trainables.frozen.feature_reader import Reader
 from trainables.frozen.feature_store import Store
-from trainables.splits import Inputs, Split
+from trainables.splits import Inputs, Split, StandIn
 
 MASK = "attention_mask"
 
 
-class FeatureSplit(Split):
+class FeatureSplit(StandIn):
     """A split's values at a cut; all but the inputs is that of the split it stands for.
 
     With ragged values the split's own inputs come along, and values are padded as their mask is.
@@ -25,8 +24,8 @@ class FeatureSplit(Split):
     def __init__(
         self, split: Split, store: Store, key: str, found: Reader, keeps_inputs: bool
     ) -> None:
-        self.base, self.store, self.key, self.keeps_inputs = split, store, key, keeps_inputs
-        self.labels, self.views, self.groups = split.labels, split.views, split.groups
+        super().__init__(split)
+        self.store, self.key, self.keeps_inputs = store, key, keeps_inputs
         self._reader: Reader | None = found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,10 +73,6 @@ class FeatureSplit(Split):
             for name, value in found.items()
         }
         return {**given, **padded}
-
-    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """See :class:`Split`."""
-        return self.base.order(size, generator)
 
 
 def pad(value: Ragged, mask: Tensor) -> Tensor:

@@ -15,21 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.splits import Inputs, Split
+from trainables.splits import Inputs, Split, StandIn
 from trainables.stage import Stage
 
 BUDGET = 512 * 2**20
 """Bytes that one trial may keep of such outputs."""
 
 
-def recalling(stage: Stage, reads: Mapping[str, str], batch_size: int = 4096) -> Stage:
+def recalling(stage: Stage, batch_size: int = 4096) -> Stage:
     """The same stage with the base outputs of its first adapted layers kept in memory.
 
     Args:
-        stage: at a cut; its splits hand out tensors by name, of equal shape for all examples.
-        reads: by dotted name of a layer, the name of the tensor at the cut that it is called with.
+        stage: given back as it is unless its ``reads`` name layers that stand at the cut.
         batch_size: rows at a time.
     """
+    reads = stage.reads
     frozen = {name: base for name in reads if (base := _frozen_base(stage.model, name)) is not None}
     if not frozen or _bytes(stage, frozen, reads) > BUDGET:
         return stage
@@ -89,26 +89,19 @@ def _outputs(
     return {_key(name): torch.cat(parts) for name, parts in found.items()}
 
 
-class _Recalled(Split):
+class _Recalled(StandIn):
     """A split that hands out base outputs beside the features."""
 
     def __init__(self, split: Split, outputs: Mapping[str, Tensor]) -> None:
-        self.split, self.outputs = split, outputs
-        self.labels, self.views, self.groups = split.labels, split.views, split.groups
-
-    @property
-    def digest(self) -> str:
-        return self.split.digest
+        super().__init__(split)
+        self.outputs = outputs
 
     def inputs(self, rows: Tensor) -> Inputs:
-        features = _named(self.split.inputs(rows))
+        features = _named(self.base.inputs(rows))
         return {
             **features,
             **{key: values.index_select(0, rows) for key, values in self.outputs.items()},
         }
-
-    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        return self.split.order(size, generator)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ splits, order of examples, inits and distorted inputs on every device.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from trainables.hardware.sending import send, send_tensor
 from trainables.record import PRECISIONS
-from trainables.splits import Inputs, Split, map_inputs
+from trainables.splits import Inputs, Split, StandIn, map_inputs
 from trainables.stage import Stage
 
 CPU = torch.device("cpu")
@@ -111,28 +110,19 @@ def total_memory(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
-class Resident(Split):
-    """A split whose inputs are on a device; order, labels and identity are the split's own."""
+class Resident(StandIn):
+    """A split whose inputs are on a device."""
 
     def __init__(self, split: Split, tensors: Inputs) -> None:
-        self.split, self.tensors = split, tensors
-        self.labels, self.views, self.groups = split.labels, split.views, split.groups
+        super().__init__(split)
+        self.tensors = tensors
         first = tensors if isinstance(tensors, Tensor) else next(iter(tensors.values()))
         self.device = first.device
-
-    @property
-    def digest(self) -> str:
-        """See :class:`Split`."""
-        return self.split.digest
 
     def inputs(self, rows: Tensor) -> Inputs:
         """See :class:`Split`; gathered on the device."""
         rows = send_tensor(rows, self.device)
         return map_inputs(lambda tensor: tensor[rows], self.tensors)
-
-    def order(self, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """See :class:`Split`."""
-        return self.split.order(size, generator)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,10 @@ def _snapshot(name: str, path: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
+    with suppress(LocalEntryNotFoundError):  # then it is not there yet
         found = Path(snapshot_download(name, local_files_only=True))
         if not _missing_files(found):
             return found
-    except LocalEntryNotFoundError:
-        pass
     advice = (
         f"; fetch it elsewhere (hf download {name} --local-dir FOLDER) and give FOLDER as the "
         "model, or put the Hugging Face cache of that machine under $HF_HOME here"
