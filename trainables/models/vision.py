@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from compression.registry import InvalidSetting, UnknownName
 from trainables.data.downloads import fetch, folder, hash_in_name, hub_file
@@ -188,9 +189,21 @@ def _as_pretrained(name: str) -> dict[str, Any]:
     return {}
 
 
+class _WeightsOnMeta(TorchFunctionMode):
+    """Layers made within have no memory; what a constructor computes (RegNet's widths) is real."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 @cache
 def _head_keys(name: str) -> tuple[str, ...]:
-    with torch.device("meta"):
+    with _WeightsOnMeta():
         few, more = _bare(name, 2).state_dict(), _bare(name, 3).state_dict()
     return tuple(key for key in few if few[key].shape != more[key].shape)
 
