@@ -15,7 +15,11 @@ from torch import Tensor, nn
 
 from compression.methods.base import CompressedWeight
 
-_KINDS: dict[type[nn.Module], str] = {nn.Linear: "linear", nn.Conv2d: "conv2d"}
+_KINDS: dict[type[nn.Module], str] = {
+    nn.Linear: "linear",
+    nn.Conv2d: "conv2d",
+    nn.Embedding: "embedding",
+}
 
 
 def bare(module: nn.Module) -> Any:

@@ -13,7 +13,7 @@ from compression.adapters import AdapterStart, NoAdapter
 from compression.edits import EDITS, Edit
 from compression.layers import bare, install
 from compression.methods import Method, NoMethod, Plan
-from compression.methods.base import CompressedWeight, matrix_shape
+from compression.methods.base import CompressedWeight, Scene, matrix_shape
 from compression.precision import narrow
 from compression.registry import naming
 from compression.rules import (
@@ -82,7 +82,9 @@ def compress_model(
     assigned, stats = assign(rules, layers), stats or {}
     own = _untie(model, assigned, layers) if untie else ()
     check(model, assigned, layers, rest)
-    plans = {r: r.methods[0].plan(_among(n, layers), stats) for r, n in assigned.items()}
+    plans = {
+        r: r.methods[0].plan(Scene(model, _among(n, layers), stats)) for r, n in assigned.items()
+    }
     edits, layers = _edit(model, plans.values(), layers)
     edits = own + edits
     model.requires_grad_(False)

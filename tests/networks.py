@@ -1,5 +1,7 @@
 """Small networks and rules that the compression tests share."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from compression.inits import INITS
 from compression.methods import METHODS
 from compression.model import Rule
 from compression.size import macs, positions
+from compression.stats import GradientStats, InputStats, LayerStats
 
 TARGETS = ["*"]
 
@@ -69,3 +72,29 @@ def variants(registry):
 def macs_of(model, batch):
     """Multiply-accumulates of the first sample of a batch."""
     return macs(model, positions(model, lambda: model(batch[:1])))
+
+
+def layer_stats(shape, groups=1, needs=("inputs", "gradients", "samples"), seed=0):
+    """Statistics of a layer with a weight of this shape: correlated inputs of unequal size."""
+    made = torch.Generator().manual_seed(seed)
+    rows, columns = shape[0], math.prod(shape[1:])
+    mix = torch.randn(groups, columns, columns, generator=made) / columns**0.5
+    sizes = torch.rand(groups, 1, columns, generator=made) * 3 + 0.1
+    x = (torch.randn(groups, 4 * columns + 8, columns, generator=made) @ mix + 0.2) * sizes
+    moments = InputStats(
+        second_moment=x.transpose(1, 2) @ x / x.shape[1],
+        mean=x.mean(1),
+        magnitude=x.abs().mean(1),
+        count=x.shape[1],
+    )
+    g = torch.randn(4 * rows + 8, rows, generator=made)
+    samples = torch.randn(8, rows, columns, generator=made) * 0.1
+    gradients = GradientStats(
+        mean=samples.mean(0),
+        output_moment=g.T @ g / len(g),
+        samples=samples.bfloat16() if "samples" in needs else None,
+    )
+    return LayerStats(
+        moments if "inputs" in needs else None,
+        gradients if {"gradients", "samples"} & set(needs) else None,
+    )

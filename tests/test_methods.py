@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from networks import variants
+from networks import layer_stats, variants
 
 from compression.methods import METHODS
 from compression.methods.base import CompressedWeight
@@ -36,7 +36,7 @@ def normal(*shape, seed=0):
 def test_contract(method, shape, kind):
     weight = WEIGHTS[kind](shape)
     before = weight.clone()
-    packed = method.compress(weight)
+    packed = method.compress(weight, layer_stats(shape))
     assert torch.equal(weight, before)
 
     layout = packed.method.layout(shape)
@@ -72,7 +72,7 @@ def test_non_finite_weights_are_refused(name, bad):
     weight = torch.ones(3, 3)
     weight[1, 1] = bad
     with pytest.raises(InvalidSetting, match="NaN or infinity"):
-        build(name).compress(weight)
+        build(name).compress(weight, layer_stats((3, 3)))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -86,8 +86,22 @@ def test_no_matrix_is_refused_unless_any_shape_is_taken(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_needs_is_asked_for(name):
+    method = build(name)
+    assert not method.needs or "embedding" not in method.kinds
+    if method.needs:
+        with pytest.raises(InvalidSetting, match="needs calibration"):
+            method.compress(normal(4, 6))
+    else:
+        assert torch.equal(
+            method.compress(normal(4, 6)).dense(),
+            method.compress(normal(4, 6), layer_stats((4, 6))).dense(),
+        )
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_packed_tensors_keep_their_dtype_under_half(name):
-    packed = build(name).compress(normal(4, 6))
+    packed = build(name).compress(normal(4, 6), layer_stats((4, 6)))
     before = packed.dense()
     assert torch.equal(packed.half().dense(), before)
 

@@ -210,9 +210,9 @@ def test_tied_weights_are_refused_by_name():
 
 def test_a_method_may_plan_its_layers_together():
     class Alternate(NoMethod):
-        def plan(self, layers, stats):
+        def plan(self, scene):
             names = ["rtn", "int1"]
-            return Plan({n: METHODS.build(names[i % 2]) for i, n in enumerate(layers)})
+            return Plan({n: METHODS.build(names[i % 2]) for i, n in enumerate(scene.layers)})
 
     model = compress_model(network(), [rule(Alternate())], ["*"])
     assert [e.method.name for e in model.compression.layers.values()] == ["rtn", "int1"] * 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compression.methods.base import CompressedWeight
 from compression.registry import Plugin, Registry
-from compression.stats import LayerStats
+from compression.stats import LayerStats, Need
 
 Compress = Callable[[Tensor], CompressedWeight]
 
@@ -36,6 +36,8 @@ class Init(Plugin, ABC):
     """
 
     guarantee: ClassVar[Literal["frobenius", "activation", "none"]]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What calibration has to compute for it."""
 
     @abstractmethod
     def start(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
+from compression.calibration import Calibration
 from compression.edits import Edit
 from compression.registry import InvalidSetting, Plugin, Registry
-from compression.stats import LayerStats
+from compression.stats import LayerStats, Need
 
 Part = Literal["base", "scales", "indices", "adapter", "untouched", "header"]
 Shape = tuple[int, ...]
+WITH_INPUTS = frozenset({"linear", "conv2d"})
+EVERY_LAYER = WITH_INPUTS | {"embedding"}
 
 
 class Slot(NamedTuple):
@@ -33,14 +36,32 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What a plan may look at: the dense model, the layers of its rule, and calibration.
+
+    ``layers`` by full dotted name, ``stats`` of those among them that a plugin of the rule asked
+    for; ``calibration`` puts the calibration examples through a model, where there are any.
+    Nothing of it may be changed.
+    """
+
+    model: nn.Module
+    layers: Mapping[str, nn.Module]
+    stats: Mapping[str, LayerStats] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a method does to the layers it was given: one method for each, and structure edits.
 
-    The edits of all plans come first; layers that they remove need no method.
+    The edits of all plans come first; layers that they remove need no method. ``weights`` are new
+    dense weights, by layer, of the shapes that the edits leave: put there before the methods work.
     """
 
     specs: Mapping[str, Method]
     edits: tuple[Edit, ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Method(Plugin, ABC):
@@ -50,18 +71,29 @@ class Method(Plugin, ABC):
     it as the matrix ``W.flatten(1)`` of shape (m, n). ``layout`` is the exact formula of the bytes.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
+    kinds: ClassVar[frozenset[str]] = EVERY_LAYER
+    """Layers that it takes: ``EVERY_LAYER``, or ``WITH_INPUTS`` where it uses their inputs."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What calibration has to compute for it. Not there, ``compress`` refuses."""
     any_shape: ClassVar[bool] = False
     """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
 
-    def plan(self, layers: Mapping[str, nn.Module], stats: Mapping[str, LayerStats]) -> Plan:
-        """Decide over all matched layers together; by default each layer is on its own.
+    @property
+    def sequential(self) -> bool:
+        """Whether its statistics are taken with the layers before it compressed already."""
+        return False
 
-        Args:
-            layers: by full dotted name.
-            stats: of the calibrated ones among them.
+    def plan(self, scene: Scene) -> Plan:
+        """Decide over all matched layers together; by default each layer is on its own."""
+        return Plan(dict.fromkeys(scene.layers, self))
+
+    def inner(self, shape: Shape) -> dict[str, Shape]:
+        """Slots of floating-point values that a next method in a chain may store instead.
+
+        By name, each with the (rows, columns) that it is a matrix of: factors, values kept. Called
+        on the resolved method. None, where nothing of the form is left in floating point.
         """
-        return Plan(dict.fromkeys(layers, self))
+        return {}
 
     @final
     def compress(self, weight: Tensor, stats: LayerStats | None = None) -> CompressedWeight:
@@ -71,12 +103,16 @@ class Method(Plugin, ABC):
             The packed weight under the *resolved* method (svd: energy becomes rank).
 
         Raises:
-            InvalidSetting: the weight is not finite, is empty, or does not suit the settings.
+            InvalidSetting: the weight is not finite, is empty, or does not suit the settings, or
+                calibration that the method needs is not there.
         """
         if not self.any_shape and (weight.ndim < 2 or not weight.numel()):
             raise InvalidSetting([f"{self.name}: cannot take a weight of {tuple(weight.shape)}"])
         if not torch.isfinite(weight).all():
             raise InvalidSetting([f"{self.name}: the weight holds NaN or infinity"])
+        if missing := [need for need in sorted(self.needs) if not (stats and stats.has(need))]:
+            what = ", ".join(missing)
+            raise InvalidSetting([f"{self.name}: needs calibration, and has none of: {what}"])
         values = weight.detach().to(torch.float32)
         method, tensors = self.encode(values, stats)
         return CompressedWeight(method, tuple(weight.shape), tensors)

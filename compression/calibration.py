@@ -1,0 +1,58 @@
+"""A few training examples that can be put through a model, and what its layers are seen to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.registry import InvalidSetting
+from compression.stats import GradientStats, InputStats, LayerStats, Need
+
+POSITIONS = 64  # of an example's output positions in a convolution; drawn once, the same for all
+SINGLES = 32  # examples whose gradients are kept one by one
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration examples, and how a model takes them.
+
+    ``batch`` gives those with these numbers, (b,) int64 below ``count``; ``forward`` a model's
+    outputs for a batch, ``loss`` its mean training loss. ``mask`` says which positions of a batch
+    of sequences are real, (b, t), None where all are.
+    """
+
+    count: int
+    batch: Callable[[Tensor], Any]
+    forward: Callable[[nn.Module, Any], Tensor]
+    loss: Callable[[nn.Module, Any], Tensor]
+    mask: Callable[[Any], Tensor | None] = lambda batch: None
+    batch_size: int = 32
+
+    def batches(self, size: int = 0) -> Iterator[Any]:
+        """All examples, ``size`` or ``batch_size`` at a time."""
+        for rows in torch.arange(self.count).split(size or self.batch_size):  # type: ignore[no-untyped-call]
+            yield self.batch(rows)
+
+    @torch.no_grad()
+    def run(self, model: nn.Module) -> None:
+        """Put all examples through a model, for what hooks see of it."""
+        with evaluating(model):
+            for batch in self.batches():
+                self.forward(model, batch)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; then it is as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
