@@ -139,7 +139,10 @@ def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, 
     shape = tuple(bare(layer).weight.shape)
     slots = entry.method.layout(shape)
     packed = {k: _take(tensors, f"{name}.{k}", s.dtype, s.shape) for k, s in slots.items()}
-    install(layer, CompressedWeight(entry.method, shape, packed))
+    try:
+        install(layer, CompressedWeight(entry.method, shape, packed))
+    except (RuntimeError, IndexError, ValueError) as error:  # values that its settings rule out
+        raise ArtifactError(f"layer '{name}': {entry.method.name}: {error}") from error
 
 
 def _take(

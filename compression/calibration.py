@@ -1,20 +1,14 @@
-"""A few training examples that can be put through a model, and what its layers are seen to do."""
+"""A few training examples that can be put through a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from compression.registry import InvalidSetting
-from compression.stats import GradientStats, InputStats, LayerStats, Need
-
-POSITIONS = 64  # of an example's output positions in a convolution; drawn once, the same for all
-SINGLES = 32  # examples whose gradients are kept one by one
 
 
 @dataclass(frozen=True)
@@ -28,15 +22,16 @@ class Calibration:
 
     count: int
     batch: Callable[[Tensor], Any]
-    forward: Callable[[nn.Module, Any], Tensor]
+    forward: Callable[[nn.Module, Any], Any]
     loss: Callable[[nn.Module, Any], Tensor]
     mask: Callable[[Any], Tensor | None] = lambda batch: None
     batch_size: int = 32
 
-    def batches(self, size: int = 0) -> Iterator[Any]:
-        """All examples, ``size`` or ``batch_size`` at a time."""
-        for rows in torch.arange(self.count).split(size or self.batch_size):  # type: ignore[no-untyped-call]
-            yield self.batch(rows)
+    def batches(self, size: int = 0, count: int = 0) -> Iterator[Any]:
+        """All examples or the first ``count``, ``size`` or ``batch_size`` at a time."""
+        rows = torch.arange(min(count or self.count, self.count))
+        for some in rows.split(size or self.batch_size):  # type: ignore[no-untyped-call]
+            yield self.batch(some)
 
     @torch.no_grad()
     def run(self, model: nn.Module) -> None:

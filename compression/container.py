@@ -17,6 +17,7 @@ from torch import Tensor
 from compression.adapters import ADAPTERS, NoAdapter
 from compression.edits import EDITS, Edit
 from compression.methods import METHODS, NoMethod
+from compression.methods.chain import method_from_json, method_to_json
 from compression.registry import InvalidSetting, Plugin, naming
 from compression.rules import Compression, LayerEntry
 
@@ -150,7 +151,7 @@ def _to_json(done: Compression, about: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _spec_to_json(entry: LayerEntry, names: list[str]) -> dict[str, Any]:
-    spec: dict[str, Any] = {"layers": names, "method": _plugin_to_json(entry.method)}
+    spec: dict[str, Any] = {"layers": names, "method": method_to_json(entry.method)}
     if entry.rank:
         adapter = _plugin_to_json(entry.adapter)
         spec |= {"adapter": adapter, "rank": entry.rank, "alpha": entry.alpha}
@@ -166,7 +167,7 @@ def _from_json(entry: Mapping[str, Any]) -> Header:
         raise ArtifactError(f"unknown header fields: {', '.join(sorted(unknown))}")
     layers: dict[str, LayerEntry] = {}
     for spec in entry.get("specs", []):
-        method = METHODS.build(*spec["method"])
+        method = method_from_json(spec["method"])
         adapter = ADAPTERS.build(*spec["adapter"]) if "adapter" in spec else NoAdapter()
         built = LayerEntry(method, adapter, spec.get("rank", 0), spec.get("alpha", 0.0))
         layers |= dict.fromkeys(spec["layers"], built)

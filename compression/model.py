@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from compression.adapters import AdapterStart, NoAdapter
+from compression.calibration import Calibration
+from compression.collecting import collect
 from compression.edits import EDITS, Edit
-from compression.layers import bare, install
+from compression.layers import bare, install, kind_of
 from compression.methods import Method, NoMethod, Plan
 from compression.methods.base import CompressedWeight, Scene, matrix_shape
 from compression.precision import narrow
-from compression.registry import naming
+from compression.registry import InvalidSetting, naming
 from compression.rules import (
     Compression,
     LayerEntry,
@@ -53,23 +57,26 @@ def compress_model(
     generator: torch.Generator | None = None,
     rest: Method | None = None,
     untie: bool = False,
+    calibration: Calibration | None = None,
 ) -> nn.Module:
     """Compress a model in place and put its adapters on; only these are left trainable.
 
     The first rule whose pattern matches a target layer wins; targets under no rule, and those
     under method none without an adapter, stay as they are. The structure edits of all plans come
-    first; targets that they remove are gone.
+    first; targets that they remove are gone. Then the layers, in model order.
 
     Args:
         model: dense; the caller's own copy.
         rules: by pattern over full dotted names.
         targets: patterns of the layers that may be compressed.
-        stats: of the layers' inputs, by name, for methods and inits that use them.
+        stats: of the layers of the dense model, by name, for methods and inits that use them.
         generator: of the random entries of adapters.
         rest: ``none`` or ``cast``, for all other floating-point tensors (biases, norms, buffers,
             other layers). The model computes with the cast values.
         untie: give each layer that is to be changed and shares its weight one of its own, instead
             of refusing it. The file holds both then.
+        calibration: examples to take ``stats`` from where they are not given, and for what looks
+            at the model as compressed so far.
 
     Returns:
         The same model, with what was done under ``model.compression``.
@@ -79,29 +86,45 @@ def compress_model(
     """
     rest = rest or NoMethod()
     layers = target_layers(model, targets)
-    assigned, stats = assign(rules, layers), stats or {}
+    assigned = assign(rules, layers)
     own = _untie(model, assigned, layers) if untie else ()
     check(model, assigned, layers, rest)
+    stats = _stats(model, assigned, calibration) if stats is None else stats
     plans = {
-        r: r.methods[0].plan(Scene(model, _among(n, layers), stats)) for r, n in assigned.items()
+        rule: rule.method.plan(Scene(model, _among(names, layers), stats, calibration))
+        for rule, names in assigned.items()
     }
     edits, layers = _edit(model, plans.values(), layers)
-    edits = own + edits
     model.requires_grad_(False)
+    work = _Work(model, stats, generator, calibration)
+    rule_of = {name: rule for rule, names in assigned.items() for name in names}
     results = [
-        result
-        for rule, names in assigned.items()
-        for result in _compress_rule(rule, plans[rule], _among(names, layers), stats, generator)
+        work.compress(name, layer, rule_of[name], plans[rule_of[name]])
+        for name, layer in layers.items()
+        if name in rule_of
     ]
     entries = dict.fromkeys(layers, LayerEntry(NoMethod())) | {r.name: r.entry for r in results}
     _round_rest(model, entries, rest)
     _attach(model, results)
     if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
         entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
-    notes = [f"edit: {edit}" for edit in edits]
+    notes = [f"edit: {edit}" for edit in own + edits]
+    notes += [note for plan in plans.values() for note in plan.notes]
     notes += [f"{result.name}: {note}" for result in results for note in result.notes]
-    model.compression = Compression(entries, rest, edits, tuple(notes))  # type: ignore[assignment]
+    done = Compression(entries, rest, own + edits, tuple(notes))
+    model.compression = done  # type: ignore[assignment]
     return model
+
+
+def _stats(
+    model: nn.Module, assigned: Mapping[Rule, Sequence[str]], calibration: Calibration | None
+) -> dict[str, LayerStats]:
+    """What the rules need, each of its own layers, from the dense model."""
+    found: dict[str, LayerStats] = {}
+    for rule, names in assigned.items():
+        if rule.needs and calibration:
+            found |= collect(model, names, rule.needs, calibration)
+    return found
 
 
 class _Result(NamedTuple):
@@ -127,8 +150,7 @@ def _untie(
         EDITS.build("untie", {"module": name})
         for rule, names in assigned.items()
         for name in names
-        if id(bare(layers[name]).weight) in shared
-        and not all(leaves_alone(method, rule.adapter) for method in rule.methods)
+        if id(bare(layers[name]).weight) in shared and not leaves_alone(rule.method, rule.adapter)
     )
     for edit in edits:
         edit.apply(model)
@@ -149,58 +171,73 @@ def _edit(
     return edits, _among(layers, layers_of(model))
 
 
-def _compress_rule(
-    rule: Rule,
-    plan: Plan,
-    layers: Mapping[str, nn.Module],
-    stats: Mapping[str, LayerStats],
-    generator: torch.Generator | None,
-) -> Iterator[_Result]:
-    """Compress the layers of one rule, each as planned."""
-    for name, layer in layers.items():
-        with naming(name):
-            spec, stat = plan.specs[name], stats.get(name)
-            result = _compress_layer(name, layer, rule, spec, stat, generator)
-        yield result
+@dataclass(frozen=True)
+class _Work:
+    """Compressing the layers of a model, one after the other."""
 
+    model: nn.Module
+    stats: Mapping[str, LayerStats]
+    generator: torch.Generator | None
+    calibration: Calibration | None
 
-@torch.no_grad()
-def _compress_layer(
-    name: str,
-    layer: nn.Module,
-    rule: Rule,
-    method: Method,
-    stats: LayerStats | None,
-    generator: torch.Generator | None,
-) -> _Result:
-    if leaves_alone(method, rule.adapter):
-        return _Result(name, LayerEntry(method))
-    weight: Tensor = bare(layer).weight.detach()
-    notes = []
-    rank, alpha, start = 0, 0.0, None
+    def compress(self, name: str, layer: nn.Module, rule: Rule, plan: Plan) -> _Result:
+        """Compress and adapt one layer as planned."""
+        with naming(name), torch.no_grad():
+            if name in plan.weights:
+                _put(layer, plan.weights[name])
+            method = plan.specs[name]
+            adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
+            if leaves_alone(method, adapter):
+                return _Result(name, LayerEntry(method))
+            if isinstance(adapter, NoAdapter):
+                weight: Tensor = layer.weight  # type: ignore[assignment]
+                base = method.compress(weight, self._of(name, method))
+                unadapted = [] if adapter == rule.adapter else [f"no {rule.adapter.name}"]
+                notes = (*unadapted, *_install(layer, base))
+                return _Result(name, LayerEntry(base.method), None, notes)
+            return self._adapted(name, layer, rule, method)
 
-    def compress(values: Tensor) -> CompressedWeight:
-        return method.compress(values, stats)
+    def _of(self, name: str, method: Method) -> LayerStats | None:
+        """The layer's statistics: of the dense model, or of it as compressed so far."""
+        if not method.sequential:
+            return self.stats.get(name)
+        if self.calibration is None:
+            raise InvalidSetting([f"{method.name}: needs calibration examples, and has none"])
+        return collect(self.model, [name], method.needs, self.calibration)[name]
 
-    if isinstance(rule.adapter, NoAdapter):
-        base = compress(weight)
-    else:
+    def _adapted(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> _Result:
+        weight: Tensor = layer.weight  # type: ignore[assignment]
         rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
         alpha = float(rank if rule.alpha is None else rule.alpha * rank / rule.rank)
-        base, b, a = rule.init.start(weight.float(), compress, rank, stats, generator)
-        start = AdapterStart(b, a, alpha)
-        if rank < rule.rank:
-            notes.append(f"rank {rule.rank} clamped to {rank}")
+        compress = partial(method.compress, stats=self._of(name, method))
+        dense = self.stats.get(name)
+        base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
+        notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
+        notes += _install(layer, base)
+        entry = LayerEntry(base.method, rule.adapter, rank, alpha)
+        return _Result(name, entry, AdapterStart(b, a, alpha), tuple(notes))
+
+
+def _put(layer: nn.Module, weight: Tensor) -> None:
+    """A new dense weight. The old tensor may be another model's too, and is left as it is."""
+    old: Tensor = layer.weight  # type: ignore[assignment]
+    if weight.shape != old.shape:
+        shapes = f"{tuple(weight.shape)} for a layer of {tuple(old.shape)}"
+        raise ValueError(f"a plan has a new weight of {shapes}")
+    layer.weight = nn.Parameter(weight.to(old), requires_grad=False)
+
+
+def _install(layer: nn.Module, base: CompressedWeight) -> list[str]:
+    """Put the compressed weight into its layer; remarks on it."""
     if isinstance(base.method, NoMethod):
-        # An init may have moved a part of W into the adapter. The old tensor may be another
-        # model's too, and is left as it is.
-        layer.weight = nn.Parameter(base.dense().to(weight.dtype), requires_grad=False)
-    else:
-        install(layer, base)
-        if base.stored_bytes() > weight.nbytes:
-            stored = f"{base.stored_bytes()} bytes, dense {weight.nbytes}"
-            notes.append(f"{base.method.name} stores {stored}")
-    return _Result(name, LayerEntry(base.method, rule.adapter, rank, alpha), start, tuple(notes))
+        _put(layer, base.dense())  # an init may have moved a part of W into the adapter
+        return []
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    before = weight.nbytes
+    install(layer, base)
+    if base.stored_bytes() <= before:
+        return []
+    return [f"{base.method.name} stores {base.stored_bytes()} bytes, dense {before}"]
 
 
 @torch.no_grad()

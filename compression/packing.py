@@ -80,3 +80,47 @@ def _steps(count: int, step: int, like: Tensor) -> Tensor:
 def _check_bits(bits: int) -> None:
     if not 1 <= bits <= MAX_BITS:
         raise ValueError(f"bits must be from 1 to {MAX_BITS}, got {bits}")
+
+
+def trit_bytes(count: int) -> int:
+    """Length of ``count`` packed base-3 digits: ``ceil(count / 5)``."""
+    return -(-count // 5)
+
+
+def pack_trits(trits: Tensor) -> Tensor:
+    """Pack integers in {0, 1, 2} five to a byte, the first as the least digit: 3**5 = 243.
+
+    Args:
+        trits: integer tensor (n,).
+
+    Returns:
+        uint8 tensor (ceil(n / 5),).
+
+    Raises:
+        ValueError: something is not 0, 1 or 2.
+    """
+    if trits.numel() and (int(trits.min()) < 0 or int(trits.max()) > 2):
+        raise ValueError("base-3 digits must be 0, 1 or 2")
+    digits = torch.nn.functional.pad(trits.to(torch.uint8), (0, -trits.numel() % 5)).view(-1, 5)
+    byte = digits[:, 4].clone()
+    for place in (3, 2, 1, 0):
+        byte.mul_(3).add_(digits[:, place])
+    return byte
+
+
+def unpack_trits(packed: Tensor, count: int) -> Tensor:
+    """The inverse of :func:`pack_trits`: uint8 tensor (count,).
+
+    Raises:
+        ValueError: ``packed`` has another length than ``count`` digits need, or a byte over 242.
+    """
+    if packed.shape != (trit_bytes(count),):
+        raise ValueError(
+            f"{count} base-3 digits are {trit_bytes(count)} bytes, "
+            f"got a tensor of shape {tuple(packed.shape)}"
+        )
+    if packed.numel() and int(packed.max()) > 242:
+        raise ValueError("a byte of five base-3 digits is over 242")
+    places = 3 ** torch.arange(5, device=packed.device)
+    digits = (torch.arange(243, device=packed.device)[:, None] // places % 3).to(torch.uint8)
+    return digits[packed.to(torch.int32)].flatten()[:count]

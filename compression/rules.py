@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from torch import nn
 
@@ -12,9 +13,10 @@ from compression.adapters import Adapter, NoAdapter
 from compression.edits import Edit
 from compression.inits import Init, Zeros
 from compression.layers import bare, kind_of
-from compression.methods import Method, NoMethod
+from compression.methods import Method, NoMethod, chain
 from compression.methods.base import Shape, matrix_shape
 from compression.registry import InvalidSetting
+from compression.stats import Need
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,23 @@ class Rule:
     adapter: Adapter = field(default_factory=NoAdapter)
     rank: int = 0
     alpha: float | None = None
+
+    @cached_property
+    def method(self) -> Method:
+        """The methods as one.
+
+        Raises:
+            InvalidSetting: there is none, or two neighbours do not fit.
+        """
+        if not self.methods:
+            raise InvalidSetting([f"rule '{self.pattern}': needs at least one method"])
+        return chain(self.methods)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What calibration has to compute for it."""
+        adapted = not isinstance(self.adapter, NoAdapter)
+        return self.method.needs | (self.init.needs if adapted else frozenset())
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ def compression_of(model: nn.Module) -> Compression:
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
-    """All Linear and Conv2d layers by dotted name, in model order."""
+    """All Linear, Conv2d and Embedding layers by dotted name, in model order."""
     wrapped = set(_inside_wrappers(model))
     return {
         name: module
@@ -88,7 +107,9 @@ def patterns(text: str) -> tuple[str, ...]:
 
 
 def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """The Linear and Conv2d layers whose dotted names match a pattern (fnmatch), in model order.
+    """The layers whose dotted names match a pattern (fnmatch), in model order.
+
+    ``*`` means every Linear and Conv2d; an Embedding is a target where another pattern matches it.
 
     Raises:
         InvalidSetting: a pattern that matches no such layer, unless structure edits may have
@@ -100,8 +121,14 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Mod
     return {
         name: module
         for name, module in layers.items()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
+        if any(_matches(name, module, pattern) for pattern in patterns)
     }
+
+
+def _matches(name: str, module: nn.Module, pattern: str) -> bool:
+    if pattern == "*":
+        return kind_of(bare(module)) != "embedding"
+    return fnmatchcase(name, pattern)
 
 
 def _check_patterns(
@@ -109,12 +136,12 @@ def _check_patterns(
 ) -> None:
     errors = []
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in layers):
+        if not any(_matches(name, module, pattern) for name, module in layers.items()):
             other = [
                 f"{n} is a {type(m).__name__}" for n, m in model.named_modules() if n == pattern
             ]
             hint = other[0] if other else f"layers: {', '.join(layers) or '(none)'}"
-            errors.append(f"targets: '{pattern}' matches no Linear or Conv2d; {hint}")
+            errors.append(f"targets: '{pattern}' matches no Linear, Conv2d or Embedding; {hint}")
     if errors:
         raise InvalidSetting(errors)
 
@@ -170,8 +197,6 @@ def check(
 
 def _rule_errors(rule: Rule, layers: Sequence[nn.Module]) -> Iterator[str]:
     limit = max(min(matrix_shape(tuple(bare(layer).weight.shape))) for layer in layers)
-    if len(rule.methods) != 1:
-        yield f"rule '{rule.pattern}': takes one method for now, got {len(rule.methods)}"
     if isinstance(rule.adapter, NoAdapter):
         if rule.rank:
             yield f"rule '{rule.pattern}': rank {rule.rank} has no effect without an adapter"
@@ -192,12 +217,16 @@ def leaves_alone(method: Method, adapter: Adapter) -> bool:
 def _layer_errors(
     name: str, layer: nn.Module, rule: Rule, shared: Mapping[int, str]
 ) -> Iterator[str]:
-    users: tuple[Method | Adapter, ...] = (*rule.methods, rule.adapter)
+    kind = kind_of(bare(layer))
+    # An embedding has no adapter: it is compressed, and stays so.
+    adapter = () if kind == "embedding" else (rule.adapter,)
+    users: tuple[Method | Adapter, ...] = (*rule.methods[:1], *adapter)
     for plugin in users:
-        if kind_of(layer) not in plugin.kinds:
+        if kind not in plugin.kinds:
             yield f"{name} is a {type(layer).__name__}, which {plugin.name} cannot take"
-    untouched = all(leaves_alone(method, rule.adapter) for method in rule.methods)
-    if not untouched and (names := shared.get(id(bare(layer).weight))):
+    if not leaves_alone(rule.method, rule.adapter) and (
+        names := shared.get(id(bare(layer).weight))
+    ):
         yield f"{name}: its weight is shared ({names}); untie it or leave it out of the targets"
 
 

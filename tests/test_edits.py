@@ -48,9 +48,9 @@ def cutting(base, *modules):
     """A test's own method: as ``base``, and its plan bypasses ``modules``."""
 
     class Cuts(base):
-        def plan(self, layers, stats):
+        def plan(self, scene):
             as_base = METHODS.build(base.name)
-            return Plan(dict.fromkeys(layers, as_base), tuple(Bypass(m) for m in modules))
+            return Plan(dict.fromkeys(scene.layers, as_base), tuple(Bypass(m) for m in modules))
 
     return Cuts()
 

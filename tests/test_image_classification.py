@@ -36,7 +36,7 @@ def test_the_settings_of_a_task_are_checked_all_at_once(folder, tmp_path):
     (missing,) = problems("")
     assert "data: is missing" in missing
     (layers,) = problems(folder, weights="finetune", start="none", layers="fc, head")
-    assert "'head' matches no Linear or Conv2d" in layers
+    assert "'head' matches no Linear, Conv2d or Embedding" in layers
     (size,) = problems(folder, model="vit_b_16", weights="finetune", start="none", layers="heads*")
     assert "image_size: vit_b_16 takes no 32" in size
     with pytest.raises(InvalidSetting, match="leave nothing to train on"):

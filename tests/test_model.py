@@ -30,7 +30,7 @@ def test_targets_of_a_compressed_model_are_those_of_the_dense_one(method):
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("nope", "'nope' matches no Linear or Conv2d; layers: 0, 3, 6, 8"), ("1", "1 is a BatchNorm")],
+    [("nope", "'nope' matches no Linear, Conv2d or Embedding; layers: 0, 3, 6, 8"), ("1", "1 is a BatchNorm")],
 )
 def test_a_target_that_matches_nothing_is_refused(pattern, message):
     with pytest.raises(InvalidSetting, match=message):
@@ -158,8 +158,8 @@ def test_half_precision_models_keep_their_dtype():
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (Rule(methods=(NoMethod(), NoMethod())), "one method for now, got 2"),
-        (Rule(methods=()), "one method for now, got 0"),
+        (Rule(methods=(METHODS.build("rtn"), METHODS.build("int1"))), "rtn: leaves nothing in"),
+        (Rule(methods=()), "needs at least one method"),
         (rule("rtn", rank=2), "rank 2 has no effect without an adapter"),
         (rule("rtn", adapter="lora"), "needs a rank of at least 1"),
         (rule("rtn", adapter="lora", rank=13), r"rank 13 is above min\(out, in\) = 12"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,12 +11,30 @@ from compression.edits.base import EDITS, Edit
 from compression.registry import InvalidSetting, Text, knob
 
 
+class Skipped(nn.Identity):
+    """Gives back its first argument, whatever else a block is called with.
+
+    It keeps the plain settings of ``block``, which a model may ask its blocks for.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.training = block.training
+        for name, value in vars(block).items():
+            if isinstance(value, bool | int | float | str) and not name.startswith("_"):
+                setattr(self, name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The first argument."""
+        return args[0] if args else next(iter(kwargs.values()))
+
+
 @EDITS.register("bypass")
 class Bypass(Edit):
     """A module gives back its input: depth pruning.
 
-    x -> f(x) becomes x -> x, so f takes one tensor and gives one of the same shape. Stored bytes
-    and multiply-accumulates of the module: 0.
+    x -> f(x, ...) becomes x -> x, so f gives one tensor of the shape of its first argument. Stored
+    bytes and multiply-accumulates of the module: 0.
     """
 
     module: str = knob(
@@ -26,7 +45,7 @@ class Bypass(Edit):
         """See :meth:`Edit.apply`."""
         if problem := self._problem(model):
             raise InvalidSetting([f"bypass.module: {problem}"])
-        model.set_submodule(self.module, nn.Identity())
+        model.set_submodule(self.module, Skipped(model.get_submodule(self.module)))
 
     def _problem(self, model: nn.Module) -> str | None:
         if not self.module:

@@ -3,6 +3,7 @@
 from compression.methods.base import METHODS, Method, Plan, Slot
 from compression.methods.block_sparse import BlockSparse
 from compression.methods.cast import Cast
+from compression.methods.chain import Chain, chain
 from compression.methods.int1 import Int1
 from compression.methods.none import NoMethod
 from compression.methods.rtn import RoundToNearest
@@ -12,6 +13,7 @@ __all__ = [
     "METHODS",
     "BlockSparse",
     "Cast",
+    "Chain",
     "Int1",
     "Method",
     "NoMethod",
@@ -19,4 +21,5 @@ __all__ = [
     "RoundToNearest",
     "Slot",
     "TruncatedSVD",
+    "chain",
 ]

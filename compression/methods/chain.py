@@ -1,0 +1,202 @@
+"""One method after another: each stores what the one before left in floating point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
+from compression.methods.none import NoMethod
+from compression.registry import Scalar, naming
+from compression.stats import LayerStats
+
+_ALL = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Chain(Method):
+    """``first``, whose floating-point slots ``then`` packs: factors of svd, values that n_m keeps.
+
+    Stored bytes: those of ``first`` without these slots, and for each of them, as a matrix of the
+    shape that ``first.inner`` gives, those of its method. Before compressing ``then`` has one
+    method for all slots; resolved, it may differ from slot to slot.
+
+    Raises:
+        InvalidSetting: ``first`` leaves no such slot, or ``then`` has to be calibrated, for which
+            the slots have no inputs.
+    """
+
+    kinds: ClassVar[Any] = property(lambda self: self.first.kinds)
+    needs: ClassVar[Any] = property(lambda self: self.first.needs)
+
+    first: Method = field(default_factory=NoMethod)
+    then: Mapping[str, Method] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the methods can follow each other."""
+        object.__setattr__(self, "then", MappingProxyType(dict(self.then)))
+        object.__setattr__(self, "name", "+".join(_names(self)))
+        super().__post_init__()
+
+    def _problems(self) -> Iterator[str]:
+        for method in dict.fromkeys(self.then.values()):
+            if not may_go_first(self.first):
+                yield f"{self.first.name}: leaves nothing in floating point for {method.name}"
+            if method.needs:
+                needs = ", ".join(sorted(method.needs))
+                yield (
+                    f"{method.name}: needs calibration ({needs}) and can only stand first; "
+                    f"what {self.first.name} leaves has none"
+                )
+            if method.any_shape:
+                yield f"{method.name}: no use in a chain; {self.first.name} has its own formats"
+            if "linear" not in method.kinds:
+                yield f"{method.name}: takes no matrix, which is what {self.first.name} leaves"
+
+    def __repr__(self) -> str:
+        return " + ".join(map(str, (self.first, *dict.fromkeys(self.then.values()))))
+
+    def __hash__(self) -> int:
+        return hash((self.first, tuple(self.then.items())))
+
+    def __reduce__(self) -> Any:
+        """Mapping proxies don't pickle; plain dicts do."""
+        return Chain, (self.first, dict(self.then))
+
+    def args(self) -> dict[str, Scalar]:
+        """None of its own: see :func:`method_to_json`."""
+        return {}
+
+    @property
+    def sequential(self) -> bool:
+        """See :class:`Method`."""
+        return self.first.sequential
+
+    def plan(self, scene: Scene) -> Plan:
+        """The first method's plan; layers that it leaves dense are the next one's alone."""
+        plan, rest = self.first.plan(scene), self._after()
+        specs = {
+            name: rest if isinstance(spec, NoMethod) else Chain(spec, self.then)
+            for name, spec in plan.specs.items()
+        }
+        return replace(plan, specs=specs)
+
+    def _after(self, slot: str = _ALL) -> Method:
+        return self.then[slot if slot in self.then else _ALL]
+
+    def inner(self, shape: Shape) -> dict[str, Shape]:
+        """What the methods of the slots leave in floating point."""
+        return {
+            _joined(slot, deeper): matrix
+            for slot, inner in self.first.inner(shape).items()
+            for deeper, matrix in self._after(slot).inner(inner).items()
+        }
+
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.encode`."""
+        first, tensors = self.first.encode(weight, stats)
+        then: dict[str, Method] = {}
+        for slot, matrix in first.inner(tuple(weight.shape)).items():
+            with naming(slot):
+                packed = self._after(slot).compress(tensors.pop(slot).float().reshape(matrix))
+            then[slot] = packed.method
+            tensors |= {_joined(slot, name): tensor for name, tensor in packed.state().items()}
+        if len(set(then.values())) == 1:  # one entry in the file's header
+            then = {_ALL: next(iter(then.values()))}
+        resolved = Chain(first, then)
+        return resolved, {name: tensors[name] for name in resolved.layout(tuple(weight.shape))}
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """See :meth:`Method.decode`."""
+        return self.first.decode(self._unpacked(tensors, shape), shape)
+
+    def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """As the first method does it, on decoded slots."""
+        return self.first.linear(x, self._unpacked(tensors, shape), shape)
+
+    def _unpacked(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+        """The tensors of the first method, its inner slots in float32."""
+        whole = self.first.layout(shape)
+        found = {name: tensor for name, tensor in tensors.items() if name in whole}
+        for slot, matrix in self.first.inner(shape).items():
+            method = self._after(slot)
+            own = {name: tensors[_joined(slot, name)] for name in method.layout(matrix)}
+            found[slot] = method.decode(own, matrix).reshape(whole[slot].shape)
+        return found
+
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """See :meth:`Method.layout`."""
+        inner, found = self.first.inner(shape), dict[str, Slot]()
+        for slot, spec in self.first.layout(shape).items():
+            if slot not in inner:
+                found[slot] = spec
+                continue
+            deeper = self._after(slot).layout(inner[slot])
+            found |= {_joined(slot, name): own for name, own in deeper.items()}
+        return found
+
+    def nominal_bits(self, shape: Shape) -> int:
+        """Those of the first method, each inner slot counted as its method counts it."""
+        whole = self.first.layout(shape)
+        bits = self.first.nominal_bits(shape)
+        inner = self.first.inner(shape)
+        before = sum(8 * whole[slot].nbytes for slot in inner)
+        after = sum(self._after(slot).nominal_bits(matrix) for slot, matrix in inner.items())
+        # A count pro rata (tiles cut at the edge) can be below what is stored.
+        return max(bits - before, 0) + after
+
+    def macs(self, shape: Shape) -> int:
+        """Those of the first method."""
+        return self.first.macs(shape)
+
+
+def chain(methods: Sequence[Method]) -> Method:
+    """Methods one after another as one: the method itself, if there is one only.
+
+    Raises:
+        InvalidSetting: two neighbours do not fit; see :class:`Chain`.
+    """
+    first, *rest = methods
+    return Chain(first, {_ALL: chain(rest)}) if rest else first
+
+
+def may_go_first(method: Method) -> bool:
+    """Whether another method can follow this one in a chain."""
+    kind = type(method)
+    return kind.inner is not Method.inner or kind.plan is not Method.plan
+
+
+def method_to_json(method: Method) -> list[Any]:
+    """Name and settings; of a chain ``["+", first, {slot: next}]``."""
+    if isinstance(method, Chain):
+        then = {slot: method_to_json(inner) for slot, inner in method.then.items()}
+        return ["+", method_to_json(method.first), then]
+    return [method.name, method.args()] if method.args() else [method.name]
+
+
+def method_from_json(data: Sequence[Any]) -> Method:
+    """The inverse of :func:`method_to_json`.
+
+    Raises:
+        UnknownName, InvalidSetting: as the registry says.
+    """
+    if data[0] != "+":
+        return METHODS.build(*data)
+    _, first, then = data
+    return Chain(method_from_json(first), {k: method_from_json(m) for k, m in then.items()})
+
+
+def _names(method: Method) -> Iterator[str]:
+    if not isinstance(method, Chain):
+        yield method.name
+        return
+    yield method.first.name
+    yield from dict.fromkeys("+".join(_names(inner)) for inner in method.then.values())
+
+
+def _joined(slot: str, name: str) -> str:
+    return f"{slot}_{name}"
