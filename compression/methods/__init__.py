@@ -8,6 +8,7 @@ from compression.methods.int1 import Int1
 from compression.methods.none import NoMethod
 from compression.methods.rtn import RoundToNearest
 from compression.methods.svd import TruncatedSVD
+from compression.methods.svd_cascade import SVDCascade
 
 __all__ = [
     "METHODS",
@@ -19,6 +20,7 @@ __all__ = [
     "NoMethod",
     "Plan",
     "RoundToNearest",
+    "SVDCascade",
     "Slot",
     "TruncatedSVD",
     "chain",

@@ -1,0 +1,134 @@
+"""What low-rank methods share: two factors, how they are stored, and where the rank ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from compression.methods.base import Method, Shape, Slot, matrix_shape
+from compression.precision import DTYPES, narrow
+from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
+
+MAX_RANK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Factors(Method):
+    """``W ~ L R`` with L (m, r) and R (r, n), the rank given or chosen by energy.
+
+    Stored bytes: ``b r (m + n)`` with b bytes a value.
+    """
+
+    rank: int = knob(0, IntRange(0, MAX_RANK), help="rank; 0 = chosen by energy")
+    energy: float = knob(
+        0.9,
+        FloatRange(0.0, 1.0),
+        Values((0.5, 0.7, 0.8, 0.9, 0.95)),
+        when={"rank": (0,)},
+        help="share of the squared norm that is kept",
+    )
+    factor_dtype: str = knob(
+        "float32", Values(("float32", "float16")), help="storage format of the factors"
+    )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return DTYPES[self.factor_dtype]
+
+    def _of_rank(self, rank: int) -> Self:
+        """Itself resolved: an energy is read no longer."""
+        return self.replace(rank=rank, energy=type(self).energy)  # type: ignore[no-any-return]
+
+    def _pick(self, squares: Tensor) -> int:
+        """The rank to keep, of what each direction holds, in descending order."""
+        return min(self.rank or energy_rank(squares, self.energy), len(squares))
+
+    def _stored(self, left: Tensor, right: Tensor) -> tuple[Self, dict[str, Tensor]]:
+        """What ``encode`` gives for L and R, their common dimension the last but one of R."""
+        tensors = {"left": left, "right": right}
+        packed = {name: narrow(t.float(), self._dtype).contiguous() for name, t in tensors.items()}
+        return self._of_rank(right.shape[-2]), packed
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """See :meth:`Method.decode`."""
+        return (tensors["left"].float() @ tensors["right"].float()).view(shape)
+
+    def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """``(x R^T) L^T``: r (m + n) products instead of m n."""
+        return x @ tensors["right"].to(x.dtype).T @ tensors["left"].to(x.dtype).T
+
+    def _rank(self, shape: Shape) -> int:
+        if not self.rank:
+            raise InvalidSetting(
+                [f"{self.name}: the rank that an energy needs is known after compressing"]
+            )
+        return min(self.rank, *matrix_shape(shape))
+
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """See :meth:`Method.layout`.
+
+        Raises:
+            InvalidSetting: the rank is still to be chosen by energy.
+        """
+        rows, columns = matrix_shape(shape)
+        rank = self._rank(shape)
+        return {
+            "left": Slot(self._dtype, (rows, rank), "base"),
+            "right": Slot(self._dtype, (rank, columns), "base"),
+        }
+
+    def inner(self, shape: Shape) -> dict[str, Shape]:
+        """Both factors."""
+        return {name: slot.shape for name, slot in self.layout(shape).items()}
+
+    def nominal_bits(self, shape: Shape) -> int:
+        """Every value stored, in the bits of its dtype."""
+        return sum(8 * slot.nbytes for slot in self.layout(shape).values())
+
+    def macs(self, shape: Shape) -> int:
+        """``r (m + n)``; a grouped convolution runs R once more for each further group."""
+        return self._rank(shape) * sum(matrix_shape(shape))
+
+
+def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, V^T of a matrix or a batch of them, through QR of the longer side.
+
+    As exact as the SVD itself, since Q is orthogonal, and many times faster for a wide matrix.
+    """
+    if matrix.shape[-2] < matrix.shape[-1]:
+        v, s, uh = thin_svd(matrix.mT)
+        return uh.mT, s, v.mT
+    q, r = torch.linalg.qr(matrix)
+    u, s, vh = torch.linalg.svd(r, full_matrices=False)
+    return q @ u, s, vh
+
+
+def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """L and R of the nearest matrix of this rank, which share the singular values evenly."""
+    u, s, vh = thin_svd(matrix)
+    return halves(u, s, vh, rank)
+
+
+def halves(u: Tensor, s: Tensor, vh: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """``U_r sqrt(S_r)`` and ``sqrt(S_r) V_r^T``."""
+    root = s[..., :rank].sqrt()
+    return u[..., :rank] * root[..., None, :], root[..., None] * vh[..., :rank, :]
+
+
+def energy_rank(squares: Tensor, energy: float) -> int:
+    """Least r >= 1 with ``sum(squares[:r]) >= energy * sum(squares)``."""
+    cumulated = squares.double().cumsum(0)
+    short = int((cumulated < energy * cumulated[-1]).sum())
+    return min(short + 1, len(squares))
+
+
+def pseudo_inverse(matrix: Tensor) -> Tensor:
+    """Moore-Penrose, float64; directions below the rounding of float32 count as none."""
+    u, s, vh = thin_svd(matrix.double())
+    least = s.amax(-1, keepdim=True) * max(matrix.shape[-2:]) * torch.finfo(torch.float32).eps
+    inverse = torch.where(s > least, 1 / s, 0.0)
+    return vh.mT @ (inverse[..., None] * u.mT)
