@@ -7,6 +7,7 @@ import torch
 from networks import generator, layer_stats, variants
 
 from compression.inits import INITS
+from compression.inits.lq_lora import fisher_weights
 from compression.methods import METHODS
 
 SHAPES = [(12, 20), (20, 12), (1, 9), (6, 2, 3, 3)]
@@ -25,6 +26,13 @@ def activation_error(weight, start, stats):
     """Root of the mean squared change of the layer's outputs, ``tr(E H E^T)``."""
     change = (weight - start.base.dense()).flatten(1) - start.B @ start.A
     return float((change @ stats.inputs.pooled() @ change.T).trace().clamp(min=0).sqrt())
+
+
+def fisher_error(weight, start, stats):
+    """The norm of lq_lora: rows and columns weighted by the mean roots of the Fisher."""
+    rows, columns = fisher_weights(stats)
+    change = (weight - start.base.dense()).flatten(1) - start.B @ start.A
+    return float((rows[:, None] * change * columns).norm())
 
 
 def run(init, method, weight, rank, stats=None):
@@ -69,6 +77,10 @@ def test_contract(init, method, shape):
         stats = layer_stats(shape)
         zeros = activation_error(weight, run(INITS.build("zeros"), method, weight, rank), stats)
         assert activation_error(weight, start, stats) <= zeros * (1 + 1e-4) + 1e-5
+    if type(init).guarantee == "fisher":
+        stats = layer_stats(shape)
+        zeros = fisher_error(weight, run(INITS.build("zeros"), method, weight, rank), stats)
+        assert fisher_error(weight, start, stats) <= zeros * (1 + 1e-5) + 1e-6
 
     # No direction in which both factors are zero: neither would ever get a gradient.
     assert ((start.A != 0).any(1) | (start.B != 0).any(0)).all()

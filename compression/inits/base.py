@@ -32,10 +32,11 @@ class Init(Plugin, ABC):
     """Where an adapter starts, and what is compressed: some inits change the weight first.
 
     ``guarantee`` names the norm in which the start ``base + B A`` is never further from W than
-    that of ``zeros``: Frobenius, the norm of the layer's outputs on calibration data, or none.
+    that of ``zeros``: Frobenius, the norm of the layer's outputs on calibration data, that of
+    ``lq_lora`` (row and column weights of the Fisher information), or none.
     """
 
-    guarantee: ClassVar[Literal["frobenius", "activation", "none"]]
+    guarantee: ClassVar[Literal["frobenius", "activation", "fisher", "none"]]
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What calibration has to compute for it."""
 
@@ -68,6 +69,15 @@ def random_rows(rank: int, columns: int, generator: torch.Generator | None) -> T
     return torch.empty(rank, columns).uniform_(-bound, bound, generator=generator)
 
 
+def live_rows(rows: Tensor, alive: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A (rank, n) as given where ``alive`` (rank,), and random where there is nothing to start at.
+
+    A direction whose factors were both zero would get no gradient.
+    """
+    rank, columns = rows.shape
+    return torch.where(alive[:, None], rows, random_rows(rank, columns, generator).to(rows))
+
+
 def best_factors(
     matrix: Tensor, rank: int, scale: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
@@ -80,5 +90,4 @@ def best_factors(
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
     root = s.sqrt()
     alive = s > torch.finfo(s.dtype).eps * max(matrix.shape) * scale
-    rows = random_rows(rank, matrix.shape[1], generator).to(matrix)
-    return u * (root * alive), torch.where(alive[:, None], root[:, None] * vh, rows)
+    return u * (root * alive), live_rows(root[:, None] * vh, alive, generator)

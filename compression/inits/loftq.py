@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compression.inits.alternating import alternate
 from compression.inits.base import INITS, Compress, Init, Start, best_factors
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats
@@ -14,8 +15,7 @@ from compression.stats import LayerStats
 class LoftQ(Init):
     """Alternate base = C(W - B A) and B A = TSVD_r(W - base); the best iterate is kept.
 
-    One iteration is ``residual``. The error can rise from one iterate to the next, hence the last
-    is not taken blindly. Works with any method.
+    One iteration is ``residual``. Works with any method.
 
     Source: Li et al., LoftQ, arXiv 2310.08659.
     """
@@ -32,16 +32,9 @@ class LoftQ(Init):
         generator: torch.Generator | None,
     ) -> Start:
         """See :meth:`Init.start`."""
-        matrix, scale = weight.flatten(1), float(weight.norm())
+        scale = float(weight.norm())
 
-        def iterate(delta: Tensor) -> tuple[float, Start]:
-            base = compress((matrix - delta).view_as(weight))
-            left = matrix - base.dense().flatten(1)
-            b, a = best_factors(left, rank, scale, generator)
-            return float((left - b @ a).norm()), Start(base, b, a)
+        def correct(left: Tensor) -> tuple[Tensor, Tensor]:
+            return best_factors(left, rank, scale, generator)
 
-        now = best = iterate(torch.zeros_like(matrix))
-        for _ in range(self.iterations - 1):
-            now = iterate(now[1].B @ now[1].A)
-            best = min(best, now, key=lambda found: found[0])
-        return best[1]
+        return alternate(weight, compress, self.iterations, correct, lambda e: float(e.norm()))

@@ -1,0 +1,62 @@
+"""The correction of the compression error trained, layer by layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compression.inits.base import INITS, Compress, Init, Start, random_rows
+from compression.inits.weighted import balanced, output_gram
+from compression.registry import IntRange, Values, knob
+from compression.stats import LayerStats, inputs_of
+
+ENOUGH = 1e-7  # of the squared error: a step that gains less ends the training
+
+
+@INITS.register("int2_1")
+class Int2Point1(Init):
+    """B A trained from B = 0 and A random to minimise ``E ||(W - C(W) - B A) x||^2``.
+
+    A step solves for B with A fixed and for A with B fixed, each exactly: with E = W - C(W) and H
+    the second moment of x, ``B = E H A^T (A H A^T)^-1`` and ``A = B^+ E``. That is orthogonal
+    iteration on ``E H E^T``, no step of which raises the error, and whose limit is ``eora``. The
+    paper trains by gradients, through the whole model, and against its outputs too; of that the
+    objective of one layer remains. Bits a weight: ``bits + b r (m + n) / (m n)``, b of a factor.
+
+    Source: Chai et al., INT2.1, arXiv 2306.08162, catalogue 001-73.
+    """
+
+    catalogue_id = "001-73"
+    guarantee = "activation"
+    needs = frozenset({"inputs"})
+    steps: int = knob(100, IntRange(1, 10_000), Values((10, 100)), help="most steps")
+
+    def start(
+        self,
+        weight: Tensor,
+        compress: Compress,
+        rank: int,
+        stats: LayerStats | None,
+        generator: torch.Generator | None,
+    ) -> Start:
+        """See :meth:`Init.start`."""
+        base = compress(weight)
+        error = (weight - base.dense()).flatten(1).double()
+        moment = inputs_of(stats).pooled().double()
+        a = random_rows(rank, error.shape[1], generator).to(error)
+        outer, gram = output_gram(error, moment)
+        basis = outer @ self._train(outer.T @ error @ moment @ a.T, gram)
+        b, a = balanced(basis, basis.T @ error, float(weight.norm()), generator)
+        return Start(base, b, a)
+
+    def _train(self, first: Tensor, gram: Tensor) -> Tensor:
+        """An orthonormal basis (k, r) of B's columns, from ``E H A^T`` of the random A."""
+        basis: Tensor = torch.linalg.qr(first).Q
+        held = 0.0
+        for _ in range(self.steps - 1):
+            moved = gram @ basis
+            now = float((basis * moved).sum())  # what the correction takes off the squared error
+            if now - held <= ENOUGH * float(gram.trace()):
+                break
+            basis, held = torch.linalg.qr(moved).Q, now
+        return basis
