@@ -128,46 +128,7 @@ class SVDCascade(Method):
 
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""
-        return (
-            self._factor("left", tensors, shape).T @ self._factor("right", tensors, shape)
-        ).view(shape)
-
-    def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        """Through the right factors, then the left ones: K (m + n) products."""
         left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
-        return x @ right.to(x.dtype).T @ left.to(x.dtype)
-
-    def _factor(self, side: str, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-        matrix = self._matrices(shape)[side]
-        own = {slot: tensors[f"{side}_{slot}"] for slot in self._storage.layout(matrix)}
-        return self._storage.decode(own, matrix).float()
-
-    def _matrices(self, shape: Shape) -> dict[str, Shape]:
-        rows, columns = matrix_shape(shape)
-        total = self._total(shape)
-        return {"left": (total, rows), "right": (total, columns)}
-
-    def layout(self, shape: Shape) -> dict[str, Slot]:
-        """See :meth:`Method.layout`."""
-        return {
-            f"{side}_{slot}": spec
-            for side, matrix in self._matrices(shape).items()
-            for slot, spec in self._storage.layout(matrix).items()
-        }
-
-    def inner(self, shape: Shape) -> dict[str, Shape]:
-        """Both factors, where they are floats."""
-        if self.factor_bits in QUANTISED:
-            return {}
-        return {f"{side}_weight": matrix for side, matrix in self._matrices(shape).items()}
-
-    def nominal_bits(self, shape: Shape) -> int:
-        """``factor_bits`` for each of the K (m + n) values."""
-        return self.factor_bits * self.macs(shape)
-
-    def macs(self, shape: Shape) -> int:
-        """``K (m + n)``."""
-        return self._total(shape) * sum(matrix_shape(shape))        left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
         return (left.T @ right).view(shape)
 
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
