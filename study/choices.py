@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -102,6 +102,8 @@ def parse_option(axis: str, item: object) -> Option:
     """
     if isinstance(item, Option):
         return item
+    if axis == "method" and isinstance(item, list | tuple):
+        return _parse_chain(item)
     registry = AXES[axis]
     name, given = _named(registry, item)
     known, problems, domains = knobs_of(registry[name]), _Problems(), {}
@@ -114,6 +116,23 @@ def parse_option(axis: str, item: object) -> Option:
         if refused := option_problems(axis, option):
             raise InvalidSetting(refused)
     problems.finish()
+    return option
+
+
+def _parse_chain(items: Sequence[object]) -> Option:
+    """A list inside the list of methods: each works on what the one before leaves."""
+    problems, parts = _Problems(), list[Option]()
+    for index, item in enumerate(items):
+        with problems.at(index):
+            parts.append(parse_option("method", item))
+    problems.finish()
+    if len(parts) < 2:
+        raise Located([((), f"a chain needs two methods or more, got {plain(parts)}")])
+    if twice := sorted({p.name for p in parts if [q.name for q in parts].count(p.name) > 1}):
+        raise Located([((), f"{', '.join(twice)}: twice in one chain")])
+    option = Option.chain(parts)
+    if refused := option_problems("method", option):
+        raise Located([((), text) for text in refused])
     return option
 
 
@@ -264,6 +283,8 @@ def plain(value: Any) -> Any:
         args = value.args()
         return {value.name: args} if args else value.name
     if isinstance(value, Option):
+        if value.parts:
+            return [plain(part) for part in value.parts]
         knobs = {k: plain(v) for k, v in value.domains.items()}
         return {value.name: knobs} if knobs else value.name
     if isinstance(value, Values):

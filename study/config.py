@@ -41,10 +41,10 @@ from study.choices import (
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
-from study.sections import Count, Keep, Resources, Section
+from study.sections import Calibrate, Count, Keep, Resources, Section
 from study.space import Option, Space, build_space
 from study.storage import Storage, StorageError
-from study.targets import rank_problem
+from study.targets import method_problems, rank_problem
 from trainables.recipes import RECIPES, Recipe
 from trainables.tasks import TASKS, Task
 
@@ -109,6 +109,14 @@ class SpaceConfig(Section):
     batch_size: Batches = _as_written([32])
     rest: Annotated[Options, _options("rest")] = _as_written(["none"])
 
+    @pydantic.field_validator("method")
+    @classmethod
+    def _takes(cls, method: Options, info: ValidationInfo) -> Options:
+        task = (info.context or {}).get("task")
+        if task and (problems := method_problems(method, task)):
+            raise InvalidSetting(problems)
+        return method
+
     @pydantic.field_validator("rank")
     @classmethod
     def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
@@ -148,6 +156,7 @@ class StudyConfig(Section):
     tracking_uri: StrictStr | None = None
     keep: Keep = _as_written({})
     resources: Resources = _as_written({})
+    calibration: Calibrate = _as_written({})
     space: SpaceConfig = _as_written({})
 
     _document: yaml_lines.Document = pydantic.PrivateAttr()
@@ -199,6 +208,7 @@ SECTIONS: dict[str, type[Section]] = {
     "space": SpaceConfig,
     "keep": Keep,
     "resources": Resources,
+    "calibration": Calibrate,
 }
 
 

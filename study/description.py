@@ -83,6 +83,7 @@ def describe(
         "splits": {
             "train": {"n": len(data.train)},
             "validation": {"n": len(data.validation)},
+            "calibration": {"n": 0 if data.calibration is None else len(data.calibration)},
         },
         "baselines": roles,
         "versions": versions(),

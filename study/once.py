@@ -21,7 +21,7 @@ def run_once(
     say: Callable[[str], None],
     interrupts: Interrupts,
 ) -> bool:
-    """Make the features that trials stand on; whether trials may ask for them.
+    """Make the features and statistics that trials stand on; whether they may ask for features.
 
     They may where nothing can be divided, too. What a full disk refused once, it would refuse each
     of them.
@@ -29,15 +29,22 @@ def run_once(
     import torch
 
     from trainables.build import build
+    from trainables.calibration import statistics
     from trainables.features import prefetch
+    from trainables.frozen.forward_pass import all_cores
     from trainables.hardware.allocator import keep_freed_memory
     from trainables.hardware.memory import release
 
     keep_freed_memory()
+    calibration = 0 if data.calibration is None else len(data.calibration)
     changed, cached = target_layers(data.model, config.task.targets), True
     training, dtype = config.epochs > 0, getattr(torch, config.precision)
     notes: dict[str, None] = {}
     with suppress(Interrupted), interrupts.calling(leave), said(say):
+        if needs := space.needs():
+            with all_cores():
+                seconds = statistics(config.task, data, needs).seconds
+            say(f"calibrated on {calibration} examples of train in {seconds:.1f} s")
         for rest in space.rests():  # each alters what comes before the cut, too
             plain = Trial(space.task, (LayerRule((NONE,)),), rest=rest)
             model = data.model if rest == NONE else build(config.task, data, plain)

@@ -37,3 +37,9 @@ class Resources(Section):
 
     cpus: Count = 1
     gpus: Annotated[float | Literal["auto"], PlainValidator(parse_gpus)] = "auto"
+
+
+class Calibrate(Section):
+    """What methods and inits that need it may see: so many ``samples`` of the train split."""
+
+    samples: Count = 256

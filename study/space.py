@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from compression.adapters import ADAPTERS
 from compression.inits import INITS
-from compression.methods import METHODS
+from compression.methods import METHODS, chain
 from compression.registry import (
     Domain,
     FloatRange,
@@ -26,6 +26,7 @@ from compression.registry import (
     Scalar,
     Values,
 )
+from compression.stats import Need
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS, Optimizer
 from trainables.record import NONE, Choice, LayerRule, Trial
@@ -41,6 +42,7 @@ AXES: dict[str, Registry[Any]] = {
 }
 # What exists only where something is trained.
 TRAINED = ("init", "rank", "alpha", "optimizer", "lr_schedule", "batch_size")
+CHAINED = "+"  # between the names of a chain of methods
 _LEARNING_RATES = FloatRange(1e-9, 1e3, log=True)
 _MOST_CORNERS = 5_000
 
@@ -55,10 +57,23 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True)
 class Option:
-    """A plugin that a study tries, and the knobs for which the user said what to try."""
+    """A plugin that a study tries, and the knobs for which the user said what to try.
+
+    A chain of methods has these as ``parts``, and their names joined by ``+``.
+    """
 
     name: str
     domains: Mapping[str, Domain] = field(default_factory=dict)
+    parts: tuple[Option, ...] = ()
+
+    @classmethod
+    def chain(cls, parts: Sequence[Option]) -> Option:
+        """Methods one after the other."""
+        return cls(CHAINED.join(part.name for part in parts), parts=tuple(parts))
+
+    def plugins(self) -> list[tuple[Option, str]]:
+        """What it consists of, with the prefix of each one's knobs."""
+        return [(p, f"{self.name}.{p.name}.") for p in self.parts] or [(self, f"{self.name}.")]
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,14 @@ class Space:
         own = [(k, p) for k, p in self.params.items() if k == "rest" or k.startswith("rest.")]
         return list(dict.fromkeys(_choice("rest", corner) for corner in _corners(own, {})))
 
+    def needs(self) -> frozenset[Need]:
+        """What calibration has to compute for some trial."""
+        methods = [str(name).split(CHAINED)[0] for name in self.params["method"].corners()]
+        found = [METHODS[name].needs for name in methods]
+        if "init" in self.params:
+            found += [INITS[str(name)].needs for name in self.params["init"].corners()]
+        return frozenset().union(*found)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""
         data: dict[str, Any] = to_json(self)
@@ -127,7 +150,7 @@ class Space:
         Raises:
             InvalidSetting: a combination that the plugin refuses.
         """
-        rule = LayerRule(methods=(_choice("method", params),))
+        rule = LayerRule(methods=_choices("method", params))
         fixed: dict[str, Any] = {
             "task": self.task,
             "recipe": self.recipe,
@@ -205,15 +228,25 @@ def option_params(axis: str, option: Option) -> dict[str, Param]:
     Raises:
         InvalidSetting: the user set a knob that can have no effect beside the others.
     """
+    when: dict[str, tuple[Scalar, ...]] = {axis: (option.name,)}
+    params: dict[str, Param] = {}
+    for plugin, prefix in option.plugins():
+        params |= _plugin_params(axis, plugin, _at(axis, prefix), when)
+    return params
+
+
+def _plugin_params(
+    axis: str, option: Option, prefix: str, chosen: Mapping[str, tuple[Scalar, ...]]
+) -> dict[str, Param]:
     known = knobs_of(AXES[axis][option.name])
     defaults = AXES[axis][option.name]()
-    prefix, errors = _prefix(axis, option.name), list[str]()
+    errors = list[str]()
     params: dict[str, Param] = {}
     for name in TopologicalSorter({k: v.when for k, v in known.items()}).static_order():
         domain = option.domains.get(name, known[name].search)
         if domain is None:
             continue
-        when: dict[str, tuple[Scalar, ...]] = {axis: (option.name,)}
+        when = dict(chosen)
         for other, wanted in known[name].when.items():
             if parent := params.get(prefix + other):
                 possible = any(parent.domain.problem(v) is None for v in wanted)
@@ -240,7 +273,7 @@ def option_problems(axis: str, option: Option) -> list[str]:
         _corners(list(params.items()), {axis: option.name}), _MOST_CORNERS
     ):
         try:
-            _choice(axis, corner)
+            chain_problems(axis, _choices(axis, corner))
         except InvalidSetting as error:
             found |= dict.fromkeys(error.errors)
     return list(found)
@@ -272,14 +305,33 @@ def choice(plugin: Plugin) -> Choice:
     return Choice(plugin.name, plugin.args())
 
 
+def chain_problems(axis: str, choices: Sequence[Choice]) -> None:
+    """Find out whether methods can follow each other.
+
+    Raises:
+        InvalidSetting: they can't.
+    """
+    if len(choices) > 1:
+        chain([AXES[axis].build(c.name, c.args) for c in choices])
+
+
 def _choice(axis: str, params: Mapping[str, Scalar]) -> Choice:
+    (found,) = _choices(axis, params)
+    return found
+
+
+def _choices(axis: str, params: Mapping[str, Scalar]) -> tuple[Choice, ...]:
+    """The plugin chosen on an axis; of a chain all of them."""
     name, registry = str(params[axis]), AXES[axis]
-    prefix = _prefix(axis, name)
-    own = set(registry[name].knobs())
-    args = {k: params[prefix + k] for k in own if prefix + k in params}
-    return choice(registry.build(name, args))
+    names, found = name.split(CHAINED), []
+    for part in names:
+        prefix = _at(axis, f"{name}.{part}." if len(names) > 1 else f"{name}.")
+        own = set(registry[part].knobs())
+        args = {k: params[prefix + k] for k in own if prefix + k in params}
+        found.append(choice(registry.build(part, args)))
+    return tuple(found)
 
 
-def _prefix(axis: str, name: str) -> str:
+def _at(axis: str, prefix: str) -> str:
     # `rest` takes methods too: its knobs must not meet those of the axis `method`.
-    return f"rest.{name}." if axis == "rest" else f"{name}."
+    return f"rest.{prefix}" if axis == "rest" else prefix

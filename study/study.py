@@ -92,6 +92,10 @@ class Study:
         self.check()
         data = self.config.task.prepare(self.config.seed)
         data.model.eval()  # as trials compute: a pass in training mode would move BatchNorm
+        if self.config.search_space().needs():
+            from trainables.calibration import calibrated
+
+            data = calibrated(data, self.config.calibration.samples, self.config.seed)
         self._compare(description.identity(self.config, data))
         setting = Setting(
             self.config,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from compression.layers import kind_of
+from compression.methods import METHODS
 from compression.model import target_layers
 from compression.registry import Domain, Values
+from study.space import Option
 from trainables.tasks import Task
 
 
@@ -17,6 +22,27 @@ def rank_problem(ranks: Domain, task: Task) -> str | None:
     if asked <= largest:
         return None
     return f"{asked} is above {largest}, the largest rank of any target layer ('{name}')"
+
+
+def method_problems(options: Sequence[Option], task: Task) -> list[str]:
+    """Methods asked of layers that they cannot take, with the layers."""
+    layers = target_layers(task.skeleton(), task.targets)
+    found = []
+    for option in options:
+        first = option.plugins()[0][0].name
+        able = METHODS[first].kinds
+        wrong = [
+            f"'{name}' ({type(layer).__name__})"
+            for name, layer in layers.items()
+            if kind_of(layer) not in able
+        ]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            found.append(
+                f"{option.name}: {first} takes {' and '.join(sorted(able))}, not "
+                f"{', '.join(wrong[:3])}{more}; name other targets in the task"
+            )
+    return found
 
 
 def target_share(task: Task) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from compression.artifact import serialize
 from compression.model import as_saved, compression_of, trainable
 from trainables import features
-from trainables.build import about, build, count_macs, measure_size
+from trainables.build import about, build, calibration_seconds, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.frozen.recall import recalling
 from trainables.hardware import devices
@@ -105,6 +105,7 @@ class Attempt:
         spent = self.seconds
         if self.stage is None:
             self._begin()
+            spent += calibration_seconds(self.task, self.data, self.trial)
             self._report(None, spent + time.perf_counter() - started)
         while self.run is not None and self.epochs_done < self.trial.epochs:
             progress = self.run.advance()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -14,6 +15,8 @@ from compression.methods import METHODS
 from compression.model import Rule, compress_model
 from compression.rules import compression_of
 from compression.size import Bytes, macs, measure, positions
+from compression.stats import Need
+from trainables.calibration import examples, statistics
 from trainables.record import NONE, Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
 
@@ -43,18 +46,32 @@ def resolve_rule(rule: LayerRule) -> Rule:
     )
 
 
+def needs_of(rules: Iterable[Rule]) -> frozenset[Need]:
+    """What calibration has to compute for a trial."""
+    return frozenset(need for rule in rules for need in rule.needs)
+
+
+def calibration_seconds(task: Task, data: Prepared, trial: Trial) -> float:
+    """What the statistics cost that a trial stands on, as if it had been the only one."""
+    rules = [resolve_rule(rule) for rule in trial.layers]
+    return statistics(task, data, needs_of(rules)).seconds
+
+
 def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
     """A compressed and adapted copy of the dense model, as the trial asks.
 
     What the trial leaves as it is stands in memory once, for all trials of a worker.
     """
+    rules = [resolve_rule(rule) for rule in trial.layers]
     model = compress_model(
         _copy(data.model, share=trial.rest == NONE),
-        [resolve_rule(rule) for rule in trial.layers],
+        rules,
         task.targets,
+        stats=statistics(task, data, needs_of(rules)),
         generator=torch.Generator().manual_seed(trial.seed),
         rest=METHODS.build(trial.rest.name, trial.rest.args),
         untie=task.untie,
+        calibration=examples(task, data),
     )
     return model.eval()  # and nothing trains it out of that: BatchNorm must not drift
 

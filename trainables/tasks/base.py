@@ -19,12 +19,17 @@ from trainables.splits import Inputs, Split
 
 @dataclass(frozen=True)
 class Prepared:
-    """What search workers get: the dense model and the data they may see. No test split."""
+    """What search workers get: the dense model and the data they may see. No test split.
+
+    ``calibration`` are the rows of train that methods and inits may look at, (k,) int64, where some
+    of the study have to (:mod:`trainables.calibration`).
+    """
 
     model: nn.Module
     train: Split
     validation: Split
     fingerprint: Fingerprint
+    calibration: Tensor | None = None
 
 
 class Task(Plugin, ABC):
