@@ -100,6 +100,11 @@ class BlockSparse(Method):
             "indices": Slot(torch.uint8, (index_bytes,), "indices"),
         }
 
+    def inner(self, shape: Shape) -> dict[str, Shape]:
+        """The values, those of each row of tiles as a row."""
+        down, across = self._grid(shape)
+        return {"values": (down, across * self.keep)}
+
     def nominal_bits(self, shape: Shape) -> int:
         """``keep / t`` values a weight, in the bits of their dtype; tiles cut at the edge pro rata.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from compression.methods.base import METHODS, Method
+from compression.methods.base import METHODS, Method, Shape
 from compression.methods.sparse_form import SparseForm, Tile, keep_tiles, tile_problems
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats
@@ -37,6 +37,10 @@ class NOfM(SparseForm):
     def tile(self) -> Tile:
         """See :attr:`SparseForm.tile`."""
         return Tile(self.n, self.m)
+
+    def stored(self, shape: Shape) -> int:
+        """See :meth:`SparseForm.stored`."""
+        return self.tile.stored(shape)
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

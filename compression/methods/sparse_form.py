@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +40,11 @@ class Tile(NamedTuple):
         """Tiles in a row; the last one may reach over its end."""
         return -(-columns // self.m)
 
+    def stored(self, shape: Shape) -> int:
+        """Values kept in all tiles of a matrix."""
+        rows, columns = matrix_shape(shape)
+        return rows * self.count(columns) * self.n
+
 
 @dataclass(frozen=True)
 class SparseForm(Method):
@@ -64,12 +70,9 @@ class SparseForm(Method):
         """The pattern kept, if there is one."""
         return None
 
+    @abstractmethod
     def stored(self, shape: Shape) -> int:
         """Values stored, k."""
-        tile, (rows, columns) = self.tile, matrix_shape(shape)
-        if tile is None:
-            raise NotImplementedError(f"{self.name} keeps no pattern, and has to count its values")
-        return rows * tile.count(columns) * tile.n
 
     def store(self, matrix: Tensor, mask: Tensor) -> tuple[Method, dict[str, Tensor]]:
         """The values (m, n) under a mask (m, n) of what to keep, as :meth:`Method.encode`."""
@@ -229,14 +232,18 @@ class Patterned(Unstructured):
 
     def stored(self, shape: Shape) -> int:
         """See :meth:`SparseForm.stored`."""
-        return SparseForm.stored(self, shape) if self.tile else super().stored(shape)
+        return self.tile.stored(shape) if self.tile else super().stored(shape)
 
     def keep(self, scores: Tensor) -> Tensor:
         """The mask of the highest scores (..., m, n): so many of every row, or n of every m."""
         if self.tile:
             return keep_tiles(scores, self.tile)
-        rows, columns = scores[..., 0].numel(), scores.shape[-1]
-        return keep_top(scores, max(1, round(self.budget(rows * columns) / rows)))
+        return keep_top(scores, self.row_budget(scores))
+
+    def row_budget(self, scores: Tensor) -> int:
+        """Values to keep of each row of (..., m, n): as many as make up the budget, but one."""
+        rows = scores[..., 0].numel()
+        return max(1, round(self.budget(scores.numel()) / rows))
 
     def _resolved(self, shape: Shape, mask: Tensor) -> SparseForm:
         return (
@@ -265,5 +272,5 @@ def keep_tiles(scores: Tensor, tile: Tile) -> Tensor:
     """The mask of the n highest of every m neighbours; beyond the end of a row come last."""
     columns = scores.shape[-1]
     filled = torch.nn.functional.pad(scores, (0, -columns % tile.m), value=-math.inf)
-    mask = keep_top(filled.unflatten(-1, (-1, tile.m)), tile.n)
+    mask = keep_top(filled.view(*scores.shape[:-1], -1, tile.m), tile.n)
     return mask.flatten(-2)[..., :columns]

@@ -1,0 +1,38 @@
+"""Weights by size times that of their inputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.methods.output_error import by_group
+from compression.methods.sparse_form import Patterned
+from compression.stats import InputStats, LayerStats, inputs_of
+
+
+def importance(grouped: Tensor, inputs: InputStats) -> Tensor:
+    """``|w_ij| rms(x_j)`` of a weight (G, m / G, n)."""
+    return grouped.abs() * inputs.root_mean_square()[:, None]
+
+
+@METHODS.register("wanda")
+class Wanda(Patterned):
+    """The weights of largest ``|w_ij| rms(x_j)`` of each row, or n of every m in it.
+
+    Unstructured, each row keeps ``max(1, round((1 - sparsity) n))`` of its n entries. With inputs
+    of one size it is magnitude pruning row by row.
+
+    Stored bytes: as ``magnitude`` for k values, or as ``n_m``.
+
+    Source: Sun et al., Wanda, arXiv 2306.11695.
+    """
+
+    kinds = WITH_INPUTS
+    needs = frozenset({"inputs"})
+
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.encode`."""
+        inputs = inputs_of(stats)
+        grouped = by_group(weight, inputs)
+        mask = self.keep(importance(grouped, inputs))
+        return self.store(weight.flatten(1), mask.flatten(0, 1))
