@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot, matrix_shape
-from compression.methods.cast import Cast
 from compression.methods.factors import MAX_RANK, pseudo_inverse, truncated
-from compression.methods.none import NoMethod
-from compression.methods.rtn import RoundToNearest
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
 
@@ -65,10 +62,10 @@ class SVDCascade(Method):
     def _storage(self) -> Method:
         """How a factor of K rows is stored."""
         if self.factor_bits == 32:
-            return NoMethod()
+            return METHODS.build("none")
         if self.factor_bits == 16:
-            return Cast(dtype="float16")
-        return RoundToNearest(bits=self.factor_bits, group_size=self.group_size)
+            return METHODS.build("cast", {"dtype": "float16"})
+        return METHODS.build("rtn", {"bits": self.factor_bits, "group_size": self.group_size})
 
     def plan(self, scene: Scene) -> Plan:
         """Each layer on its own; notes say where a knob changes nothing or saves nothing."""
