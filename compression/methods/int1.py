@@ -95,7 +95,9 @@ class Int1(Method):
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""
-        slots = {"signs": Slot(torch.uint8, (self.passes * packed_bytes(math.prod(shape), 1),), "base")}
+        slots = {
+            "signs": Slot(torch.uint8, (self.passes * packed_bytes(math.prod(shape), 1),), "base")
+        }
         if self.scale != "none":
             rows, groups, _ = group_counts(shape, self._size)
             slots["scale"] = Slot(DTYPES[self.scale_dtype], (self.passes * rows, groups), "scales")

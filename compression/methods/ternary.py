@@ -67,9 +67,7 @@ class Ternary(Method):
 
 def _best_scale(magnitudes: Tensor) -> Tensor:
     """The mean (m, g) of the k largest of each group (m, g, size), k as good as can be."""
-    # numpy's sort of plain floats is several times faster, and no order of equals matters here.
-    ascending = torch.from_numpy(magnitudes.numpy()).sort(dim=2).values
-    sums = ascending.flip(2).cumsum(2)
+    sums = magnitudes.sort(dim=2, descending=True).values.cumsum(2)
     counts = torch.arange(1, sums.shape[2] + 1, device=sums.device)
     # The largest sum^2 / k, in a form that tiny and huge weights do not overflow.
     best = (sums / counts.sqrt()).argmax(2, keepdim=True)

@@ -15,6 +15,8 @@ from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow_up
 from compression.registry import IntRange, Values, knob
 
+SHARES = tuple(1 - step / 20 for step in range(15))  # of a range, tried where it may be clipped
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -34,6 +36,12 @@ class Grid:
         """The same grid with step and zero for every entry, as matrices (m, n)."""
         step, zero = (spread(part, shape, group_size) for part in (self.step, self.zero))
         return Grid(self.scale, step, zero, self.top)
+
+    def rows(self, chosen: Tensor, other: Grid) -> Grid:
+        """Of this grid the chosen rows (m,), of another one the rest."""
+        pairs = ((self.scale, other.scale), (self.step, other.step), (self.zero, other.zero))
+        scale, step, zero = (torch.where(chosen[:, None], a, b) for a, b in pairs)
+        return Grid(scale, step, zero, self.top)
 
     def codes(self, values: Tensor) -> Tensor:
         """The nearest codes, as floats."""
@@ -74,6 +82,19 @@ class UniformGrid(Method):
         if self.mode == "asymmetric":
             zero = torch.round(-low / step)
         return Grid(scale, step, zero, 2**self.bits - 1)
+
+    def fitted_share(self, weight: Tensor, importance: Tensor) -> Tensor:
+        """The share (m, g) of each group's range on which rounding to nearest errs least.
+
+        By squared errors times ``importance``, (m, n) or (1, n), of :data:`SHARES`.
+        """
+        shape, matrix = tuple(weight.shape), weight.flatten(1)
+        losses = []
+        for share in SHARES:
+            grid = self.grid(weight, share).spread(shape, self.group_size)
+            error = matrix - grid.points(grid.codes(matrix))
+            losses.append(to_groups(error.square() * importance, self.group_size).sum(2))
+        return torch.tensor(SHARES, device=weight.device)[torch.stack(losses).argmin(0)]
 
     def _span(self, grouped: Tensor) -> tuple[Tensor, Tensor, int]:
         """Ends of each group's grid and the number of steps between them."""

@@ -1,0 +1,69 @@
+"""Rounding that makes up for its own errors, by the second moment of what is multiplied.
+
+For inputs of second moment H the output error of ``E = W - W'`` is ``tr(E H E^T)``. With
+``H = (I + U) D (I + U)^T``, U strictly upper triangular, it is ``||E (I + U) D^(1/2)||^2``: a
+column rounded after those before it, at ``w_j + sum_{i<j} e_i U_ij``, leaves of it only D_j times
+the square of what that rounding itself was off by.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compression.methods.uniform import Grid
+
+BLOCK = 64  # columns whose errors are passed on together
+LEAST = 1e-8  # damping, of the mean of the diagonal, at which a factorisation is tried first
+
+
+def by_group(matrix: Tensor, groups: int) -> Tensor:
+    """(G, m / G, n) of (m, n): the rows of each group of a convolution."""
+    return matrix.view(groups, matrix.shape[0] // groups, matrix.shape[1])
+
+
+def row_losses(error: Tensor, moment: Tensor) -> Tensor:
+    """``e H e^T`` of each row e of a matrix (m, n), by the H (G, n, n) of its group: (m,)."""
+    grouped = by_group(error, len(moment))
+    return (grouped @ moment * grouped).sum(2).flatten()
+
+
+def unit_upper(moment: Tensor, damping: float) -> Tensor:
+    """U (G, n, n) of ``H + d I = (I + U) D (I + U)^T``, d the mean diagonal times ``damping``.
+
+    Damped ten times more, as often as it takes, where H is not positive definite in float64.
+    """
+    size = moment.shape[-1]
+    eye = torch.eye(size, dtype=torch.float64, device=moment.device)
+    mean = moment.diagonal(dim1=1, dim2=2).double().mean(1).view(-1, 1, 1)
+    mean = torch.where(mean > 0, mean, 1.0)
+    flipped = moment.double().flip(1, 2) / mean  # its lower factor, flipped back, is upper
+    share = max(damping, LEAST)
+    factor, failed = torch.linalg.cholesky_ex(flipped + share * eye)
+    while failed.any():
+        share *= 10
+        factor, failed = torch.linalg.cholesky_ex(flipped + share * eye)
+    upper = factor.flip(1, 2)
+    unit: Tensor = upper / upper.diagonal(dim1=1, dim2=2).unsqueeze(1)
+    return (unit - eye).to(torch.float32)
+
+
+def round_columns(weight: Tensor, grid: Grid, upper: Tensor) -> Tensor:
+    """Codes (G, n, r) of transposed weights (G, n, r), rounded one input after the other.
+
+    Args:
+        weight: the transposed weights.
+        grid: with step and zero (G, n, r).
+        upper: U (G, n, n), strictly upper triangular; of zeros, this is rounding to nearest.
+    """
+    heard_of = upper.transpose(1, 2).contiguous()  # row j: what j makes up for
+    codes, error = torch.empty_like(weight), torch.zeros_like(weight)
+    for start in range(0, weight.shape[1], BLOCK):
+        end = min(start + BLOCK, weight.shape[1])
+        block = weight[:, start:end] + heard_of[:, start:end, :start] @ error[:, :start]
+        for j in range(start, end):
+            column = Grid(grid.scale, grid.step[:, j], grid.zero[:, j], grid.top)
+            near = heard_of[:, j : j + 1, start:j] @ error[:, start:j]
+            codes[:, j] = column.codes(block[:, j - start] + near.squeeze(1))
+            error[:, j] = weight[:, j] - column.points(codes[:, j])
+    return codes
