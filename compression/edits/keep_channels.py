@@ -91,7 +91,9 @@ class _Slice(NamedTuple):
         """How many there are; 0 where the module has no such side."""
         module, ours = self.module, self.side == "outputs"
         if isinstance(module, nn.Conv2d):
-            return module.out_channels if ours else 0 if is_depthwise(module) else module.in_channels
+            return (
+                module.out_channels if ours else 0 if is_depthwise(module) else module.in_channels
+            )
         if isinstance(module, nn.Linear):
             return module.out_features if ours else module.in_features
         return int(module.num_features) if isinstance(module, _BatchNorm) and ours else 0
@@ -130,9 +132,7 @@ class _Slice(NamedTuple):
                 setattr(module, size, left)
 
 
-def _slices(
-    modules: Mapping[str, nn.Module], names: str, side: str = "inputs"
-) -> Iterator[_Slice]:
+def _slices(modules: Mapping[str, nn.Module], names: str, side: str = "inputs") -> Iterator[_Slice]:
     for name in filter(None, names.split(",")):
         if name not in modules:
             raise InvalidSetting([f"keep_channels.{side}: '{name}' is not in this model"])
@@ -141,11 +141,11 @@ def _slices(
 
 def _columns(module: nn.Module, mask: Tensor) -> Tensor:
     """The weight for the inputs that stay: each group of outputs has those of its own group."""
-    weight: Tensor = module.weight.detach()  # type: ignore[union-attr, operator, assignment]
-    groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    per_group = weight.unflatten(0, (groups, -1)).transpose(1, 2)  # (G, n, m, ...)
-    left = per_group.flatten(0, 1)[mask.to(weight.device)]
-    return left.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
+    groups, mask = module.groups if isinstance(module, nn.Conv2d) else 1, mask.to(weight.device)
+    by_group = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2)  # (G, n, m, ...)
+    left = by_group.flatten(0, 1)[mask]
+    return left.view(groups, -1, *left.shape[1:]).transpose(1, 2).flatten(0, 1)
 
 
 def _replace(module: nn.Module, name: str, values: Tensor) -> None:

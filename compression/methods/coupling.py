@@ -1,0 +1,242 @@
+"""Which channels of a model depend on each other, found by torch-pruning and tried here."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compression.calibration import Calibration, evaluating
+from compression.edits import EDITS, Edit
+from compression.edits.keep_channels import is_depthwise, text_of
+from compression.layers import kind_of
+from compression.registry import InvalidSetting
+
+_MIXING = ("mm", "softmax", "attention", "layernorm", "groupnorm", "embedding")
+_TOLERANCE = 1e-4
+EXAMPLES = 2
+
+
+@dataclass(eq=False)
+class Group:
+    """Channels that are removed together: each of ``size`` in all its modules.
+
+    ``outputs`` and ``inputs`` hold, by module, the channel of the group that each of the module's
+    own belongs to, (channels,) int64, -1 for none. Only multiples of ``step`` can stay, as many in
+    each of ``step`` equal parts: grouped convolutions need it.
+    """
+
+    size: int
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 1
+
+    def count(self, ratio: float) -> int:
+        """How many stay: ``ratio * size`` rounded up to a multiple of ``step``, above zero."""
+        return max(1, math.ceil(ratio * self.size / self.step - 1e-9)) * self.step
+
+    def best(self, scores: Tensor, count: int) -> Tensor:
+        """The mask of the ``count`` channels of the highest scores, as ``step`` allows."""
+        parts = scores.view(self.step, -1)
+        top = parts.topk(count // self.step, dim=1).indices
+        mask = torch.zeros_like(parts, dtype=torch.bool)
+        return mask.scatter_(1, top, value=True).flatten()
+
+
+@dataclass
+class Masks:
+    """What stays of the outputs and the inputs of modules, by name."""
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits that remove the rest: one for all modules with the same bitmap."""
+        found: dict[str, tuple[list[str], list[str]]] = {}
+        for side, masks in enumerate((self.outputs, self.inputs)):
+            for name, mask in masks.items():
+                found.setdefault(text_of(mask), ([], []))[side].append(name)
+        return tuple(
+            EDITS.build(
+                "keep_channels",
+                {"kept": kept, "outputs": ",".join(outputs), "inputs": ",".join(inputs)},
+            )
+            for kept, (outputs, inputs) in found.items()
+        )
+
+
+def masks_of(chosen: Mapping[Group, Tensor]) -> Masks:
+    """The masks of modules from those of their groups."""
+    masks = Masks()
+    for group, kept in chosen.items():
+        for ours, theirs in ((group.outputs, masks.outputs), (group.inputs, masks.inputs)):
+            for name, channels in ours.items():
+                left = (channels < 0) | kept[channels]
+                theirs[name] = theirs[name] & left if name in theirs else left
+    return masks
+
+
+def groups_of(
+    model: nn.Module, calibration: Calibration, targets: Iterable[str]
+) -> tuple[list[Group], list[str]]:
+    """Groups whose channels can be removed, and why others cannot.
+
+    All layers that lose outputs are among ``targets``; those that lose inputs need not be.
+
+    Raises:
+        InvalidSetting: torch-pruning is not installed, or cannot follow the model.
+    """
+    graph, names = _graph(model, calibration)
+    shared = _sharing(model)
+    targets, groups, notes = set(targets), list[Group](), list[str]()
+    for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
+        root = names[found[0].dep.target.module]
+        if root not in targets:
+            continue
+        try:
+            groups.append(_group(graph, found, names, targets, shared))
+        except InvalidSetting as error:
+            notes.append(f"{root} keeps its channels: {error}")
+    return groups, notes
+
+
+def _sharing(model: nn.Module) -> set[str]:
+    """Modules with a parameter that another name has too."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {name for found in names.values() if len(found) > 1 for name in found}
+
+
+def _graph(model: nn.Module, calibration: Calibration) -> tuple[Any, dict[nn.Module, str]]:
+    try:
+        import torch_pruning
+    except ImportError:
+        text = "channel pruning needs torch-pruning: pip install 'paretune[structured]'"
+        raise InvalidSetting([text]) from None
+    traced = copy.deepcopy(model).requires_grad_(True).eval()
+    batch = next(calibration.batches(EXAMPLES))
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")  # of parameters that it would prune and we leave alone
+        try:
+            graph = torch_pruning.DependencyGraph().build_dependency(
+                traced, batch, forward_fn=calibration.forward, verbose=False
+            )
+        except Exception as error:  # a model's own code, followed operation by operation
+            text = f"torch-pruning cannot follow {type(model).__name__} ({error})"
+            raise InvalidSetting([text]) from error
+    return graph, {module: name for name, module in traced.named_modules()}
+
+
+def _group(
+    graph: Any, found: Any, names: dict[nn.Module, str], targets: set[str], shared: set[str]
+) -> Group:
+    group = Group(len(found[0].idxs))
+    for item in found.items:
+        module = item.dep.target.module
+        if module not in names:
+            _check_operation(module)
+            continue
+        name, outputs = names[module], graph.is_out_channel_pruning_fn(item.dep.handler)
+        channels = _channels(module, outputs)
+        if name in shared:
+            raise InvalidSetting([f"'{name}' shares a tensor"])
+        if outputs and kind_of(module) and name not in targets:
+            raise InvalidSetting([f"'{name}', which must lose the same, is no target"])
+        side = group.outputs if outputs else group.inputs
+        mine = side.setdefault(name, torch.full((channels,), -1))
+        mine[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
+        if isinstance(module, nn.Conv2d) and not is_depthwise(module):
+            group.step = math.lcm(group.step, module.groups)
+    if not group.inputs:
+        raise InvalidSetting(["they are the model's outputs"])
+    if group.size % group.step:
+        raise InvalidSetting([f"{group.size} are not divisible by {group.step} groups"])
+    return group
+
+
+def _check_operation(module: Any) -> None:
+    if isinstance(module, Tensor):
+        raise InvalidSetting(["a parameter outside of layers depends on them"])
+    operation = str(getattr(module, "_grad_fn", "")).lower()
+    if any(word in operation for word in _MIXING):
+        raise InvalidSetting([f"an operation mixes them ({operation})"])
+
+
+def _channels(module: nn.Module, outputs: bool) -> int:
+    if kind_of(module) == "linear":
+        return int(module.out_features if outputs else module.in_features)  # type: ignore[arg-type]
+    if kind_of(module) == "conv2d":
+        return int(module.out_channels if outputs else module.in_channels)  # type: ignore[arg-type]
+    if isinstance(module, _BatchNorm):
+        return module.num_features
+    raise InvalidSetting([f"a {type(module).__name__} depends on them"])
+
+
+def sound(
+    model: nn.Module, calibration: Calibration, chosen: Mapping[Group, Tensor]
+) -> dict[Group, Tensor]:
+    """The removals after which the model computes what it does with these channels masked.
+
+    A check of the graph on a few examples: masked means that all who read a channel have zeros as
+    their weights for it.
+    """
+    return dict(_sound(model, calibration, list(chosen.items())))
+
+
+def _sound(
+    model: nn.Module, calibration: Calibration, chosen: Sequence[tuple[Group, Tensor]]
+) -> Iterator[tuple[Group, Tensor]]:
+    if not chosen or _agrees(model, calibration, masks_of(dict(chosen))):
+        yield from chosen
+    elif len(chosen) > 1:
+        half = len(chosen) // 2
+        yield from _sound(model, calibration, chosen[:half])
+        yield from _sound(model, calibration, chosen[half:])
+
+
+@torch.no_grad()
+def _agrees(model: nn.Module, calibration: Calibration, masks: Masks) -> bool:
+    batch = next(calibration.batches(EXAMPLES))
+    masked, sliced = copy.deepcopy(model), copy.deepcopy(model)
+    mask_inputs(masked, masks.inputs)
+    with evaluating(masked), evaluating(sliced):
+        expected = calibration.forward(masked, batch)
+        try:
+            for edit in masks.edits():
+                edit.apply(sliced)
+            got = calibration.forward(sliced, batch)
+        except Exception:  # a model's own code, which may count on its sizes
+            return False
+    if not isinstance(got, Tensor) or got.shape != expected.shape:
+        return False
+    return bool((got - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+
+
+@torch.no_grad()
+def mask_inputs(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights for inputs that do not stay to zero, in place."""
+    for name, mask in masks.items():
+        layer = model.get_submodule(name)
+        stays = per_column(layer, mask)[:, None]
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        by_group = weight.reshape(len(stays), -1, stays.shape[2])
+        weight.copy_((by_group * stays).view_as(weight))
+
+
+def per_column(layer: nn.Module, values: Tensor) -> Tensor:
+    """Values of a layer's input channels (c,) as those of the columns of ``W.flatten(1)``, (G, n).
+
+    The outputs of the G groups of a convolution read different channels.
+    """
+    groups, kernel = 1, 1
+    if isinstance(layer, nn.Conv2d):
+        groups, kernel = layer.groups, math.prod(layer.kernel_size)
+    return values.view(groups, -1).repeat_interleave(kernel, dim=1)
