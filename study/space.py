@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, Protocol
@@ -133,11 +134,13 @@ class Space:
 
     def needs(self) -> frozenset[Need]:
         """What calibration has to compute for some trial."""
-        methods = [str(name).split(CHAINED)[0] for name in self.params["method"].corners()]
-        found = [METHODS[name].needs for name in methods]
-        if "init" in self.params:
-            found += [INITS[str(name)].needs for name in self.params["init"].corners()]
-        return frozenset().union(*found)
+        found: set[Need] = set()
+        for axis in ("method", "init"):
+            for name in self.params[axis].corners() if axis in self.params else ():
+                own = {k: p for k, p in self.params.items() if k.startswith(f"{name}.")}
+                for plugin in corner_plugins(axis, str(name), own):
+                    found |= plugin.needs
+        return frozenset(found)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""
@@ -263,6 +266,18 @@ def _plugin_params(
     if errors:
         raise InvalidSetting(errors)
     return params
+
+
+def corner_plugins(axis: str, name: str, params: Mapping[str, Param]) -> Iterator[Any]:
+    """The plugin of an option, or the first of its chain, at the extremes of its knobs.
+
+    Combinations that it refuses are left out; see :func:`option_problems`.
+    """
+    found = _corners(list(params.items()), {axis: name})
+    for corner in itertools.islice(found, _MOST_CORNERS):
+        with suppress(InvalidSetting):
+            first = _choices(axis, corner)[0]
+            yield AXES[axis].build(first.name, first.args)
 
 
 def option_problems(axis: str, option: Option) -> list[str]:

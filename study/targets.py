@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compression.layers import kind_of
-from compression.methods import METHODS
+from compression.methods.base import EVERY_LAYER
 from compression.model import target_layers
 from compression.registry import Domain, Values
-from study.space import Option
+from study.space import Option, corner_plugins, option_params
 from trainables.tasks import Task
 
 
@@ -30,7 +30,11 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
     found = []
     for option in options:
         first = option.plugins()[0][0].name
-        able = METHODS[first].kinds
+        corners = corner_plugins("method", option.name, option_params("method", option))
+        kinds = {method.kinds for method in corners}
+            m.kinds for m in corner_plugins("method", option.name, option_params("method", option))
+        }
+        able = frozenset.intersection(*kinds) if kinds else EVERY_LAYER
         wrong = [
             f"'{name}' ({type(layer).__name__})"
             for name, layer in layers.items()

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from compression.adapters import ADAPTERS
+from compression.calibration import Calibration
 from compression.inits import INITS
-from compression.methods import METHODS
+from compression.methods import METHODS, Method
 from compression.model import Rule
 from compression.size import macs, positions
 from compression.stats import GradientStats, InputStats, LayerStats
@@ -37,6 +38,37 @@ def inputs(count=4):
 
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+def calibration(count=24):
+    """Noise for :func:`network`, with labels."""
+    x = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    labels = torch.arange(count) % 7
+    return Calibration(
+        count=count,
+        batch=lambda rows: (x[rows], labels[rows]),
+        forward=lambda model, batch: model(batch[0]),
+        loss=lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        batch_size=8,
+    )
+
+
+def pattern_for(method):
+    """The layers of :func:`network` that a method takes."""
+    kinds = METHODS.build(method).kinds
+    if {"linear", "conv2d"} <= kinds:
+        return "*"
+    return "[03]" if "conv2d" in kinds else "[68]"
+
+
+# Methods that plan each layer by itself.
+SINGLE = [name for name in METHODS if METHODS[name].plan is Method.plan]
+
+
+def methods_and_inits():
+    """Each method with the plainest init, each init with a plain method; not all with all."""
+    found = [(name, "zeros") for name in METHODS] + [("rtn", name) for name in INITS]
+    return list(dict.fromkeys(found))
 
 
 def rule(method="none", init="zeros", adapter="none", rank=0, alpha=None, pattern="*"):

@@ -7,13 +7,13 @@ import math
 import pytest
 import safetensors.torch
 import torch
+from networks import methods_and_inits
 from tiny_task import Poisoned, Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
-from compression.inits import INITS
-from compression.methods import METHODS
 from trainables import attempt as attempts
 from trainables.attempt import Attempt, probe, tensor_hash
+from trainables.calibration import calibrated
 from trainables.checkpoint import State
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
 from trainables.tasks import observe
@@ -27,7 +27,8 @@ def _patient(monkeypatch):
 
 def begin(task=None, shelf=None, **settings):
     task = task or TinyTask()
-    return Attempt(task, task.prepare(0), make_trial(**settings), shelf or Shelf())
+    data = calibrated(task.prepare(0), 24, 0)
+    return Attempt(task, data, make_trial(**settings), shelf or Shelf())
 
 
 def finish(attempt, milestones=()):
@@ -54,8 +55,7 @@ class Scripted(TinyTask):
 
 
 @pytest.mark.parametrize("rest", ["none", "cast"])
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "init"), methods_and_inits())
 def test_trials_leave_the_dense_model_as_it_is(method, init, rest):
     attempt = begin(init=init, method=method, rest=Choice(rest))
     before = {k: v.clone() for k, v in attempt.data.model.state_dict().items()}

@@ -10,7 +10,6 @@ from tiny_task import TinyTask, make_trial
 from torch import nn
 
 from compression.adapters import ADAPTERS
-from compression.methods import METHODS
 from trainables.build import build
 from trainables.frozen import recall
 from trainables.frozen.recall import recalling
@@ -68,7 +67,7 @@ def trained(task, trial, stage):
 
 
 @pytest.mark.parametrize("adapter", TRAINED)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["none", "rtn", "svd", "block_sparse"])
 def test_the_trial_is_the_same(method, adapter):
     task, trial, plain = staged(method, adapter)
     losses, scores = trained(task, trial, plain)

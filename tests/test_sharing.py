@@ -6,13 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from networks import network
+from networks import methods_and_inits, network
 from tiny_task import Shelf, TinyTask, make_trial
 from torch import nn
 
-from compression.inits import INITS
-from compression.methods import METHODS
 from trainables.attempt import Attempt
+from trainables.calibration import calibrated
 from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Choice, Status
 
@@ -67,12 +66,11 @@ def test_a_model_comes_back_with_ties_and_without_copies():
 
 
 @pytest.mark.parametrize("rest", ["none", "cast"])
-@pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "init"), methods_and_inits())
 def test_no_trial_writes_to_what_it_shares(method, init, rest):
     task, trial = TinyTask(), make_trial(method=method, init=init, rest=Choice(rest), epochs=1)
     # Writable here, so that a write is seen and not fatal.
-    data, _ = sent(task.prepare(0), writeable=True)
+    data, _ = sent(calibrated(task.prepare(0), 24, 0), writeable=True)
     before = {k: v.clone() for k, v in data.model.state_dict().items()}
     attempt = Attempt(task, data, trial, Shelf())
     while not attempt.finished:

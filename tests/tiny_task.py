@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from networks import network
+from networks import network, pattern_for
 from torch import nn
 
 from trainables.record import NONE, Choice, Fingerprint, LayerRule, Trial
@@ -49,7 +49,9 @@ def make_trial(
 ):
     """A uniform trial; without epochs there is no optimizer."""
     rank = 0 if adapter == "none" else 2
-    rule = LayerRule((Choice(method),), init=Choice(init), adapter=Choice(adapter), rank=rank)
+    rule = LayerRule(
+        (Choice(method),), Choice(init), Choice(adapter), rank, pattern=pattern_for(method)
+    )
     plain = Trial(Choice("tiny"), (rule,))
     if not epochs:
         return replace(plain, **more)
