@@ -16,8 +16,9 @@ from torch import Tensor
 
 from compression.registry import InvalidSetting
 
-Need = Literal["inputs", "gradients", "samples"]
-"""What has to be computed: moments of inputs; mean gradients; gradients of single examples."""
+Need = Literal["examples", "inputs", "gradients", "samples"]
+"""What calibration has to give: the examples alone; moments of inputs; mean gradients; gradients of
+single examples."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class LayerStats:
 
     def has(self, need: Need) -> bool:
         """Whether this was computed."""
+        if need == "examples":
+            return True
         if need == "samples":
             return self.gradients is not None and self.gradients.samples is not None
         return getattr(self, need) is not None

@@ -9,6 +9,7 @@ from compression.adapters import ADAPTERS
 from compression.calibration import Calibration
 from compression.inits import INITS
 from compression.methods import METHODS, Method
+from compression.methods.structural import Structural
 from compression.model import Rule
 from compression.size import macs, positions
 from compression.stats import GradientStats, InputStats, LayerStats
@@ -61,7 +62,8 @@ def pattern_for(method):
     return "[03]" if "conv2d" in kinds else "[68]"
 
 
-# Methods that plan each layer by itself.
+# Methods that keep the structure, and those among them that plan each layer by itself.
+WHOLE = [name for name in METHODS if not issubclass(METHODS[name], Structural)]
 SINGLE = [name for name in METHODS if METHODS[name].plan is Method.plan]
 
 

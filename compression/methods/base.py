@@ -110,7 +110,8 @@ class Method(Plugin, ABC):
             raise InvalidSetting([f"{self.name}: cannot take a weight of {tuple(weight.shape)}"])
         if not torch.isfinite(weight).all():
             raise InvalidSetting([f"{self.name}: the weight holds NaN or infinity"])
-        if missing := [need for need in sorted(self.needs) if not (stats and stats.has(need))]:
+        known = stats or LayerStats()
+        if missing := [need for need in sorted(self.needs) if not known.has(need)]:
             what = ", ".join(missing)
             raise InvalidSetting([f"{self.name}: needs calibration, and has none of: {what}"])
         values = weight.detach().to(torch.float32)

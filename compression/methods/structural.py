@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from compression.calibration import Calibration
 from compression.methods.base import Method, Plan, Scene, Shape, Slot
 from compression.methods.none import NoMethod
 from compression.registry import InvalidSetting
-from compression.stats import LayerStats
+from compression.stats import LayerStats, Need
 
 
 class Structural(Method):
@@ -19,6 +20,8 @@ class Structural(Method):
 
     Each layer that stays is stored as by :class:`NoMethod`, or by what follows in a chain.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"examples"})
 
     @abstractmethod
     def plan(self, scene: Scene) -> Plan:
