@@ -8,7 +8,7 @@ from torch import Tensor
 from compression.methods.base import METHODS, WITH_INPUTS, Method
 from compression.methods.output_error import by_group, row_errors
 from compression.methods.sparse_form import Patterned, Tile, keep_tiles, keep_top
-from compression.registry import FloatRange, IntRange, knob
+from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 
 
@@ -30,7 +30,9 @@ class ADMM(Patterned):
     kinds = WITH_INPUTS
     needs = frozenset({"inputs"})
     iterations: int = knob(20, IntRange(1, 10000), help="ADMM iterations")
-    rounds: int = knob(1, IntRange(1, 1000), help="iterations over which the mask tightens")
+    rounds: int = knob(
+        15, IntRange(1, 1000), Values((1, 15)), help="iterations over which the mask tightens"
+    )
     rho: float = knob(1.0, FloatRange(1e-4, 100.0), help="penalty, in units of diag H")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:

@@ -39,20 +39,25 @@ class CHITA(Unstructured):
         """See :meth:`Method.encode`."""
         matrix = weight.flatten(1)
         model = Quadratic.of(gradients_of(stats).samples, matrix.flatten(), self.ridge)
-        kept = self.budget(matrix.numel())
-        mask = keep_top(model.start.abs(), kept)
-        values = model.best_on(mask)
+        mask = keep_top(model.start.abs(), self.budget(matrix.numel()))
+        values, mask = self._improved(model, mask)
+        return self.store(values.view_as(matrix), mask.view_as(matrix))
+
+    def _improved(self, model: Quadratic, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and support, by hard thresholding with steps as long as they help."""
+        values, kept = model.best_on(mask), int(mask.sum())
         objective, step = model.objective(values), model.safe_step()
         for _ in range(self.iterations):
-            moved = values - step * model.gradient(values)
-            tried = keep_top(moved.abs(), kept)
+            tried = keep_top((values - step * model.gradient(values)).abs(), kept)
+            if torch.equal(tried, mask):
+                step *= 2
+                continue
             best = model.best_on(tried)
-            after = model.objective(best)
-            if after < objective:
-                mask, values, objective, step = tried, best, after, 2 * step
+            if (after := model.objective(best)) < objective:
+                mask, values, objective, step = tried, best, after, 1.5 * step
             else:
                 step /= 2
-        return self.store(values.view_as(matrix), mask.view_as(matrix))
+        return values, mask
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Plan, Scene
@@ -16,7 +18,8 @@ def lamp_scores(weight: Tensor) -> Tensor:
 
     Equal weights stand one after another, as their order is.
     """
-    squares = weight.square().sort(descending=True).values.double()
+    # numpy sorts values without their indices, many times faster than torch both.
+    squares = torch.from_numpy(np.sort(weight.abs().numpy())).flip(0).double().square()
     scores = squares / squares.cumsum(0)
     return scores.nan_to_num(nan=0.0).float()
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compression.methods.base import Plan, Scene
-from compression.methods.sparse_form import SPARSITY, Unstructured, share
+from compression.methods.sparse_form import SPARSITY, Unstructured
 
 
 def counts(scores: list[Tensor], keep: int) -> list[int]:
     """How many of the ``keep`` highest of all scores are in each list; ties go to the first."""
-    everything = torch.cat(scores)
-    threshold = everything.kthvalue(len(everything) - keep + 1).values
+    everything = torch.cat(scores).numpy()
+    rank = len(everything) - keep
+    threshold = float(np.partition(everything, rank)[rank])  # kthvalue is quadratic where sorted
     above = [int((s > threshold).sum()) for s in scores]
     left = keep - sum(above)
     found = []
@@ -26,9 +28,9 @@ def counts(scores: list[Tensor], keep: int) -> list[int]:
 
 
 def weights_of(scene: Scene) -> Iterator[Tensor]:
-    """The weights of all layers, each as one float32 vector."""
+    """The weights of all layers, each as one float32 vector in main memory."""
     for layer in scene.layers.values():
-        yield layer.weight.detach().flatten().to(torch.float32)  # type: ignore[operator]
+        yield layer.weight.detach().flatten().to("cpu", torch.float32)  # type: ignore[operator]
 
 
 def shared_plan(method: Unstructured, scene: Scene, scores: list[Tensor]) -> Plan:
@@ -38,6 +40,6 @@ def shared_plan(method: Unstructured, scene: Scene, scores: list[Tensor]) -> Pla
     """
     total = sum(map(len, scores))
     floor = sum(int(s.isinf().sum()) for s in scores)
-    keep = max(share(total, method.sparsity), floor)
+    keep = max(method.budget(total), floor)
     found = zip(scene.layers, counts(scores, keep), strict=True)
     return Plan({name: method.replace(kept=n, sparsity=SPARSITY) for name, n in found})

@@ -46,4 +46,5 @@ def largest_eigenvalue(moment: Tensor, steps: int = 50) -> Tensor:
     vector: Tensor = moment.sum(2, keepdim=True)
     for _ in range(steps):
         vector = moment @ torch.nn.functional.normalize(vector, dim=1)
-    return torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    largest: Tensor = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
+    return largest
