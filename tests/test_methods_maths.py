@@ -50,10 +50,12 @@ def test_rtn_error_is_at_most_half_a_stored_step(matrix, bits, mode, group_size,
 
 @pytest.mark.parametrize("mode", ["symmetric", "asymmetric"])
 def test_rtn_keeps_zero_and_every_point_of_its_grid(mode):
-    # 1/8 is exact in every dtype here, so a weight on the grid comes back bit by bit.
+    # 1/8 is exact in every dtype here, so a weight on the grid comes back bit by bit; the end is
+    # half a step from a point of the symmetric grid.
     grid = torch.arange(-7, 8).float() / 8
-    packed = build("rtn", bits=4, mode="symmetric").compress(grid.view(1, -1))
-    assert torch.equal(packed.dense().flatten(), grid)
+    ends = {"symmetric": [-0.9375], "asymmetric": [-0.875, 1.0]}[mode]
+    packed = build("rtn", bits=4, mode=mode).compress(torch.cat([torch.tensor(ends), grid])[None])
+    assert torch.equal(packed.dense().flatten()[len(ends) :], grid)
     sparse = normal(6, 10) * (normal(6, 10, seed=1) > 0)
     dense = build("rtn", bits=2, mode=mode).compress(sparse).dense()
     assert (dense[sparse == 0] == 0).all()

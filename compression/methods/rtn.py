@@ -14,9 +14,9 @@ class RoundToNearest(UniformGrid):
     """Integers of 2 to 8 bits on a uniform grid per row or per group.
 
     ``W ~ s (q - z)`` with codes q in [0, 2**bits). Symmetric: ``z = 2**(bits-1)`` and
-    ``s = max |w| / (2**(bits-1) - 1)``. Asymmetric: the grid spans ``[min(w, 0), max(w, 0)]`` and
-    z is stored as a code. Scales are rounded up when stored, so no weight is clipped and the
-    error is at most s/2 everywhere.
+    ``s = max |w| / (2**(bits-1) - 1/2)``, the finest step at which both ends are s/2 away from a
+    point. Asymmetric: the grid spans ``[min(w, 0), max(w, 0)]`` and z is stored as a code. Scales
+    are rounded up when stored, so the error is at most s/2 everywhere.
 
     Stored bytes: ``ceil(bits m n / 8) + b m g``, and ``ceil(bits m g / 8)`` more when asymmetric,
     with ``g = ceil(n / group_size)`` groups a row (1 for group_size 0) and b bytes a scale.

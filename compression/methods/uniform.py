@@ -73,9 +73,8 @@ class UniformGrid(Method):
     def grid(self, weight: Tensor, share: Tensor | float = 1.0) -> Grid:
         """The grid that covers each group, or a ``share`` of its range: one number, or (m, g)."""
         grouped = to_groups(weight, self.group_size)
-        low, high, steps = self._span(grouped)
-        low, high = low * share, high * share
-        scale = narrow_up((high - low) / steps, DTYPES[self.scale_dtype])
+        low, high = (end * share for end in self._span(grouped))
+        scale = narrow_up((high - low) / (2**self.bits - 1), DTYPES[self.scale_dtype])
         step = scale.to(torch.float32)
         step = torch.where(step > 0, step, 1.0)  # an all-zero group: every code is its zero
         zero = torch.full_like(step, 2 ** (self.bits - 1))
@@ -96,12 +95,12 @@ class UniformGrid(Method):
             losses.append(to_groups(error.square() * importance, self.group_size).sum(2))
         return torch.tensor(SHARES, device=weight.device)[torch.stack(losses).argmin(0)]
 
-    def _span(self, grouped: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Ends of each group's grid and the number of steps between them."""
+    def _span(self, grouped: Tensor) -> tuple[Tensor, Tensor]:
+        """Ends of the range that each group's grid divides."""
         if self.mode == "symmetric":
             largest = grouped.abs().amax(2)
-            return -largest, largest, 2**self.bits - 2
-        return grouped.amin(2).clamp(max=0), grouped.amax(2).clamp(min=0), 2**self.bits - 1
+            return -largest, largest
+        return grouped.amin(2).clamp(max=0), grouped.amax(2).clamp(min=0)
 
     def packed(self, codes: Tensor, grid: Grid) -> dict[str, Tensor]:
         """The stored tensors of codes (m, n) on a grid."""
