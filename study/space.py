@@ -74,7 +74,8 @@ class Option:
 
     def plugins(self) -> list[tuple[Option, str]]:
         """What it consists of, with the prefix of each one's knobs."""
-        return [(p, f"{self.name}.{p.name}.") for p in self.parts] or [(self, f"{self.name}.")]
+        own = _keys(self.name)
+        return [(part, f"{own}{part.name}.") for part in self.parts] or [(self, own)]
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Space:
         found: set[Need] = set()
         for axis in ("method", "init"):
             for name in self.params[axis].corners() if axis in self.params else ():
-                own = {k: p for k, p in self.params.items() if k.startswith(f"{name}.")}
+                own = {k: p for k, p in self.params.items() if k.startswith(_keys(name))}
                 for plugin in corner_plugins(axis, str(name), own):
                     found |= plugin.needs
         return frozenset(found)
@@ -340,11 +341,16 @@ def _choices(axis: str, params: Mapping[str, Scalar]) -> tuple[Choice, ...]:
     name, registry = str(params[axis]), AXES[axis]
     names, found = name.split(CHAINED), []
     for part in names:
-        prefix = _at(axis, f"{name}.{part}." if len(names) > 1 else f"{name}.")
+        prefix = _at(axis, _keys(name) + (f"{part}." if len(names) > 1 else ""))
         own = set(registry[part].knobs())
         args = {k: params[prefix + k] for k in own if prefix + k in params}
         found.append(choice(registry.build(part, args)))
     return tuple(found)
+
+
+def _keys(name: object) -> str:
+    """What the knobs of an option begin with. MLflow takes no ``+`` in a key."""
+    return f"{str(name).replace(CHAINED, '/')}."
 
 
 def _at(axis: str, prefix: str) -> str:

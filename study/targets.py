@@ -32,8 +32,6 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
         first = option.plugins()[0][0].name
         corners = corner_plugins("method", option.name, option_params("method", option))
         kinds = {method.kinds for method in corners}
-            m.kinds for m in corner_plugins("method", option.name, option_params("method", option))
-        }
         able = frozenset.intersection(*kinds) if kinds else EVERY_LAYER
         wrong = [
             f"'{name}' ({type(layer).__name__})"

@@ -1,0 +1,107 @@
+"""Methods one after another: what each leaves in floating point the next one stores."""
+
+import copy
+import itertools
+import json
+import pickle
+
+import pytest
+import torch
+from networks import calibration, inputs, layer_stats, network, pattern_for
+
+from compression.artifact import deserialize, serialize
+from compression.methods import METHODS, Chain, chain
+from compression.methods.base import CompressedWeight
+from compression.methods.chain import may_go_first, method_from_json, method_to_json
+from compression.methods.structural import Structural
+from compression.model import Rule, compress_model
+from compression.registry import InvalidSetting
+from compression.size import measure
+
+BUILT = [METHODS.build(name) for name in METHODS]
+FIRST = [m for m in BUILT if may_go_first(m) and not isinstance(m, Structural)]
+NEXT = [m for m in BUILT if not m.needs and not m.any_shape and "linear" in m.kinds]
+NEXT = [m for m in NEXT if not isinstance(m, Structural)]
+PAIRS = [*itertools.product(FIRST, [METHODS.build("rtn"), METHODS.build("int1")])]
+PAIRS += [(METHODS.build("svd"), then) for then in NEXT]
+
+
+def fitting(first):
+    return (5, 2, 3, 3) if "linear" not in first.kinds else (12, 20)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("first", "then"), dict.fromkeys(PAIRS), ids=str)
+def test_contract(first, then):
+    shape = fitting(first)
+    weight, stats = normal(*shape), layer_stats(shape)
+    packed = chain([first, then]).compress(weight, stats)
+    layout = packed.method.layout(shape)
+    assert packed.stored_bytes() == sum(slot.nbytes for slot in layout.values())
+    assert packed.nominal_bits() <= 8 * packed.stored_bytes()
+
+    # By hand: the first method, its floating-point slots through the second.
+    alone = first.compress(weight, stats)
+    tensors, stored = alone.state(), alone.stored_bytes()
+    for slot, matrix in alone.method.inner(shape).items():
+        inner = then.compress(tensors[slot].float().reshape(matrix))
+        stored += inner.stored_bytes() - tensors[slot].nbytes
+        tensors[slot] = inner.dense().reshape(tensors[slot].shape)
+    assert packed.stored_bytes() == stored
+    assert torch.equal(packed.dense(), alone.method.decode(tensors, shape))
+    x = normal(3, weight[0].numel(), seed=1)
+    torch.testing.assert_close(
+        packed.linear(x), x @ packed.dense().flatten(1).T, atol=1e-4, rtol=1e-4
+    )
+
+    again = method_from_json(json.loads(json.dumps(method_to_json(packed.method))))
+    assert again == packed.method == pickle.loads(pickle.dumps(packed.method))
+    assert hash(again) == hash(packed.method)
+    assert torch.equal(CompressedWeight(again, shape, packed.state()).dense(), packed.dense())
+
+
+def test_three_in_a_row():
+    method = chain([METHODS.build("svd", {"rank": 6}), METHODS.build("n_m"), METHODS.build("rtn")])
+    assert method.name == "svd+n_m+rtn"
+    weight = normal(16, 24)
+    packed = method.compress(weight)
+    dense = METHODS.build("svd", {"rank": 6, "factor_dtype": "float32"}).compress(weight).dense()
+    assert torch.linalg.matrix_rank(packed.dense()) <= 6
+    assert (packed.dense() - dense).norm() < dense.norm()
+    again = method_from_json(method_to_json(packed.method))
+    assert torch.equal(CompressedWeight(again, (16, 24), packed.state()).dense(), packed.dense())
+
+
+@pytest.mark.parametrize("first", FIRST, ids=str)
+def test_the_file_is_the_formula_and_loads_again(first):
+    methods = (first, METHODS.build("rtn"))
+    made = Rule(pattern=pattern_for(first.name), methods=methods)
+    model = compress_model(network(), [made], ["*"], calibration=calibration())
+    data = serialize(model)
+    assert len(data) == measure(model, ["*"]).file_bytes
+    loaded = deserialize(data, network(seed=3))
+    assert torch.equal(loaded(inputs()), model(inputs()))
+    assert loaded.compression.layers == model.compression.layers
+    assert torch.equal(copy.deepcopy(model)(inputs()), model(inputs()))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["rtn", "int1"], "rtn: leaves nothing in floating point for int1"),
+        (["svd", "gptq"], r"gptq: needs calibration \(inputs\) and can only stand first"),
+        (["svd", "cast"], "cast: no use in a chain"),
+        (["svd", "cp"], "cp: takes no matrix"),
+    ],
+)
+def test_methods_that_do_not_fit_are_refused(names, message):
+    with pytest.raises(InvalidSetting, match=message):
+        chain([METHODS.build(name) for name in names])
+
+
+def test_one_method_is_itself():
+    assert chain([METHODS.build("rtn")]) == METHODS.build("rtn")
+    assert isinstance(chain([METHODS.build("svd"), METHODS.build("rtn")]), Chain)
