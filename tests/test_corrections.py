@@ -1,6 +1,5 @@
 """The closed form, or the defining property, of each init that corrects or prepares."""
 
-import math
 from functools import partial
 
 import pytest
@@ -198,7 +197,9 @@ def test_no_step_of_eora_s_factors_lowers_the_output_error():
 def test_int2_1_trains_to_the_optimum_of_eora_and_no_step_is_worse(shape):
     weight, stats, rank = weight_of(shape), layer_stats(shape), 4
     errors = [
-        output_error(left(weight, run("int2_1", weight, rank, stats, steps=steps)), stats)
+        output_error(
+            left(weight, run("int2_1", weight, rank, stats, steps=steps, damping=0.0)), stats
+        )
         for steps in (1, 2, 5, 20, 300)
     ]
     zeros = output_error(left(weight, run("zeros", weight, rank, stats)), stats)
@@ -256,72 +257,6 @@ def test_svdquant_takes_the_principal_part_of_the_smoothed_weight(alpha):
     if alpha == 0:
         pissa = run("pissa", weight, rank, stats, "none")
         torch.testing.assert_close(pissa.B @ pissa.A, start.B @ start.A, atol=1e-5, rtol=1e-4)
-
-
-def test_lora_sb_is_the_best_first_step_and_b_sees_the_whole_gradient_projected():
-    weight, stats, rank = weight_of((10, 16)), layer_stats((10, 16)), 3
-    start = run("lora_sb", weight, rank, stats, eta=0.2)
-    gradient = stats.gradients.mean
-    expected = truncated(-0.2 * gradient, rank)
-    torch.testing.assert_close(start.B @ start.A, expected)
-    torch.testing.assert_close(start.A @ start.A.T, torch.eye(rank), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        start.base.dense(), METHODS.build("rtn", {"bits": 3}).compress(weight).dense()
-    )
-    assert float((start.B @ start.A * gradient).sum()) < 0  # downhill
-
-
-def test_lora_ga_steps_along_the_best_gradient_of_twice_the_rank():
-    weight, stats, rank, gamma = weight_of((12, 16)), layer_stats((12, 16)), 3, 4.0
-    start = run("lora_ga", weight, rank, stats, "none", gamma=gamma)
-    gradient = stats.gradients.mean
-    # A step of B and A from dL/dB = G A^T and dL/dA = B^T G, to first order.
-    step = gradient @ start.A.T @ start.A + start.B @ start.B.T @ gradient
-    size = math.sqrt(12) / gamma
-    torch.testing.assert_close(step, size * truncated(gradient, 2 * rank), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(start.base.dense() + start.B @ start.A, weight)
-
-
-def test_eva_reads_the_most_of_its_inputs_and_starts_without_effect():
-    x = weight_of((50, 12), seed=1) @ torch.diag(torch.linspace(0.1, 3, 12))
-    stats = inputs_stats(x)
-    start = run("eva", weight_of((8, 12)), 4, stats)
-    assert not start.B.any()
-    torch.testing.assert_close(start.A @ start.A.T, torch.eye(4), atol=1e-5, rtol=0)
-    held = float((x @ start.A.T).square().sum())
-    assert held == pytest.approx(float(torch.linalg.svdvals(x)[:4].square().sum()), rel=1e-5)
-
-
-@pytest.mark.parametrize("selector", ["deim", "norm"])
-def test_pmss_reads_different_rows_of_the_weight(selector):
-    weight = weight_of((12, 16))
-    start = run("pmss", weight, 5, None, selector=selector)
-    same = (start.A[:, None] == weight[None]).all(2)
-    assert same.sum(1).tolist() == [1] * 5
-    assert int(same.any(0).sum()) == 5
-    assert not start.B.any()
-    if selector == "norm":
-        assert same.any(0).nonzero().flatten().tolist() == sorted(
-            weight.norm(dim=1).argsort(descending=True)[:5].tolist()
-        )
-
-
-def test_deim_rows_span_a_weight_of_low_rank_where_the_largest_rows_do_not():
-    weight = torch.zeros(9, 6)
-    weight[:6] = torch.eye(6)[0] * 5  # large rows, all the same
-    weight[6:, 1:4] = torch.eye(3)
-    rank = {s: run("pmss", weight, 4, None, selector=s).A for s in ("deim", "norm")}
-    assert torch.linalg.matrix_rank(rank["deim"]) == 4
-    assert torch.linalg.matrix_rank(rank["norm"]) == 1
-
-
-@pytest.mark.parametrize("name", ["lora_sb", "lora_ga"])
-def test_a_layer_without_gradient_starts_without_effect(name):
-    weight = weight_of((8, 10))
-    stats = LayerStats(None, GradientStats(torch.zeros(8, 10), torch.eye(8)))
-    start = run(name, weight, 3, stats)
-    assert not start.B.any()
-    assert (start.A != 0).any(1).all()
 
 
 def test_factors_of_directions_below_rounding_are_not_both_zero():

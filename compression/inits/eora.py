@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start
-from compression.inits.weighted import damped, weighted_factors
-from compression.registry import FloatRange, knob
+from compression.inits.weighted import damped, damping_knob, weighted_factors
 from compression.stats import LayerStats, inputs_of
 
 
@@ -17,7 +16,8 @@ class EoRA(Init):
 
     With ``H = X X^T / N + damping * mean(diag) I = Q L Q^T`` and E = W - C(W) that is
     ``TSVD_r(E Q L^1/2) L^-1/2 Q^T = U U^T E``, U the leading eigenvectors of ``E H E^T`` (see
-    :mod:`compression.inits.weighted`). The start's error by outputs is ``sigma_{>r}(E H^1/2)``.
+    :mod:`compression.inits.weighted`). ``||(E - B A) H^1/2||_F = sigma_{>r}(E H^1/2)``. The paper
+    has no damping; it takes nothing from the guarantee, and helps on inputs not seen.
 
     Source: Liu et al., EoRA, arXiv 2410.21271, catalogue 001-120.
     """
@@ -25,7 +25,7 @@ class EoRA(Init):
     catalogue_id = "001-120"
     guarantee = "activation"
     needs = frozenset({"inputs"})
-    damping: float = knob(1e-3, FloatRange(0.0, 1.0), help="share of the mean of diag H added to H")
+    damping: float = damping_knob()
 
     def start(
         self,

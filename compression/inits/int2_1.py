@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start, random_rows
-from compression.inits.weighted import balanced, output_gram
+from compression.inits.weighted import balanced, damped, damping_knob, output_gram
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 
@@ -18,10 +18,11 @@ class Int2Point1(Init):
     """B A trained from B = 0 and A random to minimise ``E ||(W - C(W) - B A) x||^2``.
 
     A step solves for B with A fixed and for A with B fixed, each exactly: with E = W - C(W) and H
-    the second moment of x, ``B = E H A^T (A H A^T)^-1`` and ``A = B^+ E``. That is orthogonal
-    iteration on ``E H E^T``, no step of which raises the error, and whose limit is ``eora``. The
-    paper trains by gradients, through the whole model, and against its outputs too; of that the
-    objective of one layer remains. Bits a weight: ``bits + b r (m + n) / (m n)``, b of a factor.
+    the second moment of x, damped as in ``eora``, ``B = E H A^T (A H A^T)^-1`` and ``A = B^+ E``.
+    That is orthogonal iteration on ``E H E^T``, no step of which raises the error, and whose limit
+    is ``eora``. The paper trains by gradients, through the whole model, and against its outputs
+    too; of that the objective of one layer remains. Bits a weight: ``bits + b r (m + n) / (m n)``,
+    b those of an entry of a factor.
 
     Source: Chai et al., INT2.1, arXiv 2306.08162, catalogue 001-73.
     """
@@ -30,6 +31,7 @@ class Int2Point1(Init):
     guarantee = "activation"
     needs = frozenset({"inputs"})
     steps: int = knob(100, IntRange(1, 10_000), Values((10, 100)), help="most steps")
+    damping: float = damping_knob()
 
     def start(
         self,
@@ -42,7 +44,7 @@ class Int2Point1(Init):
         """See :meth:`Init.start`."""
         base = compress(weight)
         error = (weight - base.dense()).flatten(1).double()
-        moment = inputs_of(stats).pooled().double()
+        moment = damped(inputs_of(stats).pooled(), self.damping)
         a = random_rows(rank, error.shape[1], generator).to(error)
         outer, gram = output_gram(error, moment)
         basis = outer @ self._train(outer.T @ error @ moment @ a.T, gram)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from compression.inits.alternating import alternate
 from compression.inits.base import INITS, Compress, Init, Start
-from compression.inits.weighted import damped, output_error, weighted_factors
-from compression.registry import FloatRange, IntRange, Values, knob
+from compression.inits.weighted import damped, damping_knob, output_error, weighted_factors
+from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 
 
@@ -16,7 +16,7 @@ from compression.stats import LayerStats, inputs_of
 class LoftQAct(Init):
     """LoftQ by outputs: base = C(W - B A) and B A = argmin ||(W - base - B A) X||_F in turn.
 
-    The iterate whose outputs are nearest is kept. One iteration is ``eora``.
+    The iterate whose outputs are nearest is kept. One iteration is ``eora``, damping and all.
 
     Source: Li et al., LoftQ, arXiv 2310.08659, with the correction of EoRA, arXiv 2410.21271.
     """
@@ -24,7 +24,7 @@ class LoftQAct(Init):
     guarantee = "activation"
     needs = frozenset({"inputs"})
     iterations: int = knob(5, IntRange(1, 100), Values((2, 5)), help="alternations")
-    damping: float = knob(1e-3, FloatRange(0.0, 1.0), help="share of the mean of diag H added to H")
+    damping: float = damping_knob()
 
     def start(
         self,
