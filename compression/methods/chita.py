@@ -45,7 +45,8 @@ class CHITA(Unstructured):
 
     def _improved(self, model: Quadratic, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Values and support, by hard thresholding with steps as long as they help."""
-        values, kept = model.best_on(mask), int(mask.sum())
+        kept = int(mask.sum())
+        values = min(model.start * mask, model.best_on(mask), key=model.objective)
         objective, step = model.objective(values), model.safe_step()
         for _ in range(self.iterations):
             tried = keep_top((values - step * model.gradient(values)).abs(), kept)
@@ -99,7 +100,7 @@ class Quadratic:
         """
         inside = self.rows * mask
         lost = self.rows @ (self.start * ~mask)
-        system = inside @ inside.T
+        system = (inside @ inside.T).double()
         system.diagonal().add_(self.ridge)
-        best: Tensor = self.start * mask + torch.linalg.solve(system, lost) @ inside
-        return best
+        shares: Tensor = torch.linalg.solve(system, lost.double())
+        return self.start * mask + shares.float() @ inside

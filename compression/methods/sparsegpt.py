@@ -30,7 +30,9 @@ class SparseGPT(Patterned):
 
     kinds = WITH_INPUTS
     needs = frozenset({"inputs"})
-    block: int = knob(128, IntRange(1, 1 << 16), help="columns between updates of all the rest")
+    block: int = knob(
+        0, IntRange(0, 1 << 16), help="columns at a time; 0 = an eighth of them, from 16 to 128"
+    )
     damp: float = knob(0.01, FloatRange(1e-6, 1.0), help="share of the mean of diag H added to it")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
@@ -39,12 +41,15 @@ class SparseGPT(Patterned):
         moment = damped(inputs.second_moment, self.damp)
         factor = inverse_factor(moment)
         pruned = _Pruned.of(by_group(weight, inputs), factor)
-        width = self.block
-        if self.tile:
-            width = -(-width // self.tile.m) * self.tile.m
+        width = self._width(factor.shape[1])
         for start in range(0, factor.shape[1], width):
             self._prune(pruned, slice(start, min(start + width, factor.shape[1])))
         return self.store(pruned.weight.flatten(0, 1), pruned.mask.flatten(0, 1))
+
+    def _width(self, columns: int) -> int:
+        """Columns of a block, in whole tiles."""
+        width = self.block or min(128, max(16, columns // 8))
+        return self.tile.count(width) * self.tile.m if self.tile else width
 
     def _prune(self, pruned: _Pruned, columns: slice) -> None:
         """Prune a block, then take its errors off the columns after it."""
