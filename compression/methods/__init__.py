@@ -6,10 +6,12 @@ from compression.methods.awp import AWP
 from compression.methods.awq import ActivationAware
 from compression.methods.base import METHODS, Method, Plan, Slot
 from compression.methods.block_sparse import BlockSparse
+from compression.methods.block_svd import BlockSVD
 from compression.methods.cast import Cast
 from compression.methods.chain import Chain, chain
 from compression.methods.channels import ChannelPruning
 from compression.methods.chita import CHITA
+from compression.methods.cp import CanonicalPolyadic
 from compression.methods.cur import CUR
 from compression.methods.dlp import DLP
 from compression.methods.drop_blocks import DropBlocks
@@ -18,6 +20,7 @@ from compression.methods.global_magnitude import GlobalMagnitude
 from compression.methods.gptq import GPTQ
 from compression.methods.hqq import HalfQuadratic
 from compression.methods.int1 import Int1
+from compression.methods.kronecker import Kronecker
 from compression.methods.lamp import LAMP
 from compression.methods.loraprune import LoRAPrune
 from compression.methods.magnitude import Magnitude
@@ -29,9 +32,11 @@ from compression.methods.sparsegpt import SparseGPT
 from compression.methods.svd import TruncatedSVD
 from compression.methods.svd_cascade import SVDCascade
 from compression.methods.ternary import Ternary
+from compression.methods.tucker2 import Tucker2
 from compression.methods.utilized_rank import UtilizedRank
 from compression.methods.wanda import Wanda
 from compression.methods.whitened_svd import WhitenedSVD
+from compression.methods.yaqa import ModelPreserving
 
 __all__ = [
     "ADMM",
@@ -44,7 +49,9 @@ __all__ = [
     "METHODS",
     "ActivationAware",
     "AtomicFeatureMimicking",
+    "BlockSVD",
     "BlockSparse",
+    "CanonicalPolyadic",
     "Cast",
     "Chain",
     "ChannelPruning",
@@ -53,9 +60,11 @@ __all__ = [
     "GlobalMagnitude",
     "HalfQuadratic",
     "Int1",
+    "Kronecker",
     "LoRAPrune",
     "Magnitude",
     "Method",
+    "ModelPreserving",
     "NOfM",
     "NoMethod",
     "NormalFloat4",
@@ -66,6 +75,7 @@ __all__ = [
     "SparseGPT",
     "Ternary",
     "TruncatedSVD",
+    "Tucker2",
     "UtilizedRank",
     "Wanda",
     "WhitenedSVD",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -53,9 +54,17 @@ class Factors(Method):
         packed = {name: narrow(t.float(), self._dtype).contiguous() for name, t in tensors.items()}
         return self._of_rank(right.shape[-2]), packed
 
+    def _folded(self, shape: Shape) -> Shape:
+        """Shape of the matrix, or (tiles, rows, columns) of matrices, that L R stands for."""
+        return matrix_shape(shape)
+
+    def _unfold(self, folded: Tensor, shape: Shape) -> Tensor:
+        """The weight that L R stands for."""
+        return folded.view(shape)
+
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""
-        return (tensors["left"].float() @ tensors["right"].float()).view(shape)
+        return self._unfold(tensors["left"].float() @ tensors["right"].float(), shape)
 
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """``(x R^T) L^T``: r (m + n) products instead of m n."""
@@ -66,7 +75,7 @@ class Factors(Method):
             raise InvalidSetting(
                 [f"{self.name}: the rank that an energy needs is known after compressing"]
             )
-        return min(self.rank, *matrix_shape(shape))
+        return min(self.rank, *self._folded(shape)[-2:])
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`.
@@ -74,16 +83,17 @@ class Factors(Method):
         Raises:
             InvalidSetting: the rank is still to be chosen by energy.
         """
-        rows, columns = matrix_shape(shape)
+        *tiles, rows, columns = self._folded(shape)
         rank = self._rank(shape)
         return {
-            "left": Slot(self._dtype, (rows, rank), "base"),
-            "right": Slot(self._dtype, (rank, columns), "base"),
+            "left": Slot(self._dtype, (*tiles, rows, rank), "base"),
+            "right": Slot(self._dtype, (*tiles, rank, columns), "base"),
         }
 
     def inner(self, shape: Shape) -> dict[str, Shape]:
-        """Both factors."""
-        return {name: slot.shape for name, slot in self.layout(shape).items()}
+        """Both factors; those of tiles one below the other."""
+        slots = {name: slot.shape for name, slot in self.layout(shape).items()}
+        return {name: (math.prod(dims[:-1]), dims[-1]) for name, dims in slots.items()}
 
     def nominal_bits(self, shape: Shape) -> int:
         """Every value stored, in the bits of its dtype."""
@@ -99,7 +109,10 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     As exact as the SVD itself, since Q is orthogonal, and many times faster for a wide matrix.
     """
-    if matrix.shape[-2] < matrix.shape[-1]:
+    rows, columns = matrix.shape[-2:]
+    if rows == columns:
+        return tuple(torch.linalg.svd(matrix, full_matrices=False))
+    if rows < columns:
         v, s, uh = thin_svd(matrix.mT)
         return uh.mT, s, v.mT
     q, r = torch.linalg.qr(matrix)
@@ -132,3 +145,13 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
     least = s.amax(-1, keepdim=True) * max(matrix.shape[-2:]) * torch.finfo(torch.float32).eps
     inverse = torch.where(s > least, 1 / s, 0.0)
     return vh.mT @ (inverse[..., None] * u.mT)
+
+
+def eigenvectors(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a second moment, as columns, largest first, and the eigenvalues.
+
+    What is below the rounding of float32, in which moments are collected, counts as zero.
+    """
+    values, vectors = torch.linalg.eigh(moment)
+    noise = values[-1] * len(values) * torch.finfo(torch.float32).eps
+    return vectors.flip(1), torch.where(values > noise, values, 0.0).flip(0)

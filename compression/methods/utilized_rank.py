@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from compression.methods.base import METHODS, WITH_INPUTS, Method
-from compression.methods.factors import Factors
-from compression.methods.whitened_svd import damped, eigenvectors, output_directions
+from compression.methods.factors import Factors, eigenvectors
+from compression.methods.whitened_svd import damped, output_directions
 from compression.registry import FloatRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 

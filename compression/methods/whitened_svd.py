@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, WITH_INPUTS, Method
-from compression.methods.factors import Factors, thin_svd
+from compression.methods.factors import Factors, eigenvectors, thin_svd
 from compression.registry import FloatRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 
@@ -59,13 +59,3 @@ def output_directions(matrix: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
     v, values = eigenvectors(moment)
     u, s, _ = thin_svd(matrix @ v * values.sqrt())
     return u, s.square()
-
-
-def eigenvectors(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a second moment, as columns, largest first, and the eigenvalues.
-
-    What is below the rounding of float32, in which moments are collected, counts as zero.
-    """
-    values, vectors = torch.linalg.eigh(moment)
-    noise = values[-1] * len(values) * torch.finfo(torch.float32).eps
-    return vectors.flip(1), torch.where(values > noise, values, 0.0).flip(0)
