@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from compression.container import ArtifactError, Header, pack_file, unpack_file
-from compression.layers import bare, install, kind_of
+from compression.kinds import bare, kind_of
+from compression.layers import install
 from compression.methods import NoMethod
 from compression.methods.base import CompressedWeight
 from compression.registry import InvalidSetting, naming

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.calibration import Calibration, evaluating
-from compression.layers import bare, kind_of
+from compression.kinds import bare, kind_of
 from compression.registry import InvalidSetting, naming
 from compression.stats import GradientStats, InputStats, LayerStats, Need
 

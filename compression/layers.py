@@ -8,31 +8,11 @@ because everything that takes the dense layer then takes the compressed one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from compression.kinds import bare
 from compression.methods.base import CompressedWeight
-
-_KINDS: dict[type[nn.Module], str] = {
-    nn.Linear: "linear",
-    nn.Conv2d: "conv2d",
-    nn.Embedding: "embedding",
-}
-
-
-def bare(module: nn.Module) -> Any:
-    """The layer itself, out of an adapter's wrapper."""
-    return getattr(module, "base_layer", module)
-
-
-def kind_of(module: nn.Module) -> str | None:
-    """``linear``, ``conv2d`` or None.
-
-    Subclasses are None: some compute without calling ``forward``, as attention's output does.
-    """
-    return _KINDS.get(type(module))
 
 
 def packed_of(module: nn.Module) -> CompressedWeight | None:

@@ -15,7 +15,8 @@ from compression.adapters import AdapterStart, NoAdapter
 from compression.calibration import Calibration
 from compression.collecting import collect
 from compression.edits import EDITS, Edit
-from compression.layers import bare, install, kind_of
+from compression.kinds import bare, kind_of
+from compression.layers import install
 from compression.methods import Method, NoMethod, Plan
 from compression.methods.base import CompressedWeight, Scene, matrix_shape
 from compression.precision import narrow

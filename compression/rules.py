@@ -12,7 +12,7 @@ from torch import nn
 from compression.adapters import Adapter, NoAdapter
 from compression.edits import Edit
 from compression.inits import Init, Zeros
-from compression.layers import bare, kind_of
+from compression.kinds import bare, kind_of
 from compression.methods import Method, NoMethod, chain
 from compression.methods.base import Shape, matrix_shape
 from compression.registry import InvalidSetting

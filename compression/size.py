@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compression.container import file_bytes
-from compression.layers import bare, packed_of
+from compression.kinds import bare
+from compression.layers import packed_of
 from compression.methods.base import Part, Shape
 from compression.rules import compression_of, target_layers
 from compression.stored import stored_tensors

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compression.layers import kind_of
-from compression.methods.base import EVERY_LAYER
+from compression.kinds import EVERY_LAYER, kind_of
 from compression.model import target_layers
 from compression.registry import Domain, Values
 from study.space import Option, corner_plugins, option_params

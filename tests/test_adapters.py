@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.layers import bare, packed_of
+from compression.kinds import bare
+from compression.layers import packed_of
 from compression.model import as_saved, compress_model, finalize, target_layers, trainable
 from compression.registry import InvalidSetting
 

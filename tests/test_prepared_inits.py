@@ -59,6 +59,18 @@ def test_eva_reads_the_most_of_its_inputs_and_starts_without_effect():
     assert held == pytest.approx(float(torch.linalg.svdvals(x)[:4].square().sum()), rel=1e-5)
 
 
+def test_eva_finds_what_an_eigendecomposition_does():
+    mixed = weight_of((300, 300)) * torch.logspace(0, -2, 300)
+    x = mixed @ weight_of((300, 300), seed=1)
+    moment = x.T @ x / len(x)
+    stats = LayerStats(InputStats(moment[None], x.mean(0)[None], x.abs().mean(0)[None], len(x)))
+    a = run("eva", weight_of((40, 300)), 16, stats).A
+    most = float(torch.linalg.eigvalsh(moment.double())[-16:].sum())
+    assert float((a @ moment @ a.T).trace()) == pytest.approx(most, rel=1e-4)
+    values, vectors = torch.linalg.eigh(moment)
+    assert float((a[:8] @ vectors[:, -8:].flip(1)).diagonal().abs().min()) > 0.999
+
+
 @pytest.mark.parametrize("selector", ["deim", "norm"])
 def test_pmss_reads_different_rows_of_the_weight(selector):
     weight = weight_of((12, 16))

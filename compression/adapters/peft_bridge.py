@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.adapters.base import AdapterStart
-from compression.layers import kind_of
+from compression.kinds import kind_of
 from compression.registry import InvalidSetting
 
 _NAME = "default"

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start, random_rows
-from compression.inits.weighted import balanced, damped, damping_knob, output_gram
+from compression.inits.weighted import balanced, damped, damping_knob, dominant, output_gram
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats, inputs_of
-
-ENOUGH = 1e-7  # of the squared error: a step that gains less ends the training
 
 
 @INITS.register("int2_1")
@@ -47,18 +45,7 @@ class Int2Point1(Init):
         moment = damped(inputs_of(stats).pooled(), self.damping)
         a = random_rows(rank, error.shape[1], generator).to(error)
         outer, gram = output_gram(error, moment)
-        basis = outer @ self._train(outer.T @ error @ moment @ a.T, gram)
+        first = outer.T @ (error @ (moment @ a.T))
+        basis = outer @ dominant(gram, first, self.steps)
         b, a = balanced(basis, basis.T @ error, float(weight.norm()), generator)
         return Start(base, b, a)
-
-    def _train(self, first: Tensor, gram: Tensor) -> Tensor:
-        """An orthonormal basis (k, r) of B's columns, from ``E H A^T`` of the random A."""
-        basis: Tensor = torch.linalg.qr(first).Q
-        held = 0.0
-        for _ in range(self.steps - 1):
-            moved = gram @ basis
-            now = float((basis * moved).sum())  # what the correction takes off the squared error
-            if now - held <= ENOUGH * float(gram.trace()):
-                break
-            basis, held = torch.linalg.qr(moved).Q, now
-        return basis

@@ -18,6 +18,9 @@ from compression.inits.base import best_factors
 from compression.registry import FloatRange, Values, knob
 
 
+ENOUGH = 1e-7  # of the trace: orthogonal iteration ends with a step that gains less
+
+
 def damping_knob() -> Any:
     """How much of an even norm goes into that of the outputs.
 
@@ -110,8 +113,25 @@ def weighted_factors(
     return balanced(basis / heights, basis.T @ high, scale, generator)
 
 
+def dominant(gram: Tensor, first: Tensor, steps: int) -> Tensor:
+    """An orthonormal basis (k, r) near the leading eigenvectors of a positive K (k, k).
+
+    Orthogonal iteration from ``first`` (k, r), at most ``steps`` bases: the trace of ``U^T K U``
+    falls with none of them, and goes to its maximum.
+    """
+    basis: Tensor = torch.linalg.qr(first).Q
+    held, whole = 0.0, float(gram.trace())
+    for _ in range(steps - 1):
+        moved = gram @ basis
+        now = float((basis * moved).sum())
+        if now - held <= ENOUGH * whole:
+            break
+        basis, held = torch.linalg.qr(moved).Q, now
+    return basis
+
+
 def output_error(change: Tensor, moment: Tensor) -> float:
     """``||C S||_F = sqrt tr(C H C^T)``: with H of the inputs, the norm of the outputs' change."""
-    change = change.double()
-    half = change * moment if moment.ndim == 1 else change @ moment.double()
+    change = change.to(moment.dtype)
+    half = change * moment if moment.ndim == 1 else change @ moment
     return float((half * change).sum().clamp(min=0).sqrt())

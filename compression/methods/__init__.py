@@ -15,6 +15,7 @@ from compression.methods.cp import CanonicalPolyadic
 from compression.methods.cur import CUR
 from compression.methods.dlp import DLP
 from compression.methods.drop_blocks import DropBlocks
+from compression.methods.dsformer import DenseSparse
 from compression.methods.fp4 import Float4
 from compression.methods.global_magnitude import GlobalMagnitude
 from compression.methods.gptq import GPTQ
@@ -55,6 +56,7 @@ __all__ = [
     "Cast",
     "Chain",
     "ChannelPruning",
+    "DenseSparse",
     "DropBlocks",
     "Float4",
     "GlobalMagnitude",

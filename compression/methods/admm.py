@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.output_error import by_group, row_errors
 from compression.methods.sparse_form import Patterned, Tile, keep_tiles, keep_top
 from compression.registry import FloatRange, IntRange, Values, knob

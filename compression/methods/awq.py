@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method, Shape, Slot, matrix_shape
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
 from compression.methods.feedback import row_losses
 from compression.methods.uniform import Grid, UniformGrid
 from compression.precision import DTYPES, narrow
@@ -38,9 +39,7 @@ class ActivationAware(UniformGrid):
     kinds = WITH_INPUTS
     needs: ClassVar[frozenset[Need]] = frozenset({"inputs"})
     alpha: float = knob(-1.0, FloatRange(-1.0, 1.0), help="power; below 0 = the best of 0 to 1")
-    clip: bool = knob(
-        True, Values((False, True)), Values((False, True)), help="grids that may clip weights"
-    )
+    clip: bool = knob(True, Values((False, True)), help="grids that may clip weights")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

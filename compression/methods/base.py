@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from compression.calibration import Calibration
 from compression.edits import Edit
+from compression.kinds import EVERY_LAYER
 from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats, Need
 
 Part = Literal["base", "scales", "indices", "adapter", "untouched", "header"]
 Shape = tuple[int, ...]
-WITH_INPUTS = frozenset({"linear", "conv2d"})
-EVERY_LAYER = WITH_INPUTS | {"embedding"}
 
 
 class Slot(NamedTuple):

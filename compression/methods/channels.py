@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Plan, Scene
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Plan, Scene
 from compression.methods.coupling import Group, Masks, per_column
 from compression.methods.removal import (
     energy_by_channel,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.sparse_form import Unstructured, keep_top
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 from compression.stats import LayerStats, gradients_of

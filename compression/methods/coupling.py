@@ -16,10 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compression.calibration import Calibration, evaluating
 from compression.edits import EDITS, Edit
 from compression.edits.keep_channels import is_depthwise, text_of
-from compression.layers import kind_of
+from compression.kinds import kind_of
 from compression.registry import InvalidSetting
 
-_MIXING = ("mm", "softmax", "attention", "layernorm", "groupnorm", "embedding")
+_MIXING = ("bmm", "softmax", "attention", "layernorm", "groupnorm", "embedding")
 _TOLERANCE = 1e-4
 EXAMPLES = 2
 

@@ -42,7 +42,7 @@ class CanonicalPolyadic(Method):
         when={"rank": (0,)},
         help="values in the factors, as a share of those of W",
     )
-    iterations: int = knob(20, IntRange(1, 1000), help="of alternating least squares")
+    iterations: int = knob(15, IntRange(1, 1000), help="of alternating least squares")
     restarts: int = knob(2, IntRange(1, 16), help="random starts")
     factor_dtype: str = knob(
         "float32", Values(("float32", "float16")), help="storage format of the factors"

@@ -8,16 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from compression.methods.base import (
-    EVERY_LAYER,
-    METHODS,
-    WITH_INPUTS,
-    Method,
-    Shape,
-    Slot,
-    matrix_shape,
-)
-from compression.methods.factors import Factors, pseudo_inverse, thin_svd
+from compression.kinds import EVERY_LAYER, WITH_INPUTS
+from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
+from compression.methods.factors import Factors, pivots, pseudo_inverse, thin_svd
 from compression.precision import narrow
 from compression.registry import Values, knob
 from compression.stats import LayerStats, inputs_of
@@ -59,7 +52,7 @@ class CUR(Factors):
         u, s, vh = thin_svd(seen)
         rank = self._pick(s.double().square())
         if self.select == "deim":
-            rows, columns = _pivots(u[:, :rank]), _pivots(vh[:rank].T)
+            rows, columns = pivots(u[:, :rank]), pivots(vh[:rank].T)
         else:
             rows, columns = (seen.norm(dim=dim).topk(rank).indices for dim in (1, 0))
         left = narrow(matrix[:, columns], self._dtype).contiguous()
@@ -100,12 +93,3 @@ class CUR(Factors):
         """``r (m + n + r)``."""
         rank = self._rank(shape)
         return rank * (sum(matrix_shape(shape)) + rank)
-
-
-def _pivots(basis: Tensor) -> Tensor:
-    """The r rows (r,) that Gaussian elimination with row pivoting of a basis (m, r) picks."""
-    swaps = (torch.linalg.lu_factor(basis).pivots - 1).tolist()
-    order = list(range(len(basis)))
-    for row, other in enumerate(swaps):  # one swap builds on the other, and there are but r
-        order[row], order[other] = order[other], order[row]
-    return torch.tensor(order[: basis.shape[1]], device=basis.device)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method, Plan, Scene, Shape, Slot
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
 from compression.methods.output_error import by_group
 from compression.methods.sparse_form import SPARSITY
 from compression.methods.wanda import importance

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compression.calibration import Calibration, evaluating
 from compression.edits import EDITS, Edit
-from compression.layers import kind_of
+from compression.kinds import kind_of
 from compression.methods.base import METHODS, Plan, Scene
 from compression.methods.none import NoMethod
 from compression.methods.structural import Structural

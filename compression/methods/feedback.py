@@ -67,3 +67,35 @@ def round_columns(weight: Tensor, grid: Grid, upper: Tensor) -> Tensor:
             codes[:, j] = column.codes(block[:, j - start] + near.squeeze(1))
             error[:, j] = weight[:, j] - column.points(codes[:, j])
     return codes
+
+
+def round_diagonals(weight: Tensor, grid: Grid, upper: Tensor, outer: Tensor) -> Tensor:
+    """Codes (1, n, m) of transposed weights (1, n, m), making up for errors both ways.
+
+    An entry hears of the errors of earlier columns in its row, by U, and of what came of earlier
+    rows in its column, by V: all of a diagonal can be rounded together.
+
+    Args:
+        weight: the transposed weights.
+        grid: with step and zero (1, n, m).
+        upper: U (1, n, n) of the inputs, strictly upper triangular.
+        outer: V (m, m) of the outputs, likewise; of zeros, this is :func:`round_columns`.
+    """
+    # Columns in reverse, so that diagonals from the first entry to the last are torch's.
+    values, step, zero = (part[0].T.flip(1) for part in (weight, grid.step, grid.zero))
+    along, across = upper[0].T.flip(0, 1).contiguous(), outer.T.contiguous()
+    rows, columns = values.shape
+    codes, error = torch.empty_like(values), torch.zeros_like(values)
+    heard = torch.zeros(columns, rows, device=values.device)  # of E (I + U), transposed
+    for offset in range(columns - 1, -rows, -1):
+        here = slice(max(0, -offset), min(rows, columns - offset))
+        there = slice(here.start + offset, here.stop + offset)
+        entries = Grid(grid.scale, step.diagonal(offset), zero.diagonal(offset), grid.top)
+        before = (error[here] * along[there]).sum(1)
+        above = (heard[there] * across[here]).sum(1)
+        chosen = entries.codes(values.diagonal(offset) + before + above)
+        off = values.diagonal(offset) - entries.points(chosen)
+        codes.diagonal(offset).copy_(chosen)
+        error.diagonal(offset).copy_(off)
+        heard.diagonal(-offset).copy_(off + before)
+    return codes.flip(1).T.unsqueeze(0)

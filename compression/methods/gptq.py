@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.feedback import by_group, round_columns, row_losses, unit_upper
 from compression.methods.uniform import Grid, UniformGrid
 from compression.registry import FloatRange, Values, knob
 from compression.stats import LayerStats, Need, inputs_of
+
+Solver = Callable[[Tensor, Grid, Tensor], Tensor]  # as feedback.round_columns
 
 
 @METHODS.register("gptq")
@@ -21,8 +25,10 @@ class GPTQ(UniformGrid):
     Columns of W are rounded in turn at ``w_j + sum_{i<j} (w_i - w'_i) U_ij``, where the second
     moment of the inputs is ``H + d I = (I + U) D (I + U)^T``: the same codes as by Cholesky of the
     inverse. ``act_order`` takes inputs of large mean square first; as the grid is that of W as it
-    was, nothing about the order is stored. A row for which rounding to nearest gives less
-    ``e H e^T`` keeps that: no row is worse than ``rtn``'s. For H a multiple of I it is ``rtn``.
+    was, nothing about the order is stored. ``clip`` lets each group take the share of its range
+    on which rounding to nearest errs least, inputs weighed by their mean square. A row for which
+    ``rtn`` gives less ``e H e^T`` keeps that: none is worse. For H a multiple of I it is ``rtn``,
+    unless clipped.
 
     Stored bytes: ``ceil(bits m n / 8) + b m g``, and ``ceil(bits m g / 8)`` more when asymmetric,
     with ``g = ceil(n / group_size)`` groups a row (1 for group_size 0) and b bytes a scale.
@@ -32,12 +38,8 @@ class GPTQ(UniformGrid):
 
     kinds = WITH_INPUTS
     needs: ClassVar[frozenset[Need]] = frozenset({"inputs"})
-    act_order: bool = knob(
-        False, Values((False, True)), Values((False, True)), help="large inputs first"
-    )
-    clip: bool = knob(
-        False, Values((False, True)), Values((False, True)), help="grids that may clip weights"
-    )
+    act_order: bool = knob(True, Values((False, True)), help="large inputs first")
+    clip: bool = knob(True, Values((False, True)), help="grids that may clip weights")
     damping: float = knob(0.01, FloatRange(0.0, 10.0), help="d, as a share of H's mean diagonal")
     inputs: str = knob(
         "dense",
@@ -57,7 +59,7 @@ class GPTQ(UniformGrid):
         plain = self.grid(weight)
         grid = self.grid(weight, self._share(weight, moment)) if self.clip else plain
         full, plain_full = (each.spread(shape, self.group_size) for each in (grid, plain))
-        codes, nearest = self._rounded(matrix, full, stats), plain_full.codes(matrix)
+        codes, nearest = self._rounded(matrix, full, moment), plain_full.codes(matrix)
         loss = row_losses(matrix - full.points(codes), moment)
         worse = loss > row_losses(matrix - plain_full.points(nearest), moment)
         return self, self.packed(
@@ -70,16 +72,17 @@ class GPTQ(UniformGrid):
             weight, diagonal.repeat_interleave(len(weight) // len(moment), dim=0)
         )
 
-    def _rounded(self, matrix: Tensor, grid: Grid, stats: LayerStats | None) -> Tensor:
+    def _rounded(
+        self, matrix: Tensor, grid: Grid, moment: Tensor, solve: Solver = round_columns
+    ) -> Tensor:
         """Codes (m, n) by the feedback of errors from input to input."""
-        moment = inputs_of(stats).second_moment
         order = self._order(moment)
         weight, step, zero = (
             _taken(by_group(part, len(moment)).transpose(1, 2), order)
             for part in (matrix, grid.step, grid.zero)
         )
         upper = unit_upper(_taken(_taken(moment, order).transpose(1, 2), order), self.damping)
-        codes = round_columns(weight, Grid(grid.scale, step, zero, grid.top), upper)
+        codes = solve(weight, Grid(grid.scale, step, zero, grid.top), upper)
         return _taken(codes, order.argsort(1)).transpose(1, 2).reshape(matrix.shape)
 
     def _order(self, moment: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Plan, Scene
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Plan, Scene
 from compression.methods.coupling import Group
 from compression.methods.removal import energy_by_channel, plan_removal
 from compression.methods.structural import Structural

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.calibration import Calibration
-from compression.layers import kind_of
+from compression.kinds import kind_of
 from compression.methods.base import Plan, Scene
 from compression.methods.coupling import Group, Masks, groups_of, masks_of, per_column, sound
 from compression.methods.none import NoMethod

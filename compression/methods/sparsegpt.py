@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.output_error import by_group, damped, inverse_factor
 from compression.methods.sparse_form import Patterned, keep_tiles, keep_top
 from compression.registry import FloatRange, IntRange, knob

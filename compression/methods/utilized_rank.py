@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.factors import Factors, eigenvectors
 from compression.methods.whitened_svd import damped, output_directions
 from compression.registry import FloatRange, Values, knob

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.output_error import by_group
 from compression.methods.sparse_form import Patterned
 from compression.stats import InputStats, LayerStats, inputs_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, WITH_INPUTS, Method
+from compression.kinds import WITH_INPUTS
+from compression.methods.base import METHODS, Method
 from compression.methods.factors import Factors, eigenvectors, thin_svd
 from compression.registry import FloatRange, Values, knob
 from compression.stats import LayerStats, inputs_of

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
 
-from compression.layers import kind_of
+from compression.kinds import kind_of
 from trainables.frozen.cuts import Capture, Cut, NoCut, one_line, tensors_within
 from trainables.frozen.forward_pass import device_of
 from trainables.frozen.identity import below, code_hash
