@@ -49,10 +49,10 @@ def cases():
     """
     inits, methods = [INITS.build(n) for n in INITS], [METHODS.build(n) for n in METHODS]
     found = [(init, METHODS.build("rtn"), s) for init in variants(INITS) for s in SHAPES]
-    pairs = [(init, method) for init in inits for method in methods]
-    pairs += [(INITS.build("residual"), method) for method in variants(METHODS)]
-    turns = itertools.cycle([*SHAPES, *SHAPES, SHAPES[0]])  # of a length that shares no factor
-    found += [(*pair, shape) for pair, shape in zip(pairs, turns, strict=False)]
+    pairs = [(inits, methods), ([INITS.build("residual")], variants(METHODS))]
+    for firsts, seconds in pairs:
+        for (i, init), (j, method) in itertools.product(enumerate(firsts), enumerate(seconds)):
+            found.append((init, method, SHAPES[(i + j) % len(SHAPES)]))
     return list(dict.fromkeys(found))
 
 

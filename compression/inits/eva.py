@@ -18,8 +18,9 @@ class EVA(Init):
 
     They are the leading eigenvectors of the second moment H (not centred), orthonormal rows: no
     other A (r, n) with such rows holds more of ``E ||A x||^2``. Found by orthogonal iteration with
-    2 r + 8 vectors, for n up to thousands. Directions without inputs are random. The start is the compressed model itself, as with ``zeros``. The paper also gives each
-    layer a rank by the variance explained; here the rank is the rule's.
+    2 r + 8 vectors, as n goes into the thousands. Directions without inputs are random. The start
+    is the compressed model itself, as with ``zeros``. The paper also gives each layer a rank by
+    the variance explained; here the rank is the rule's.
 
     Source: Paischer et al., EVA, arXiv 2410.07170.
     """

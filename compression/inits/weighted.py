@@ -17,7 +17,6 @@ from torch import Tensor
 from compression.inits.base import best_factors
 from compression.registry import FloatRange, Values, knob
 
-
 ENOUGH = 1e-7  # of the trace: orthogonal iteration ends with a step that gains less
 
 
