@@ -1,0 +1,78 @@
+"""Layers of real networks with what goes into them, from two disjoint sets of examples.
+
+EfficientNet-Lite0 with its ImageNet weights on crops of photos, and all-MiniLM-L6-v2 on product
+reviews: nobody here trained either. ``calibration`` is seen by methods, ``held_out`` judges them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compression.collecting import collect
+from compression.model import target_layers
+from compression.stats import InputStats, LayerStats
+from trainables.calibration import calibrated, examples
+from trainables.tasks import TASKS, Prepared, Task
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight and the moments of its inputs."""
+
+    name: str
+    weight: Tensor
+    calibration: LayerStats
+    held_out: InputStats
+
+    def error(self, decoded: Tensor) -> float:
+        """Mean squared change of the outputs on held-out inputs, in dB of the outputs' square."""
+        lost, whole = (self._square(w.flatten(1)) for w in (self.weight - decoded, self.weight))
+        return float(10 * torch.log10((lost / whole).clamp(min=1e-20)))
+
+    def _square(self, matrix: Tensor) -> Tensor:
+        moment = self.held_out.second_moment.double()
+        grouped = matrix.double().view(len(moment), -1, matrix.shape[1])
+        return torch.einsum("grn,gnk,grk->", grouped, moment, grouped)
+
+
+def layers_of(task: Task, data: Prepared, samples: int) -> list[Layer]:
+    """The task's target layers, calibrated on train and judged on validation."""
+    seen = calibrated(data, samples, 0)
+    unseen = calibrated(replace(data, train=data.validation), samples, 0)
+    names = target_layers(data.model, task.targets)
+    inputs, others = (_collected(task, d, names) for d in (seen, unseen))
+    return [
+        Layer(name, layer.get_parameter("weight").detach(), inputs[name], held)
+        for name, layer in names.items()
+        if (held := others[name].inputs) is not None
+    ]
+
+
+def _collected(task: Task, data: Prepared, names: Any) -> dict[str, LayerStats]:
+    found = examples(task, data)
+    if found is None:
+        raise ValueError("no calibration examples were chosen")
+    return collect(data.model, names, {"inputs"}, found)
+
+
+def efficientnet(samples: int) -> list[Layer]:
+    """Every Conv2d and Linear of EfficientNet-Lite0."""
+    task = TASKS.build("imagenet_crops", {"crops": 16})
+    return layers_of(task, task.prepare(0), samples)
+
+
+def minilm(samples: int, data: str) -> list[Layer]:
+    """Every Linear of all-MiniLM-L6-v2's encoder; ``data`` is the reviews' wheel, or empty."""
+    from minilm_speed import prepared
+
+    settings = {"layers": "*encoder*"} | ({"data": data} if data else {})
+    task = TASKS.build("product_reviews", settings)
+    return layers_of(task, prepared(task), samples)
+
+
+NETWORKS: dict[str, Callable[..., list[Layer]]] = {"efficientnet": efficientnet, "minilm": minilm}
