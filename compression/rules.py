@@ -189,6 +189,7 @@ def check(
     shared = shared_weights(model)
     for rule, names in assigned.items():
         errors.extend(_rule_errors(rule, [layers[name] for name in names]))
+        errors.extend(rule.method.refusals(model, {name: layers[name] for name in names}))
         for name in names:
             errors.extend(_layer_errors(name, layers[name], rule, shared))
     if errors:
@@ -218,12 +219,9 @@ def _layer_errors(
     name: str, layer: nn.Module, rule: Rule, shared: Mapping[int, str]
 ) -> Iterator[str]:
     kind = kind_of(bare(layer))
-    # An embedding has no adapter: it is compressed, and stays so.
-    adapter = () if kind == "embedding" else (rule.adapter,)
-    users: tuple[Method | Adapter, ...] = (*rule.methods[:1], *adapter)
-    for plugin in users:
-        if kind not in plugin.kinds:
-            yield f"{name} is a {type(layer).__name__}, which {plugin.name} cannot take"
+    # An embedding gets no adapter: it is compressed, and stays so.
+    if kind != "embedding" and kind not in rule.adapter.kinds:
+        yield f"{rule.adapter.name} cannot take '{name}', a layer of type {type(layer).__name__}"
     if not leaves_alone(rule.method, rule.adapter) and (
         names := shared.get(id(bare(layer).weight))
     ):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compression.kinds import EVERY_LAYER, kind_of
 from compression.model import target_layers
 from compression.registry import Domain, Values
 from study.space import Option, corner_plugins, option_params
 from trainables.tasks import Task
+
+SHOWN = 3
 
 
 def rank_problem(ranks: Domain, task: Task) -> str | None:
@@ -24,25 +25,18 @@ def rank_problem(ranks: Domain, task: Task) -> str | None:
 
 
 def method_problems(options: Sequence[Option], task: Task) -> list[str]:
-    """Methods asked of layers that they cannot take, with the layers."""
-    layers = target_layers(task.skeleton(), task.targets)
+    """Methods asked of layers that they cannot take, or of a model that has nothing for them."""
+    model = task.skeleton()
+    layers = target_layers(model, task.targets)
     found = []
     for option in options:
-        first = option.plugins()[0][0].name
-        corners = corner_plugins("method", option.name, option_params("method", option))
-        kinds = {method.kinds for method in corners}
-        able = frozenset.intersection(*kinds) if kinds else EVERY_LAYER
-        wrong = [
-            f"'{name}' ({type(layer).__name__})"
-            for name, layer in layers.items()
-            if kind_of(layer) not in able
-        ]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            found.append(
-                f"{option.name}: {first} takes {' and '.join(sorted(able))}, not "
-                f"{', '.join(wrong[:3])}{more}; name other targets in the task"
-            )
+        refused = dict[str, None]()
+        for method in corner_plugins("method", option.name, option_params("method", option)):
+            refused |= dict.fromkeys(method.refusals(model, layers))
+        shown = list(refused)[:SHOWN]
+        more = [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
+        if shown:
+            found.append(f"{'; '.join([*shown, *more])}: leave it out, or name other targets")
     return found
 
 

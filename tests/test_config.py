@@ -1,10 +1,13 @@
 """The config: every error at once, each with its key and place; what is right goes round."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values
+from study.baselines import Typical
 from study.choices import parse_domain
 from study.config import StudyConfig, load_config, make_config, parse_config
 from study.run import DEFAULT
@@ -190,3 +193,59 @@ def test_ranges(low, high, log):
     else:
         with pytest.raises(InvalidSetting, match="low is above high"):
             parse_domain(spec, FloatRange(0, 1))
+
+
+CHAINS = """
+task: digits
+space:
+  method:
+    - int1
+    - [svd, {rtn: {bits: [4]}}]
+    - [n_m, rtn]
+  adapter: none
+"""
+
+
+def test_a_list_inside_the_methods_is_a_chain():
+    config = parse_config(CHAINS, "c.yaml")
+    space = config.search_space()
+    assert space.params["method"].domain == Values(("int1", "svd+rtn", "n_m+rtn"))
+    assert space.params["svd/rtn.rtn.bits"].domain == Values((4,))
+    chosen = space.define(Typical({"method": "svd+rtn"}))
+    (rule,) = space.to_trial(chosen, 0).layers
+    assert [method.name for method in rule.methods] == ["svd", "rtn"]
+    assert rule.methods[1].args.get("bits", 4) == 4
+    again = make_config(json.loads(json.dumps(config.to_json())))
+    assert again.search_space() == space
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("[[rtn, int1]]", "c.yaml:4: space.method: rtn: leaves nothing in floating point for int1"),
+        ("[[svd, gptq]]", "gptq: needs calibration (inputs) and can only stand first"),
+        ("[[svd, {rtn: {bit: 4}}]]", "unknown knob of rtn 'bit'; did you mean 'bits'?"),
+        ("[[svd]]", "a chain needs two methods or more, got ['svd']"),
+        ("[cp]", "cp cannot take"),
+        ("[drop_blocks]", "drop_blocks: no stack of equal blocks has all its layers"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(method, message):
+    text = f"task: digits\nspace:\n  adapter: none\n  method: {method}\n"
+    with pytest.raises(InvalidSetting) as caught:
+        parse_config(text, "c.yaml")
+    assert message in " ".join(caught.value.errors)
+
+
+def test_calibration_is_asked_for_by_what_is_searched():
+    def needs(method, init="zeros", adapter="lora"):
+        space = f"{{method: {method}, init: {init}, adapter: {adapter}}}"
+        return parse_config(f"task: digits\nspace: {space}\n").search_space().needs()
+
+    assert needs("[rtn, svd]") == frozenset()
+    assert needs("[rtn, gptq]") == {"inputs"}
+    assert needs("rtn", "[zeros, eora]") == {"inputs"}
+    assert needs("rtn", "[zeros, eora]", "none") == frozenset()
+    assert "samples" in needs("[chita]")
+    with pytest.raises(InvalidSetting, match="calibration.samples"):
+        parse_config("task: digits\ncalibration: {samples: 0}\n")

@@ -59,7 +59,7 @@ def test_the_file_shrinks_with_it():
 
 def test_a_method_that_needs_inputs_is_refused_by_name():
     made = Rule(pattern="0", methods=(METHODS.build("gptq"),))
-    with pytest.raises(InvalidSetting, match="0 is a Embedding, which gptq cannot take"):
+    with pytest.raises(InvalidSetting, match="gptq cannot take '0', a layer of type Embedding"):
         compress_model(network(), [made], ["0"])
 
 

@@ -195,7 +195,7 @@ def test_a_kind_of_layer_that_a_method_cannot_take_is_named():
     class LinearOnly(NoMethod):
         kinds = frozenset({"linear"})
 
-    with pytest.raises(InvalidSetting, match="0 is a Conv2d, which none cannot take"):
+    with pytest.raises(InvalidSetting, match="none cannot take '0', a layer of type Conv2d"):
         compress_model(network(), [rule(LinearOnly())], TARGETS)
 
 

@@ -32,7 +32,7 @@ class AWP(Patterned):
     catalogue_id = "001-56"
     kinds = WITH_INPUTS
     needs = frozenset({"inputs"})
-    iterations: int = knob(30, IntRange(1, 1000), help="gradient steps")
+    iterations: int = knob(20, IntRange(1, 1000), help="gradient steps")
     step: float = knob(1.0, FloatRange(0.01, 1.0), help="step size, as a share of the safe one")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:

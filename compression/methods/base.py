@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, final
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compression.calibration import Calibration
 from compression.edits import Edit
-from compression.kinds import EVERY_LAYER
+from compression.kinds import EVERY_LAYER, bare, kind_of
 from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats, Need
 
@@ -81,6 +81,16 @@ class Method(Plugin, ABC):
     def sequential(self) -> bool:
         """Whether its statistics are taken with the layers before it compressed already."""
         return False
+
+    def refusals(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
+        """Why it cannot take these layers, as far as the architecture tells: a sentence each.
+
+        Values may be on the device ``meta``. By default: layers of kinds that it does not take.
+        """
+        for name, layer in layers.items():
+            if kind_of(bare(layer)) not in self.kinds:
+                kind = type(bare(layer)).__name__
+                yield f"{self.name} cannot take '{name}', a layer of type {kind}"
 
     def plan(self, scene: Scene) -> Plan:
         """Decide over all matched layers together; by default each layer is on its own."""

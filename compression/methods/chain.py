@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
 from compression.methods.none import NoMethod
@@ -75,6 +75,10 @@ class Chain(Method):
     def sequential(self) -> bool:
         """See :class:`Method`."""
         return self.first.sequential
+
+    def refusals(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
+        """Those of the first method."""
+        yield from self.first.refusals(model, layers)
 
     def plan(self, scene: Scene) -> Plan:
         """The first method's plan; layers that it leaves dense are the next one's alone."""

@@ -30,7 +30,7 @@ class CHITA(Unstructured):
 
     catalogue_id = "001-130"
     kinds = WITH_INPUTS
-    needs = frozenset({"gradients", "samples"})
+    needs = frozenset({"samples"})
     ridge: float = knob(
         1.0, FloatRange(1e-4, 1e4, log=True), Values((0.1, 1.0, 10.0)), help="lambda, relative"
     )

@@ -19,7 +19,9 @@ from compression.edits.keep_channels import is_depthwise, text_of
 from compression.kinds import kind_of
 from compression.registry import InvalidSetting
 
-_MIXING = ("bmm", "softmax", "attention", "layernorm", "groupnorm", "embedding")
+_MIXING = ("bmm", "softmax", "attention", "norm", "embedding", "slice", "expand", "unbind")
+_MIXING_BUT = "batchnorm"
+_CONV_SIZES = ("out_channels", "in_channels")
 _TOLERANCE = 1e-4
 EXAMPLES = 2
 
@@ -132,6 +134,9 @@ def _graph(model: nn.Module, calibration: Calibration) -> tuple[Any, dict[nn.Mod
         except Exception as error:  # a model's own code, followed operation by operation
             text = f"torch-pruning cannot follow {type(model).__name__} ({error})"
             raise InvalidSetting([text]) from error
+    for module, node in graph.module2node.items():
+        if _objection(module):
+            node.dependencies.clear()  # what depends on it is refused: no use in going on from here
     return graph, {module: name for name, module in traced.named_modules()}
 
 
@@ -141,8 +146,9 @@ def _group(
     group = Group(len(found[0].idxs))
     for item in found.items:
         module = item.dep.target.module
+        if text := _objection(module):
+            raise InvalidSetting([text])
         if module not in names:
-            _check_operation(module)
             continue
         name, outputs = names[module], graph.is_out_channel_pruning_fn(item.dep.handler)
         channels = _channels(module, outputs)
@@ -162,22 +168,25 @@ def _group(
     return group
 
 
-def _check_operation(module: Any) -> None:
+def _objection(module: Any) -> str:
+    """Why the channels that reach a place of the graph cannot be removed."""
     if isinstance(module, Tensor):
-        raise InvalidSetting(["a parameter outside of layers depends on them"])
-    operation = str(getattr(module, "_grad_fn", "")).lower()
-    if any(word in operation for word in _MIXING):
-        raise InvalidSetting([f"an operation mixes them ({operation})"])
+        return "a parameter outside of layers depends on them"
+    if kind_of(module) in ("linear", "conv2d") or isinstance(module, _BatchNorm):
+        return ""
+    if next(module.parameters(), None) is not None:
+        return f"a {type(module).__name__} depends on them"
+    operation = f"{getattr(module, '_grad_fn', type(module).__name__)}".lower()
+    if any(word in operation.replace(_MIXING_BUT, "") for word in _MIXING):
+        return f"an operation takes them together ({operation.strip('_')})"
+    return ""
 
 
-def _channels(module: nn.Module, outputs: bool) -> int:
-    if kind_of(module) == "linear":
-        return int(module.out_features if outputs else module.in_features)  # type: ignore[arg-type]
-    if kind_of(module) == "conv2d":
-        return int(module.out_channels if outputs else module.in_channels)  # type: ignore[arg-type]
+def _channels(module: Any, outputs: bool) -> int:
     if isinstance(module, _BatchNorm):
         return module.num_features
-    raise InvalidSetting([f"a {type(module).__name__} depends on them"])
+    names = ("out_features", "in_features") if kind_of(module) == "linear" else _CONV_SIZES
+    return int(getattr(module, names[0] if outputs else names[1]))
 
 
 def sound(

@@ -38,7 +38,7 @@ class CanonicalPolyadic(Method):
     share: float = knob(
         0.05,
         FloatRange(0.0, 1.0),
-        Values((0.02, 0.05, 0.1)),
+        Values((0.01, 0.02, 0.05)),
         when={"rank": (0,)},
         help="values in the factors, as a share of those of W",
     )

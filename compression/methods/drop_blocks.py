@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -45,6 +45,13 @@ class DropBlocks(Structural):
         when={"count": (0,)},
         help="share of the blocks to remove, rounded",
     )
+
+    def refusals(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
+        """See :meth:`Method.refusals`; or no stack of blocks is there."""
+        yield from super().refusals(model, layers)
+        stacks = [row for row in _rows_of_a_class(model) if len(row) > 1]
+        if not any(_is_all_of(Scene(model, layers), name) for row in stacks for name in row):
+            yield f"{self.name}: no stack of equal blocks has all its layers among the targets"
 
     def plan(self, scene: Scene) -> Plan:
         """See :meth:`Method.plan`."""

@@ -41,14 +41,14 @@ class DenseSparse(Method):
     share: float = knob(
         0.5,
         FloatRange(0.0, 1.0),
-        Values((0.25, 0.5, 0.75)),
+        Values((0.25, 0.5)),
         when={"rank": (0,)},
         help="k as a share of min(m, n)",
     )
     keep: float = knob(
-        0.25, FloatRange(0.0, 1.0), Values((0.1, 0.25, 0.5)), help="share of nonzeros in S"
+        0.25, FloatRange(0.0, 1.0), Values((0.1, 0.25)), help="share of nonzeros in S"
     )
-    block: int = knob(16, IntRange(1, MAX_RANK), Values((8, 32)), help="columns of shared indices")
+    block: int = knob(16, IntRange(1, MAX_RANK), Values((16, 64)), help="columns of shared indices")
     iterations: int = knob(5, IntRange(1, 1000), help="of alternating least squares")
     factor_dtype: str = knob(
         "float32", Values(("float32", "float16")), help="storage format of the values"

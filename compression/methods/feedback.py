@@ -14,6 +14,7 @@ from torch import Tensor
 from compression.methods.uniform import Grid
 
 BLOCK = 64  # columns whose errors are passed on together
+TILE = 128  # rows and columns that are rounded diagonal by diagonal
 LEAST = 1e-8  # damping, of the mean of the diagonal, at which a factorisation is tried first
 
 
@@ -73,7 +74,8 @@ def round_diagonals(weight: Tensor, grid: Grid, upper: Tensor, outer: Tensor) ->
     """Codes (1, n, m) of transposed weights (1, n, m), making up for errors both ways.
 
     An entry hears of the errors of earlier columns in its row, by U, and of what came of earlier
-    rows in its column, by V: all of a diagonal can be rounded together.
+    rows in its column, by V: all of a diagonal can be rounded together. Goes tile by tile, so that
+    most of what is heard are products of matrices.
 
     Args:
         weight: the transposed weights.
@@ -81,21 +83,48 @@ def round_diagonals(weight: Tensor, grid: Grid, upper: Tensor, outer: Tensor) ->
         upper: U (1, n, n) of the inputs, strictly upper triangular.
         outer: V (m, m) of the outputs, likewise; of zeros, this is :func:`round_columns`.
     """
+    values, step, zero = (part[0].T.contiguous() for part in (weight, grid.step, grid.zero))
+    codes, error, heard = (torch.zeros_like(values) for _ in range(3))
+    for columns in _tiles(values.shape[1]):
+        earlier = slice(0, columns.start)
+        before = error[:, earlier] @ upper[0, earlier, columns]
+        for rows in _tiles(values.shape[0]):
+            above = outer[: rows.start, rows].T @ heard[: rows.start, columns]
+            part = Grid(grid.scale, step[rows, columns], zero[rows, columns], grid.top)
+            codes[rows, columns], error[rows, columns], heard[rows, columns] = _round_tile(
+                (values[rows, columns], before[rows], above),
+                part,
+                upper[0, columns, columns],
+                outer[rows, rows],
+            )
+    return codes.T.unsqueeze(0)
+
+
+def _tiles(count: int) -> list[slice]:
+    return [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]
+
+
+def _round_tile(
+    known: tuple[Tensor, Tensor, Tensor], grid: Grid, upper: Tensor, outer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, E and E (I + U) of a tile of W and what it hears from the left and from above."""
     # Columns in reverse, so that diagonals from the first entry to the last are torch's.
-    values, step, zero = (part[0].T.flip(1) for part in (weight, grid.step, grid.zero))
-    along, across = upper[0].T.flip(0, 1).contiguous(), outer.T.contiguous()
+    values, left, above = (part.flip(1) for part in known)
+    step, zero = grid.step.flip(1), grid.zero.flip(1)
+    along, across = upper.T.flip(0, 1).contiguous(), outer.T.contiguous()
     rows, columns = values.shape
     codes, error = torch.empty_like(values), torch.zeros_like(values)
-    heard = torch.zeros(columns, rows, device=values.device)  # of E (I + U), transposed
+    lying = torch.zeros(columns, rows, device=values.device)  # E (I + U) transposed
     for offset in range(columns - 1, -rows, -1):
         here = slice(max(0, -offset), min(rows, columns - offset))
         there = slice(here.start + offset, here.stop + offset)
         entries = Grid(grid.scale, step.diagonal(offset), zero.diagonal(offset), grid.top)
-        before = (error[here] * along[there]).sum(1)
-        above = (heard[there] * across[here]).sum(1)
-        chosen = entries.codes(values.diagonal(offset) + before + above)
-        off = values.diagonal(offset) - entries.points(chosen)
+        value, before = values.diagonal(offset), left.diagonal(offset)
+        before = before + (error[here] * along[there]).sum(1)
+        higher = above.diagonal(offset) + (lying[there] * across[here]).sum(1)
+        chosen = entries.codes(value + before + higher)
+        off = value - entries.points(chosen)
         codes.diagonal(offset).copy_(chosen)
         error.diagonal(offset).copy_(off)
-        heard.diagonal(-offset).copy_(off + before)
-    return codes.flip(1).T.unsqueeze(0)
+        lying.diagonal(-offset).copy_(off + before)
+    return codes.flip(1), error.flip(1), lying.T.flip(1)

@@ -64,7 +64,7 @@ class SparseGPT(Patterned):
                 scores = pruned.scores(slice(columns.start + j, columns.start + j + self.tile.m))
                 mask[..., ahead] = keep_tiles(scores, self.tile)
             errors[..., j] = (weight[..., j] / factor[:, j, j, None]).masked_fill(mask[..., j], 0)
-            weight[..., j:] -= errors[..., j, None] * factor[:, None, j, j:]
+            weight[..., j:].addcmul_(errors[..., j, None], factor[:, None, j, j:], value=-1)
         pruned.weight[..., columns.stop :] -= errors @ pruned.factor[:, columns, columns.stop :]
 
     def _best_of_block(self, pruned: _Pruned, columns: slice) -> Tensor:
