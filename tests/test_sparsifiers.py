@@ -207,6 +207,16 @@ def test_wanda_keeps_the_largest_products_of_each_row():
     assert torch.equal(kept, score >= score.topk(3, dim=1).values[:, -1:])
 
 
+def test_wanda_keeps_the_largest_products_of_a_layer():
+    weight, stats = normal(6, 2, 3, 3), layer_stats((6, 2, 3, 3), groups=3)
+    sizes = stats.inputs.second_moment.diagonal(dim1=1, dim2=2).sqrt().repeat_interleave(2, 0)
+    score = (weight.flatten(1).abs() * sizes).flatten()
+    packed = build("wanda", sparsity=0.7, across="layer").compress(weight, stats)
+    kept = packed.dense().flatten() != 0
+    assert kept.sum() == round(0.3 * 108)
+    assert torch.equal(kept, score >= score.sort().values[-32])
+
+
 @pytest.mark.parametrize("name", ["wanda", "admm", "awp"])
 @pytest.mark.parametrize("args", [{}, {"pattern": "n_m", "n": 1}])
 def test_groups_are_pruned_each_by_its_own_inputs(name, args):

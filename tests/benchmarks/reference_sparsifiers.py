@@ -3,10 +3,9 @@
     pip install --no-deps --target REFERENCES torchao==0.18.0
     PYTHONPATH=REFERENCES python tests/benchmarks/reference_sparsifiers.py
 
-torchao's ``WandaSparsifier`` on the CPU. It compares ``|w_ij| ||x_j||`` over a whole matrix and not
-by row, so that only its 2:4 pattern is defined as ours; unstructured, both keep as many. Bytes are
-the same at the same number of weights. Nothing else on PyPI prunes a matrix by itself here: torchao
-has no SparseGPT, torch-pruning takes whole channels.
+torchao's ``WandaSparsifier`` on the CPU. Unstructured, it compares ``|w_ij| ||x_j||`` over
+a whole matrix: ours with ``across="layer"``. Bytes are the same at the same number of weights.
+Nothing else there prunes a matrix: torchao has no SparseGPT, torch-pruning takes whole channels.
 """
 
 from __future__ import annotations
@@ -56,8 +55,10 @@ def main() -> None:
     rows = [["", "ours dB", "theirs dB", "ours less theirs", "layers the same"]]
     for title, theirs, ours in (
         ("2:4", {"m": 4}, {"pattern": "n_m"}),
-        ("50%", {}, {}),
-        ("80%", {"sparsity": 0.8}, {"sparsity": 0.8}),
+        ("50% by layer", {}, {"across": "layer"}),
+        ("80% by layer", {"sparsity": 0.8}, {"sparsity": 0.8, "across": "layer"}),
+        ("50% by row", {}, {}),
+        ("80% by row", {"sparsity": 0.8}, {"sparsity": 0.8}),
     ):
         method, same, errors = METHODS.build("wanda", ours), 0, []
         for layer in layers:
