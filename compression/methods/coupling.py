@@ -97,7 +97,7 @@ def groups_of(
     """
     graph, names = _graph(model, calibration)
     shared = _sharing(model)
-    targets, groups, notes = set(targets), list[Group](), list[str]()
+    targets, groups, kept = set(targets), list[Group](), dict[str, list[str]]()
     for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
         root = names[found[0].dep.target.module]
         if root not in targets:
@@ -105,8 +105,8 @@ def groups_of(
         try:
             groups.append(_group(graph, found, names, targets, shared))
         except InvalidSetting as error:
-            notes.append(f"{root} keeps its channels: {error}")
-    return groups, notes
+            kept.setdefault(str(error), []).append(root)
+    return groups, [f"all channels stay of {', '.join(kept[why])}: {why}" for why in kept]
 
 
 def _sharing(model: nn.Module) -> set[str]:

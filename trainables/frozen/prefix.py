@@ -39,16 +39,21 @@ def changed_layers(model: nn.Module, dense: nn.Module) -> tuple[str, ...]:
 def _edited(
     now: Mapping[str, nn.Module], then: Mapping[str, nn.Module], known: Collection[str]
 ) -> set[str]:
-    """Modules of another type, and those that lack or gained a part."""
+    """Modules of another type or with tensors of other shapes, and those that lack a part."""
     found = set()
     for name in now.keys() | then.keys():
         if any(name == k or name.startswith(f"{k}.") for k in known):
             continue
         if name not in now or name not in then:
             found.add(name.rpartition(".")[0])
-        elif type(now[name]) is not type(then[name]):
+        elif type(now[name]) is not type(then[name]) or _sizes(now[name]) != _sizes(then[name]):
             found.add(name)
     return found
+
+
+def _sizes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {name: tuple(tensor.shape) for name, tensor in own}
 
 
 def outermost(names: Iterable[str]) -> frozenset[str]:
