@@ -90,7 +90,8 @@ def groups_of(
 ) -> tuple[list[Group], list[str]]:
     """Groups whose channels can be removed, and why others cannot.
 
-    All layers that lose outputs are among ``targets``; those that lose inputs need not be.
+    All layers that lose outputs are among ``targets``, but for depthwise convolutions and norms,
+    which follow; those that lose inputs need not be.
 
     Raises:
         InvalidSetting: torch-pruning is not installed, or cannot follow the model.
@@ -99,13 +100,13 @@ def groups_of(
     shared = _sharing(model)
     targets, groups, kept = set(targets), list[Group](), dict[str, list[str]]()
     for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
-        root = names[found[0].dep.target.module]
-        if root not in targets:
-            continue
         try:
             groups.append(_group(graph, found, names, targets, shared))
         except InvalidSetting as error:
-            kept.setdefault(str(error), []).append(root)
+            losing = (i for i in found.items if graph.is_out_channel_pruning_fn(i.dep.handler))
+            ours = [names.get(item.dep.target.module) for item in losing]
+            if root := next((name for name in ours if name in targets), None):
+                kept.setdefault(str(error), []).append(root)
     return groups, [f"all channels stay of {', '.join(kept[why])}: {why}" for why in kept]
 
 
@@ -154,13 +155,16 @@ def _group(
         channels = _channels(module, outputs)
         if name in shared:
             raise InvalidSetting([f"'{name}' shares a tensor"])
-        if outputs and kind_of(module) and name not in targets:
+        follows = not kind_of(module) or is_depthwise(module)
+        if outputs and not follows and name not in targets:
             raise InvalidSetting([f"'{name}', which must lose the same, is no target"])
         side = group.outputs if outputs else group.inputs
         mine = side.setdefault(name, torch.full((channels,), -1))
         mine[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
         if isinstance(module, nn.Conv2d) and not is_depthwise(module):
             group.step = math.lcm(group.step, module.groups)
+    if not targets & group.outputs.keys():
+        raise InvalidSetting(["none is a target"])
     if not group.inputs:
         raise InvalidSetting(["they are the model's outputs"])
     if group.size % group.step:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compression.calibration import Calibration, evaluating
 from compression.edits import EDITS, Edit
+from compression.edits.keep_channels import is_depthwise
 from compression.kinds import kind_of
 from compression.methods.base import METHODS, Plan, Scene
 from compression.methods.none import NoMethod
@@ -156,7 +157,9 @@ def _rows_of_a_class(model: nn.Module) -> Iterator[list[str]]:
 def _is_all_of(scene: Scene, block: str) -> bool:
     """Whether all compressible layers of a block are the rule's."""
     inner = scene.model.get_submodule(block).named_modules()
-    layers = [f"{block}.{name}" for name, module in inner if kind_of(module)]
+    layers = [
+        f"{block}.{name}" for name, module in inner if kind_of(module) and not is_depthwise(module)
+    ]
     return bool(layers) and scene.layers.keys() >= set(layers)
 
 
