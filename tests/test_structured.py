@@ -391,3 +391,33 @@ def test_a_transformer_loses_hidden_units_and_layers():
             assert len(model.compression.edits) == 1
         loaded = deserialize(serialize(model), make())
         assert torch.equal(forward(loaded, rows), forward(model, rows))
+
+
+@pytest.mark.parametrize("method", ["channels", "loraprune"])
+def test_the_frozen_part_is_still_computed_once(method, tmp_path):
+    from tiny_task import TinyTask
+
+    from trainables import features
+    from trainables.frozen.feature_store import Store
+    from trainables.frozen.prefix import changed_layers
+
+    class Deep(TinyTask):
+        targets = ("6", "8")
+
+    task = Deep()
+    data = task.prepare(0)
+    examples = Calibration(
+        16,
+        data.train.inputs,
+        task.forward,
+        lambda m, x: task.forward(m, x).square().mean(),
+    )
+    made = rule(METHODS.build(method, {"keep_ratio": 0.5}), adapter="lora", rank=2)
+    model = compress_model(copy.deepcopy(data.model), [made], task.targets, calibration=examples)
+    assert model.compression.edits
+    assert changed_layers(model, data.model) == ("6", "8")
+    stage = features.stage(task, data, model, Store(tmp_path / "features", budget=1 << 30))
+    assert stage.reads == {"6": "cut0"}
+    rows = torch.tensor([5, 0, 90])
+    expected = task.forward(model, data.train.inputs(rows))
+    torch.testing.assert_close(stage.forward(stage.train.inputs(rows)), expected)
