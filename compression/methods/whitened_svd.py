@@ -32,7 +32,7 @@ class WhitenedSVD(Factors):
     kinds = WITH_INPUTS
     needs = frozenset({"inputs"})
     damp: float = knob(
-        0.01, FloatRange(0.0, 1e6), Values((0.0, 0.01, 0.1)), help="weight of unseen inputs"
+        0.3, FloatRange(0.0, 1e6), Values((0.01, 0.3, 3.0)), help="weight of unseen inputs"
     )
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
