@@ -104,7 +104,7 @@ def with_header(edit):
             lambda e: e.update(edits=[["bypass", {"module": "fc"}]]),
             r"artifact: edits\[0\]: bypass.module: 'fc' is not in this Sequential",
         ),
-        (lambda e: e.update(edits=[["bypass", {"module": "0"}]]), "layer '0' is a Identity"),
+        (lambda e: e.update(edits=[["bypass", {"module": "0"}]]), "layer '0' is a Skipped"),
         (lambda e: e.update(edits=[["bypass", {"module": 0}]]), "expected a dotted module path"),
         (lambda e: e.update(edits=[["bypass", {"modul": "0"}]]), "unknown knob 'modul'"),
         (lambda e: e.update(edits=[[]]), "damaged"),

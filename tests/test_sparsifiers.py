@@ -14,7 +14,7 @@ from compression.methods.base import Scene
 from compression.methods.chita import Quadratic
 from compression.methods.dlp import layer_sparsities
 from compression.methods.lamp import lamp_scores
-from compression.methods.output_error import inverse_factor, largest_eigenvalue
+from compression.methods.output_error import damped, inverse_factor, largest_eigenvalue
 from compression.methods.positions import (
     bitmap_bytes,
     indices_bytes,
@@ -256,10 +256,14 @@ def test_making_up_for_what_is_pruned_pays(args, groups):
 
 
 def test_the_factor_is_that_of_the_inverse():
-    moment = layer_stats((4, 12), groups=2).inputs.second_moment.double() + 0.1 * torch.eye(12)
-    factor = inverse_factor(moment)
+    moment = layer_stats((4, 12), groups=2).inputs.second_moment.double()
+    factor = inverse_factor(moment, 0.01)
     assert torch.equal(factor, factor.triu())
-    torch.testing.assert_close(factor.transpose(1, 2) @ factor, moment.inverse())
+    torch.testing.assert_close(
+        factor.transpose(1, 2) @ factor, damped(moment, 0.01).inverse(), atol=1e-6, rtol=1e-6
+    )
+    flat = torch.ones(1, 200, 200)  # of rank one: too little damping leaves no factor
+    assert torch.isfinite(inverse_factor(flat, 1e-12)).all()
 
 
 def test_sparsegpt_with_inputs_that_are_not_correlated_is_magnitude():
@@ -273,7 +277,7 @@ def test_sparsegpt_with_inputs_that_are_not_correlated_is_magnitude():
 def test_sparsegpt_values_are_those_of_its_definition():
     """Column by column in float64, the inverse shrunk step by step as in the OBS derivation."""
     weight, stats = normal(5, 12), layer_stats((5, 12))
-    packed = build("sparsegpt", block=4, damp=0.01).compress(weight, stats)
+    packed = build("sparsegpt", block=4, damping=0.01).compress(weight, stats)
     kept = packed.dense() != 0
     moment = stats.inputs.second_moment[0].double()
     moment = moment + 0.01 * moment.diagonal().mean() * torch.eye(12)

@@ -34,7 +34,7 @@ class ADMM(Patterned):
     rounds: int = knob(
         15, IntRange(1, 1000), Values((1, 15)), help="iterations over which the mask tightens"
     )
-    rho: float = knob(1.0, FloatRange(1e-4, 100.0), help="penalty, in units of diag H")
+    rho: float = knob(1.0, FloatRange(0.01, 100.0), help="penalty, in units of diag H")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

@@ -30,12 +30,17 @@ def damped(moment: Tensor, damp: float) -> Tensor:
     return moment + torch.diag_embed(ridge[:, None].expand(moment.shape[:2]))
 
 
-def inverse_factor(moment: Tensor) -> Tensor:
-    """The upper U with ``H^-1 = U^T U`` of positive definite H, without forming ``H^-1``.
+def inverse_factor(moment: Tensor, damp: float) -> Tensor:
+    """The upper U with ``H^-1 = U^T U`` of the damped H, without forming ``H^-1``.
 
-    The Cholesky factor L of H with its order reversed gives it: U is ``L^-1`` reversed.
+    The Cholesky factor L of H with its order reversed gives it: U is ``L^-1`` reversed. Damped ten
+    times more, as often as it takes, where rounding leaves H no factor.
     """
-    lower = torch.linalg.cholesky(moment.flip(1, 2))
+    backwards = moment.flip(1, 2)
+    lower, failed = torch.linalg.cholesky_ex(damped(backwards, damp))
+    while failed.any():
+        damp *= 10
+        lower, failed = torch.linalg.cholesky_ex(damped(backwards, damp))
     identity = torch.eye(moment.shape[1], dtype=moment.dtype, device=moment.device)
     reversed_factor: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
     return reversed_factor.flip(1, 2)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.output_error import by_group, damped, inverse_factor
+from compression.methods.output_error import by_group, inverse_factor
 from compression.methods.sparse_form import Patterned, keep_tiles, keep_top
-from compression.registry import FloatRange, IntRange, knob
+from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats, inputs_of
 
 
@@ -19,7 +19,7 @@ from compression.stats import LayerStats, inputs_of
 class SparseGPT(Patterned):
     """Optimal brain surgeon over columns, which are pruned in order, ``block`` at a time.
 
-    With U the upper Cholesky factor of ``(H + damp mean(diag H) I)^-1``, an entry's loss is
+    With U the upper Cholesky factor of ``(H + d I)^-1``, an entry's loss is
     ``(w_ij / U_jj)^2``. Entering a block the best of its entries are kept, over all rows together
     (n of every m: entering a tile, by row); then column by column the error of what is pruned,
     ``w_ij / U_jj``, is taken off the columns to come, ``w_i: -= (w_ij / U_jj) U_j:``.
@@ -34,13 +34,22 @@ class SparseGPT(Patterned):
     block: int = knob(
         0, IntRange(0, 1 << 16), help="columns at a time; 0 = an eighth of them, from 16 to 128"
     )
-    damp: float = knob(0.01, FloatRange(1e-6, 1.0), help="share of the mean of diag H added to it")
+    damping: float = knob(0.01, FloatRange(1e-6, 1.0), help="d, as a share of H's mean diagonal")
+    inputs: str = knob(
+        "dense",
+        Values(("dense", "compressed")),
+        help="H of the dense model, or with the layers before compressed",
+    )
+
+    @property
+    def sequential(self) -> bool:
+        """See :attr:`Method.sequential`."""
+        return self.inputs == "compressed"
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         inputs = inputs_of(stats)
-        moment = damped(inputs.second_moment, self.damp)
-        factor = inverse_factor(moment)
+        factor = inverse_factor(inputs.second_moment, self.damping)
         pruned = _Pruned.of(by_group(weight, inputs), factor)
         width = self._width(factor.shape[1])
         for start in range(0, factor.shape[1], width):
