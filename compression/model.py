@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -96,6 +96,8 @@ def compress_model(
         for rule, names in assigned.items()
     }
     edits, layers = _edit(model, plans.values(), layers)
+    if edits and calibration:
+        stats = _stats_left(model, assigned, plans, layers, calibration)
     model.requires_grad_(False)
     work = _Work(model, stats, generator, calibration)
     rule_of = {name: rule for rule, names in assigned.items() for name in names}
@@ -125,6 +127,25 @@ def _stats(
     for rule, names in assigned.items():
         if rule.needs and calibration:
             found |= collect(model, names, rule.needs, calibration)
+    return found
+
+
+def _stats_left(
+    model: nn.Module,
+    assigned: Mapping[Rule, Sequence[str]],
+    plans: Mapping[Rule, Plan],
+    layers: Mapping[str, nn.Module],
+    calibration: Calibration,
+) -> dict[str, LayerStats]:
+    """What is still needed after structure edits: layers see other inputs than in the dense model.
+
+    That is by the methods that plans name for what is left, and by inits.
+    """
+    found: dict[str, LayerStats] = {}
+    for rule, names in assigned.items():
+        needs = rule.init_needs.union(*(spec.needs for spec in plans[rule].specs.values()))
+        left = [name for name in names if name in layers]
+        found |= collect(model, left, needs, calibration) if needs else {}
     return found
 
 
@@ -163,12 +184,15 @@ def _among(names: Iterable[str], layers: Mapping[str, nn.Module]) -> dict[str, n
 
 
 def _edit(
-    model: nn.Module, plans: Iterable[Plan], layers: Iterable[str]
+    model: nn.Module, plans: Collection[Plan], layers: Iterable[str]
 ) -> tuple[tuple[Edit, ...], dict[str, nn.Module]]:
-    """Apply the edits of all plans, each once; those of ``layers`` that are still there."""
+    """Apply the edits of all plans, each once, and put their weights; the layers still there."""
     edits = tuple(dict.fromkeys(edit for plan in plans for edit in plan.edits))
     for edit in edits:
         edit.apply(model)
+    for plan in plans:
+        for name, weight in plan.weights.items():
+            _put(model.get_submodule(name), weight)
     return edits, _among(layers, layers_of(model))
 
 
@@ -184,8 +208,6 @@ class _Work:
     def compress(self, name: str, layer: nn.Module, rule: Rule, plan: Plan) -> _Result:
         """Compress and adapt one layer as planned."""
         with naming(name), torch.no_grad():
-            if name in plan.weights:
-                _put(layer, plan.weights[name])
             method = plan.specs[name]
             adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
             if leaves_alone(method, adapter):

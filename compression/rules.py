@@ -48,8 +48,12 @@ class Rule:
     @property
     def needs(self) -> frozenset[Need]:
         """What calibration has to compute for it."""
-        adapted = not isinstance(self.adapter, NoAdapter)
-        return self.method.needs | (self.init.needs if adapted else frozenset())
+        return self.method.needs | self.init_needs
+
+    @property
+    def init_needs(self) -> frozenset[Need]:
+        """What its init needs, if there is an adapter to start."""
+        return frozenset() if isinstance(self.adapter, NoAdapter) else self.init.needs
 
 
 @dataclass(frozen=True)

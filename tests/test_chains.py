@@ -9,19 +9,21 @@ import pytest
 import torch
 from networks import calibration, inputs, layer_stats, network, pattern_for
 
+from compression.adapters import ADAPTERS
 from compression.artifact import deserialize, serialize
+from compression.inits import INITS
+from compression.layers import packed_of
 from compression.methods import METHODS, Chain, chain
 from compression.methods.base import CompressedWeight
-from compression.methods.chain import may_go_first, method_from_json, method_to_json
-from compression.methods.structural import Structural
+from compression.methods.chain import method_from_json, method_to_json
 from compression.model import Rule, compress_model
 from compression.registry import InvalidSetting
 from compression.size import measure
 
 BUILT = [METHODS.build(name) for name in METHODS]
-FIRST = [m for m in BUILT if may_go_first(m) and not isinstance(m, Structural)]
+FIRST = [m for m in BUILT if m.may_go_first and not m.structural]
 NEXT = [m for m in BUILT if not m.needs and not m.any_shape and "linear" in m.kinds]
-NEXT = [m for m in NEXT if not isinstance(m, Structural)]
+NEXT = [m for m in NEXT if not m.structural]
 PAIRS = [*itertools.product(FIRST, [METHODS.build("rtn"), METHODS.build("int1")])]
 PAIRS += [(METHODS.build("svd"), then) for then in NEXT]
 
@@ -105,3 +107,13 @@ def test_methods_that_do_not_fit_are_refused(names, message):
 def test_one_method_is_itself():
     assert chain([METHODS.build("rtn")]) == METHODS.build("rtn")
     assert isinstance(chain([METHODS.build("svd"), METHODS.build("rtn")]), Chain)
+
+
+def test_what_a_structural_method_leaves_is_calibrated_anew():
+    methods = (METHODS.build("channels", {"keep_ratio": 0.5}), METHODS.build("gptq"))
+    made = Rule(methods=methods, init=INITS.build("eora"), adapter=ADAPTERS.build("lora"), rank=2)
+    model = compress_model(network(), [made], ["*"], calibration=calibration())
+    assert packed_of(model[3]).shape[1] < 6
+    assert all(entry.method.name == "gptq" for entry in model.compression.layers.values())
+    loaded = deserialize(serialize(model), network(seed=3))
+    assert torch.equal(loaded(inputs()), model(inputs()))

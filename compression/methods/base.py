@@ -74,6 +74,8 @@ class Method(Plugin, ABC):
     """Layers that it takes: ``EVERY_LAYER``, or ``WITH_INPUTS`` where it uses their inputs."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What calibration has to compute for it. Not there, ``compress`` refuses."""
+    structural: ClassVar[bool] = False
+    """Whether it changes the structure and leaves the layers that stay dense."""
     any_shape: ClassVar[bool] = False
     """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
 
@@ -95,6 +97,12 @@ class Method(Plugin, ABC):
     def plan(self, scene: Scene) -> Plan:
         """Decide over all matched layers together; by default each layer is on its own."""
         return Plan(dict.fromkeys(scene.layers, self))
+
+    @property
+    def may_go_first(self) -> bool:
+        """Whether it leaves something for a next method: slots, or layers that stay dense."""
+        kind = type(self)
+        return kind.inner is not Method.inner or self.structural
 
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """Slots of floating-point values that a next method in a chain may store instead.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
 from compression.methods.none import NoMethod
 from compression.registry import Scalar, naming
-from compression.stats import LayerStats
+from compression.stats import LayerStats, Need
 
 _ALL = ""
 
@@ -27,14 +27,17 @@ class Chain(Method):
 
     Raises:
         InvalidSetting: ``first`` leaves no such slot, or ``then`` has to be calibrated, for which
-            the slots have no inputs.
+            the slots have no inputs; a layer that a structural method leaves has them.
     """
 
     kinds: ClassVar[Any] = property(lambda self: self.first.kinds)
-    needs: ClassVar[Any] = property(lambda self: self.first.needs)
+    needs: ClassVar[Any] = property(lambda self: self._needs())
 
     first: Method = field(default_factory=NoMethod)
     then: Mapping[str, Method] = field(default_factory=dict)
+
+    def _needs(self) -> frozenset[Need]:
+        return self.first.needs.union(*(method.needs for method in self.then.values()))
 
     def __post_init__(self) -> None:
         """Check that the methods can follow each other."""
@@ -44,9 +47,9 @@ class Chain(Method):
 
     def _problems(self) -> Iterator[str]:
         for method in dict.fromkeys(self.then.values()):
-            if not may_go_first(self.first):
+            if not self.first.may_go_first:
                 yield f"{self.first.name}: leaves nothing in floating point for {method.name}"
-            if method.needs:
+            if method.needs and not self.first.structural:
                 needs = ", ".join(sorted(method.needs))
                 yield (
                     f"{method.name}: needs calibration ({needs}) and can only stand first; "
@@ -166,12 +169,6 @@ def chain(methods: Sequence[Method]) -> Method:
     """
     first, *rest = methods
     return Chain(first, {_ALL: chain(rest)}) if rest else first
-
-
-def may_go_first(method: Method) -> bool:
-    """Whether another method can follow this one in a chain."""
-    kind = type(method)
-    return kind.inner is not Method.inner or kind.plan is not Method.plan
 
 
 def method_to_json(method: Method) -> list[Any]:

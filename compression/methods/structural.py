@@ -21,6 +21,7 @@ class Structural(Method):
     Each layer that stays is stored as by :class:`NoMethod`, or by what follows in a chain.
     """
 
+    structural = True
     needs: ClassVar[frozenset[Need]] = frozenset({"examples"})
 
     @abstractmethod

@@ -151,9 +151,14 @@ class SVDCascade(Method):
             for slot, spec in self._storage.layout(matrix).items()
         }
 
+    @property
+    def may_go_first(self) -> bool:
+        """Unless its factors are quantised already."""
+        return self.factor_bits not in QUANTISED
+
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """Both factors, where they are floats."""
-        if self.factor_bits in QUANTISED:
+        if not self.may_go_first:
             return {}
         return {f"{side}_weight": matrix for side, matrix in self._matrices(shape).items()}
 
