@@ -9,7 +9,7 @@ from compression.adapters import ADAPTERS
 from compression.calibration import Calibration
 from compression.inits import INITS
 from compression.methods import METHODS, Method
-from compression.methods.structural import Structural
+from compression.methods.structured.structural import Structural
 from compression.model import Rule
 from compression.size import macs, positions
 from compression.stats import GradientStats, InputStats, LayerStats

@@ -12,7 +12,7 @@ from compression.artifact import deserialize, read_header, save, serialize
 from compression.edits import EDITS, Bypass
 from compression.methods import METHODS, Plan
 from compression.methods.none import NoMethod
-from compression.methods.rtn import RoundToNearest
+from compression.methods.quantize.rtn import RoundToNearest
 from compression.model import compress_model, target_layers, trainable
 from compression.registry import InvalidSetting, Text
 from compression.size import measure

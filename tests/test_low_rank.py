@@ -11,7 +11,7 @@ from compression.ere import ere_delta, restored
 from compression.methods import METHODS
 from compression.methods.base import Scene
 from compression.methods.chain import chain
-from compression.methods.factors import thin_svd
+from compression.methods.low_rank.factors import thin_svd
 from compression.packing import packed_bytes
 from compression.registry import InvalidSetting
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from networks import layer_stats
 
 from compression.methods import METHODS
-from compression.methods.feedback import TILE, row_losses, unit_upper
+from compression.methods.quantize.feedback import TILE, row_losses, unit_upper
 from compression.packing import pack_trits, packed_bytes, trit_bytes, unpack_trits
 from compression.registry import InvalidSetting
 from compression.stats import GradientStats, InputStats, LayerStats
@@ -354,8 +354,8 @@ def test_yaqa_makes_the_two_sided_error_small():
 
 def test_yaqa_leaves_of_each_entry_only_its_own_rounding():
     """``(I + V)^T E (I + U)`` is within half a step everywhere, on a grid that clips nothing."""
-    from compression.methods.feedback import round_diagonals
-    from compression.methods.uniform import Grid
+    from compression.methods.quantize.feedback import round_diagonals
+    from compression.methods.quantize.uniform import Grid
 
     rows, columns = TILE + 5, TILE + 3
     weight = normal(rows, columns)

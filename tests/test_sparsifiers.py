@@ -11,11 +11,11 @@ from torch import nn
 
 from compression.methods import METHODS, chain
 from compression.methods.base import Scene
-from compression.methods.chita import Quadratic
-from compression.methods.dlp import layer_sparsities
-from compression.methods.lamp import lamp_scores
-from compression.methods.output_error import damped, inverse_factor, largest_eigenvalue
-from compression.methods.positions import (
+from compression.methods.sparsify.chita import Quadratic
+from compression.methods.sparsify.dlp import layer_sparsities
+from compression.methods.sparsify.lamp import lamp_scores
+from compression.methods.sparsify.output_error import damped, inverse_factor, largest_eigenvalue
+from compression.methods.sparsify.positions import (
     bitmap_bytes,
     indices_bytes,
     pack_indices,

@@ -14,10 +14,10 @@ from compression.edits import Bypass, KeepChannels
 from compression.edits.keep_channels import mask_of, text_of
 from compression.methods import METHODS
 from compression.methods.base import Scene
-from compression.methods.channels import lasso_order
-from compression.methods.coupling import groups_of, mask_inputs, masks_of
-from compression.methods.loraprune import low_rank_gradient
-from compression.methods.removal import least_squares, reader_gram
+from compression.methods.structured.channels import lasso_order
+from compression.methods.structured.coupling import groups_of, mask_inputs, masks_of
+from compression.methods.structured.loraprune import low_rank_gradient
+from compression.methods.structured.removal import least_squares, reader_gram
 from compression.model import Rule, compress_model, target_layers, trainable
 from compression.registry import InvalidSetting
 from compression.size import measure

@@ -342,7 +342,7 @@ def test_a_damaged_log_is_a_sentence(folder, finished):
 def test_a_plugin_file_travels_to_the_workers_and_into_the_origin(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from compression.methods import METHODS\n"
-        "from compression.methods.rtn import RoundToNearest\n\n\n"
+        "from compression.methods.quantize.rtn import RoundToNearest\n\n\n"
         "@METHODS.register('my_rtn')\n"
         "class MyRtn(RoundToNearest):\n"
         '    """Rounding under another name."""\n'

@@ -1,43 +1,43 @@
 """Compression methods: how a layer's weight is stored. One line for each."""
 
-from compression.methods.admm import ADMM
-from compression.methods.afm import AtomicFeatureMimicking
-from compression.methods.awp import AWP
-from compression.methods.awq import ActivationAware
 from compression.methods.base import METHODS, Method, Plan, Slot
-from compression.methods.block_sparse import BlockSparse
-from compression.methods.block_svd import BlockSVD
 from compression.methods.cast import Cast
 from compression.methods.chain import Chain, chain
-from compression.methods.channels import ChannelPruning
-from compression.methods.chita import CHITA
-from compression.methods.cp import CanonicalPolyadic
-from compression.methods.cur import CUR
-from compression.methods.dlp import DLP
-from compression.methods.drop_blocks import DropBlocks
-from compression.methods.dsformer import DenseSparse
-from compression.methods.fp4 import Float4
-from compression.methods.global_magnitude import GlobalMagnitude
-from compression.methods.gptq import GPTQ
-from compression.methods.hqq import HalfQuadratic
-from compression.methods.int1 import Int1
-from compression.methods.kronecker import Kronecker
-from compression.methods.lamp import LAMP
-from compression.methods.loraprune import LoRAPrune
-from compression.methods.magnitude import Magnitude
-from compression.methods.n_m import NOfM
-from compression.methods.nf4 import NormalFloat4
+from compression.methods.low_rank.afm import AtomicFeatureMimicking
+from compression.methods.low_rank.block_svd import BlockSVD
+from compression.methods.low_rank.cp import CanonicalPolyadic
+from compression.methods.low_rank.cur import CUR
+from compression.methods.low_rank.dsformer import DenseSparse
+from compression.methods.low_rank.kronecker import Kronecker
+from compression.methods.low_rank.svd import TruncatedSVD
+from compression.methods.low_rank.svd_cascade import SVDCascade
+from compression.methods.low_rank.tucker2 import Tucker2
+from compression.methods.low_rank.utilized_rank import UtilizedRank
+from compression.methods.low_rank.whitened_svd import WhitenedSVD
 from compression.methods.none import NoMethod
-from compression.methods.rtn import RoundToNearest
-from compression.methods.sparsegpt import SparseGPT
-from compression.methods.svd import TruncatedSVD
-from compression.methods.svd_cascade import SVDCascade
-from compression.methods.ternary import Ternary
-from compression.methods.tucker2 import Tucker2
-from compression.methods.utilized_rank import UtilizedRank
-from compression.methods.wanda import Wanda
-from compression.methods.whitened_svd import WhitenedSVD
-from compression.methods.yaqa import ModelPreserving
+from compression.methods.quantize.awq import ActivationAware
+from compression.methods.quantize.fp4 import Float4
+from compression.methods.quantize.gptq import GPTQ
+from compression.methods.quantize.hqq import HalfQuadratic
+from compression.methods.quantize.int1 import Int1
+from compression.methods.quantize.nf4 import NormalFloat4
+from compression.methods.quantize.rtn import RoundToNearest
+from compression.methods.quantize.ternary import Ternary
+from compression.methods.quantize.yaqa import ModelPreserving
+from compression.methods.sparsify.admm import ADMM
+from compression.methods.sparsify.awp import AWP
+from compression.methods.sparsify.block_sparse import BlockSparse
+from compression.methods.sparsify.chita import CHITA
+from compression.methods.sparsify.dlp import DLP
+from compression.methods.sparsify.global_magnitude import GlobalMagnitude
+from compression.methods.sparsify.lamp import LAMP
+from compression.methods.sparsify.magnitude import Magnitude
+from compression.methods.sparsify.n_m import NOfM
+from compression.methods.sparsify.sparsegpt import SparseGPT
+from compression.methods.sparsify.wanda import Wanda
+from compression.methods.structured.channels import ChannelPruning
+from compression.methods.structured.drop_blocks import DropBlocks
+from compression.methods.structured.loraprune import LoRAPrune
 
 __all__ = [
     "ADMM",

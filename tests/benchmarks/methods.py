@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from compression.artifact import save
 from compression.inits import INITS
 from compression.methods import METHODS, Method, chain
-from compression.methods.structural import Structural
+from compression.methods.structured.structural import Structural
 from compression.model import Rule, compress_model
 from compression.registry import InvalidSetting
 from compression.size import PARTS, measure

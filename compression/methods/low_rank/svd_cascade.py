@@ -1,0 +1,171 @@
+"""Low rank by several pairs of factors, each of what is still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot, matrix_shape
+from compression.methods.low_rank.factors import MAX_RANK, pseudo_inverse, truncated
+from compression.registry import FloatRange, IntRange, Values, knob
+from compression.stats import LayerStats
+
+QUANTISED = (2, 3, 4, 8)
+
+
+@METHODS.register("svd_cascade")
+class SVDCascade(Method):
+    """``pairs`` pairs of factors of rank r, each of what those before it leave.
+
+    ``W_i = W_{i-1} + Q(TSVD_r(W - W_{i-1}))``. Quantised by ``rtn``, a pair also makes up for the
+    rounding of the pairs before it: the right factor is fitted to the rounded left one, and a pair
+    that would not lower the error is stored as zeros, so the error never grows. In float32 k pairs
+    of rank r are one SVD of rank k r (Eckart-Young), and what they are split into changes nothing:
+    a note says so.
+
+    The rank of a pair is given, or follows from ``share``: the greatest r >= 1 with
+    ``k r (m + n) <= share m n``. It is clamped to min(m, n), in floats that of all pairs together.
+    At a share of 1 and more, k r >= m n / (m + n), factors have no fewer values than W.
+
+    Stored bytes: those of the two factors, K x m and K x n with K = k r, under float32, float16 or
+    ``rtn`` with rows as scale groups, or ``group_size`` entries of them: ``K (m + n) bits / 8`` in
+    floats, ``ceil(bits K m / 8) + ceil(bits K n / 8) + 2 K (g_m + g_n)`` quantised, with
+    ``g_n = ceil(n / group_size)``, 1 for 0.
+
+    Source: catalogue 003.
+    """
+
+    catalogue_id = "003"
+    pairs: int = knob(2, IntRange(1, 9), Values((1, 2, 4)), help="pairs of factors")
+    rank: int = knob(0, IntRange(0, MAX_RANK), help="of each pair; 0 = chosen by share")
+    share: float = knob(
+        0.3,
+        FloatRange(0.0, 4.0),
+        Values((0.1, 0.3, 0.5, 0.8)),
+        when={"rank": (0,)},
+        help="values in all factors, as a share of those of W",
+    )
+    factor_bits: int = knob(
+        4, Values((*QUANTISED, 16, 32)), Values((3, 4, 8)), help="bits of a factor's value"
+    )
+    group_size: int = knob(
+        0,
+        IntRange(0, MAX_RANK),
+        Values((0, 64)),
+        when={"factor_bits": QUANTISED},
+        help="entries of a factor's row that share a scale; 0 = all",
+    )
+
+    @property
+    def _storage(self) -> Method:
+        """How a factor of K rows is stored."""
+        if self.factor_bits == 32:
+            return METHODS.build("none")
+        if self.factor_bits == 16:
+            return METHODS.build("cast", {"dtype": "float16"})
+        return METHODS.build("rtn", {"bits": self.factor_bits, "group_size": self.group_size})
+
+    def plan(self, scene: Scene) -> Plan:
+        """Each layer on its own; notes say where a knob changes nothing or saves nothing."""
+        plan = super().plan(scene)
+        return Plan(plan.specs, notes=tuple(self._notes(scene)))
+
+    def _notes(self, scene: Scene) -> Iterator[str]:
+        if self.factor_bits == 32 and self.pairs > 1:
+            yield f"{self.name}: pairs has no effect in float32 but on the rank in all"
+        for name, layer in scene.layers.items():
+            rows, columns = matrix_shape(tuple(layer.weight.shape))  # type: ignore[arg-type]
+            total = self._total((rows, columns))
+            if total * (rows + columns) >= rows * columns:
+                yield f"{self.name}: {name} has no fewer values at rank {total} in all"
+
+    def _pair(self, shape: Shape) -> int:
+        rows, columns = matrix_shape(shape)
+        by_share = int(self.share * rows * columns / (self.pairs * (rows + columns)))
+        return min(self.rank or max(by_share, 1), rows, columns)
+
+    def _total(self, shape: Shape) -> int:
+        total = self.pairs * self._pair(shape)
+        return total if self.factor_bits in QUANTISED else min(total, *matrix_shape(shape))
+
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.encode`."""
+        shape = tuple(weight.shape)
+        rank, total = self._pair(shape), self._total(shape)
+        missing, lefts, rights = weight.flatten(1), list[Tensor](), list[Tensor]()
+        for start in range(0, total, rank):
+            left, right, missing = self._next(missing, min(rank, total - start))
+            lefts.append(left)
+            rights.append(right)
+        # Rows are rounded on their own, so packed together they are what they were alone.
+        packed = {"left": torch.cat(lefts), "right": torch.cat(rights)}
+        tensors = {
+            f"{side}_{slot}": tensor
+            for side, factor in packed.items()
+            for slot, tensor in self._storage.compress(factor).state().items()
+        }
+        return self.replace(rank=rank, share=type(self).share), tensors
+
+    def _next(self, missing: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors (rank, m) and (rank, n) of what is missing, and what then is missing still."""
+        left, right = truncated(missing, rank)
+        left = left.T
+        rounded = self._rounded(left)
+        if self.factor_bits in QUANTISED:
+            right = (pseudo_inverse(rounded.T) @ missing.double()).float()
+        after = missing - rounded.T @ self._rounded(right)
+        if after.norm() >= missing.norm():
+            return torch.zeros_like(left), torch.zeros_like(right), missing
+        return left, right, after
+
+    def _rounded(self, factor: Tensor) -> Tensor:
+        return self._storage.compress(factor).dense()
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """See :meth:`Method.decode`."""
+        left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
+        return (left.T @ right).view(shape)
+
+    def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """Through the right factors, then the left ones: K (m + n) products."""
+        left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
+        return x @ right.to(x.dtype).T @ left.to(x.dtype)
+
+    def _factor(self, side: str, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        matrix = self._matrices(shape)[side]
+        own = {slot: tensors[f"{side}_{slot}"] for slot in self._storage.layout(matrix)}
+        return self._storage.decode(own, matrix).float()
+
+    def _matrices(self, shape: Shape) -> dict[str, Shape]:
+        rows, columns = matrix_shape(shape)
+        total = self._total(shape)
+        return {"left": (total, rows), "right": (total, columns)}
+
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """See :meth:`Method.layout`."""
+        return {
+            f"{side}_{slot}": spec
+            for side, matrix in self._matrices(shape).items()
+            for slot, spec in self._storage.layout(matrix).items()
+        }
+
+    @property
+    def may_go_first(self) -> bool:
+        """Unless its factors are quantised already."""
+        return self.factor_bits not in QUANTISED
+
+    def inner(self, shape: Shape) -> dict[str, Shape]:
+        """Both factors, where they are floats."""
+        if not self.may_go_first:
+            return {}
+        return {f"{side}_weight": matrix for side, matrix in self._matrices(shape).items()}
+
+    def nominal_bits(self, shape: Shape) -> int:
+        """``factor_bits`` for each of the K (m + n) values."""
+        return self.factor_bits * self.macs(shape)
+
+    def macs(self, shape: Shape) -> int:
+        """``K (m + n)``."""
+        return self._total(shape) * sum(matrix_shape(shape))

@@ -1,0 +1,1 @@
+"""Fewer weights, by themselves or in patterns."""

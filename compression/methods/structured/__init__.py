@@ -1,0 +1,1 @@
+"""Fewer channels and blocks: the network itself becomes smaller."""
