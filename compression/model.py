@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from compression.adapters import AdapterStart, NoAdapter
 from compression.calibration import Calibration
 from compression.collecting import collect
 from compression.edits import EDITS, Edit
-from compression.kinds import bare, kind_of
-from compression.layers import install
+from compression.kinds import bare
 from compression.methods import Method, NoMethod, Plan
-from compression.methods.base import CompressedWeight, Scene, matrix_shape
+from compression.methods.base import Scene
+from compression.one_layer import Result, Work, put
 from compression.precision import narrow
-from compression.registry import InvalidSetting, naming
+from compression.registry import naming
 from compression.rules import (
     Compression,
     LayerEntry,
@@ -99,7 +95,7 @@ def compress_model(
     if edits and calibration:
         stats = _stats_left(model, assigned, plans, layers, calibration)
     model.requires_grad_(False)
-    work = _Work(model, stats, generator, calibration)
+    work = Work(model, stats, generator, calibration)
     rule_of = {name: rule for rule, names in assigned.items() for name in names}
     results = [
         work.compress(name, layer, rule_of[name], plans[rule_of[name]])
@@ -149,14 +145,7 @@ def _stats_left(
     return found
 
 
-class _Result(NamedTuple):
-    name: str
-    entry: LayerEntry
-    start: AdapterStart | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _attach(model: nn.Module, results: Sequence[_Result]) -> None:
+def _attach(model: nn.Module, results: Sequence[Result]) -> None:
     """Put each adapter on all its layers at once."""
     for adapter in dict.fromkeys(result.entry.adapter for result in results):
         starts = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
@@ -192,75 +181,8 @@ def _edit(
         edit.apply(model)
     for plan in plans:
         for name, weight in plan.weights.items():
-            _put(model.get_submodule(name), weight)
+            put(model.get_submodule(name), weight)
     return edits, _among(layers, layers_of(model))
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Compressing the layers of a model, one after the other."""
-
-    model: nn.Module
-    stats: Mapping[str, LayerStats]
-    generator: torch.Generator | None
-    calibration: Calibration | None
-
-    def compress(self, name: str, layer: nn.Module, rule: Rule, plan: Plan) -> _Result:
-        """Compress and adapt one layer as planned."""
-        with naming(name), torch.no_grad():
-            method = plan.specs[name]
-            adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
-            if leaves_alone(method, adapter):
-                return _Result(name, LayerEntry(method))
-            if isinstance(adapter, NoAdapter):
-                weight: Tensor = layer.weight  # type: ignore[assignment]
-                base = method.compress(weight, self._of(name, method))
-                unadapted = [] if adapter == rule.adapter else [f"no {rule.adapter.name}"]
-                notes = (*unadapted, *_install(layer, base))
-                return _Result(name, LayerEntry(base.method), None, notes)
-            return self._adapted(name, layer, rule, method)
-
-    def _of(self, name: str, method: Method) -> LayerStats | None:
-        """The layer's statistics: of the dense model, or of it as compressed so far."""
-        if not method.sequential:
-            return self.stats.get(name)
-        if self.calibration is None:
-            raise InvalidSetting([f"{method.name}: needs calibration examples, and has none"])
-        return collect(self.model, [name], method.needs, self.calibration)[name]
-
-    def _adapted(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> _Result:
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
-        alpha = float(rank if rule.alpha is None else rule.alpha * rank / rule.rank)
-        compress = partial(method.compress, stats=self._of(name, method))
-        dense = self.stats.get(name)
-        base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
-        notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
-        notes += _install(layer, base)
-        entry = LayerEntry(base.method, rule.adapter, rank, alpha)
-        return _Result(name, entry, AdapterStart(b, a, alpha), tuple(notes))
-
-
-def _put(layer: nn.Module, weight: Tensor) -> None:
-    """A new dense weight. The old tensor may be another model's too, and is left as it is."""
-    old: Tensor = layer.weight  # type: ignore[assignment]
-    if weight.shape != old.shape:
-        shapes = f"{tuple(weight.shape)} for a layer of {tuple(old.shape)}"
-        raise ValueError(f"a plan has a new weight of {shapes}")
-    layer.weight = nn.Parameter(weight.to(old), requires_grad=False)
-
-
-def _install(layer: nn.Module, base: CompressedWeight) -> list[str]:
-    """Put the compressed weight into its layer; remarks on it."""
-    if isinstance(base.method, NoMethod):
-        _put(layer, base.dense())  # an init may have moved a part of W into the adapter
-        return []
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    before = weight.nbytes
-    install(layer, base)
-    if base.stored_bytes() <= before:
-        return []
-    return [f"{base.method.name} stores {base.stored_bytes()} bytes, dense {before}"]
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from compression.registry import (
     UnknownName,
     Values,
 )
+from study.options import AXES, Option, knobs_of, option_problems
 from study.plugins import PluginFile
-from study.space import AXES, Option, knobs_of, option_problems
 from study.yaml_lines import Path
 from trainables.record import PRECISIONS
 

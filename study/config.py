@@ -18,11 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from compression.methods import METHODS
 from compression.registry import (
-    Domain,
-    FloatRange,
-    IntRange,
     InvalidSetting,
     Registry,
     UnknownName,
@@ -31,9 +27,7 @@ from study import yaml_lines
 from study.choices import (
     Located,
     parse_concurrency,
-    parse_domain,
     parse_duration,
-    parse_options,
     parse_plugin,
     parse_precision,
     plain,
@@ -41,10 +35,10 @@ from study.choices import (
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
-from study.sections import Calibrate, Count, Keep, Resources, Section
-from study.space import Option, Space, build_space
+from study.sections import Calibrate, Count, Keep, Resources, Section, as_written
+from study.space import Space, build_space
+from study.space_config import SpaceConfig
 from study.storage import Storage, StorageError
-from study.targets import method_problems, rank_problem
 from trainables.recipes import RECIPES, Recipe
 from trainables.tasks import TASKS, Task
 
@@ -53,14 +47,6 @@ Probe = Callable[[Any], str | None]
 
 def _plugin(registry: Registry[Any]) -> PlainValidator:
     return PlainValidator(lambda item: parse_plugin(registry, item))
-
-
-def _options(axis: str) -> PlainValidator:
-    return PlainValidator(lambda value: parse_options(axis, value))
-
-
-def _domain(valid: IntRange | FloatRange) -> PlainValidator:
-    return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
 
 
 def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
@@ -83,59 +69,6 @@ def _openable(uri: str) -> str:
     return uri
 
 
-def _as_written(value: Any) -> Any:
-    """A default spelled as in YAML, and parsed like it."""
-    return Field(default=value)
-
-
-Options = tuple[Option, ...]
-Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
-Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
-Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
-
-
-class SpaceConfig(Section):
-    """What is searched. A bare plugin name brings its own knobs and their default domains."""
-
-    method: Annotated[Options, _options("method")] = _as_written(
-        ["int1", "rtn", "block_sparse", "svd"]
-    )
-    init: Annotated[Options, _options("init")] = _as_written(["zeros", "residual"])
-    adapter: Annotated[Options, _options("adapter")] = _as_written(["none", "lora"])
-    rank: Ranks = _as_written([1, 2, 4, 8])
-    alpha: Alphas = None
-    optimizer: Annotated[Options, _options("optimizer")] = _as_written(["adam"])
-    lr_schedule: Annotated[Options, _options("lr_schedule")] = _as_written(["constant"])
-    batch_size: Batches = _as_written([32])
-    rest: Annotated[Options, _options("rest")] = _as_written(["none"])
-
-    @pydantic.field_validator("method")
-    @classmethod
-    def _takes(cls, method: Options, info: ValidationInfo) -> Options:
-        task = (info.context or {}).get("task")
-        if task and (problems := method_problems(method, task)):
-            raise InvalidSetting(problems)
-        return method
-
-    @pydantic.field_validator("rank")
-    @classmethod
-    def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
-        task = (info.context or {}).get("task")
-        if task and (problem := rank_problem(rank, task)):
-            raise ValueError(problem)
-        return rank
-
-    @pydantic.field_validator("rest")
-    @classmethod
-    def _any_shape(cls, rest: Options) -> Options:
-        able = [name for name in METHODS if METHODS[name].any_shape]
-        if wrong := [option.name for option in rest if option.name not in able]:
-            raise ValueError(
-                f"{', '.join(wrong)}: only for weights of layers; expected one of {', '.join(able)}"
-            )
-        return rest
-
-
 class StudyConfig(Section):
     """A whole study, made by :func:`load_config`, :func:`parse_config` or :func:`make_config`."""
 
@@ -147,17 +80,17 @@ class StudyConfig(Section):
     trials: Count = 80
     time_budget: Annotated[float | None, PlainValidator(parse_duration)] = None
     concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
-    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = _as_written("tpe")
-    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = _as_written("asha")
-    recipe: Annotated[Recipe, _plugin(RECIPES)] = _as_written("recover")
+    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("tpe")
+    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("asha")
+    recipe: Annotated[Recipe, _plugin(RECIPES)] = as_written("recover")
     epochs: Count = 12
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
-    keep: Keep = _as_written({})
-    resources: Resources = _as_written({})
-    calibration: Calibrate = _as_written({})
-    space: SpaceConfig = _as_written({})
+    keep: Keep = as_written({})
+    resources: Resources = as_written({})
+    calibration: Calibrate = as_written({})
+    space: SpaceConfig = as_written({})
 
     _document: yaml_lines.Document = pydantic.PrivateAttr()
     _plugin_versions: dict[str, str] = pydantic.PrivateAttr()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt
@@ -10,6 +10,11 @@ from pydantic import ConfigDict, Field, PlainValidator, StrictInt
 from study.choices import parse_fraction, parse_gpus
 
 Count = Annotated[StrictInt, Field(gt=0)]
+
+
+def as_written(value: Any) -> Any:
+    """A default spelled as in YAML, and parsed like it."""
+    return Field(default=value)
 
 
 class Section(pydantic.BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compression.model import target_layers
 from compression.registry import Domain, Values
-from study.space import Option, corner_plugins, option_params
+from study.options import Option, corner_plugins, option_params
 from trainables.tasks import Task
 
 SHOWN = 3
@@ -30,9 +30,10 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
     layers = target_layers(model, task.targets)
     found = []
     for option in options:
-        refused = dict[str, None]()
-        for method in corner_plugins("method", option.name, option_params("method", option)):
-            refused |= dict.fromkeys(method.refusals(model, layers))
+        corners = corner_plugins("method", option.name, option_params("method", option))
+        # Knobs may change what layers a method takes; else one of it speaks for all.
+        distinct = {method.kinds: method for method in corners}.values()
+        refused = {text: None for method in distinct for text in method.refusals(model, layers)}
         shown = list(refused)[:SHOWN]
         more = [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
         if shown:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from compression.registry import InvalidSetting
 from study.config import load_config, parse_config
+from study.options import AXES, Option, knobs_of, option_params, option_problems
 from study.run import DEFAULT
 from study.searchers import SEARCHERS
-from study.space import AXES, Option, knobs_of, option_params, option_problems
 from trainables.record import Fingerprint, Trial, canonical, from_json, to_json
 from trainables.tasks import TASKS
 

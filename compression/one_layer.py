@@ -1,0 +1,98 @@
+"""Compressing one layer: its method, its init, and what is put in the place of its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compression.adapters import AdapterStart, NoAdapter
+from compression.calibration import Calibration
+from compression.collecting import collect
+from compression.kinds import kind_of
+from compression.layers import install
+from compression.methods import Method, NoMethod, Plan
+from compression.methods.base import CompressedWeight, matrix_shape
+from compression.registry import InvalidSetting, naming
+from compression.rules import LayerEntry, Rule, leaves_alone
+from compression.stats import LayerStats
+
+
+class Result(NamedTuple):
+    """What became of a layer, and where its adapter starts."""
+
+    name: str
+    entry: LayerEntry
+    start: AdapterStart | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Compressing the layers of a model, one after the other."""
+
+    model: nn.Module
+    stats: Mapping[str, LayerStats]
+    generator: torch.Generator | None
+    calibration: Calibration | None
+
+    def compress(self, name: str, layer: nn.Module, rule: Rule, plan: Plan) -> Result:
+        """Compress and adapt one layer as planned."""
+        with naming(name), torch.no_grad():
+            method = plan.specs[name]
+            adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
+            if leaves_alone(method, adapter):
+                return Result(name, LayerEntry(method))
+            if isinstance(adapter, NoAdapter):
+                weight: Tensor = layer.weight  # type: ignore[assignment]
+                base = method.compress(weight, self._of(name, method))
+                unadapted = [] if adapter == rule.adapter else [f"no {rule.adapter.name}"]
+                notes = (*unadapted, *_install(layer, base))
+                return Result(name, LayerEntry(base.method), None, notes)
+            return self._adapted(name, layer, rule, method)
+
+    def _of(self, name: str, method: Method) -> LayerStats | None:
+        """The layer's statistics: of the dense model, or of it as compressed so far."""
+        if not method.sequential:
+            return self.stats.get(name)
+        if self.calibration is None:
+            raise InvalidSetting([f"{method.name}: needs calibration examples, and has none"])
+        return collect(self.model, [name], method.needs, self.calibration)[name]
+
+    def _adapted(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> Result:
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
+        alpha = float(rank if rule.alpha is None else rule.alpha * rank / rule.rank)
+        compress = partial(method.compress, stats=self._of(name, method))
+        dense = self.stats.get(name)
+        base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
+        notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
+        notes += _install(layer, base)
+        entry = LayerEntry(base.method, rule.adapter, rank, alpha)
+        return Result(name, entry, AdapterStart(b, a, alpha), tuple(notes))
+
+
+def put(layer: nn.Module, weight: Tensor) -> None:
+    """A new dense weight. The old tensor may be another model's too, and is left as it is."""
+    old: Tensor = layer.weight  # type: ignore[assignment]
+    if weight.shape != old.shape:
+        shapes = f"{tuple(weight.shape)} for a layer of {tuple(old.shape)}"
+        raise ValueError(f"a plan has a new weight of {shapes}")
+    layer.weight = nn.Parameter(weight.to(old), requires_grad=False)
+
+
+def _install(layer: nn.Module, base: CompressedWeight) -> list[str]:
+    """Put the compressed weight into its layer; remarks on it."""
+    if isinstance(base.method, NoMethod):
+        put(layer, base.dense())  # an init may have moved a part of W into the adapter
+        return []
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    before = weight.nbytes
+    install(layer, base)
+    if base.stored_bytes() <= before:
+        return []
+    return [f"{base.method.name} stores {base.stored_bytes()} bytes, dense {before}"]

@@ -1,0 +1,82 @@
+"""What a config says of the search space."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+from pydantic import (
+    PlainValidator,
+    ValidationInfo,
+)
+
+from compression.methods import METHODS
+from compression.registry import (
+    Domain,
+    FloatRange,
+    IntRange,
+    InvalidSetting,
+)
+from study.choices import (
+    parse_domain,
+    parse_options,
+)
+from study.options import Option
+from study.sections import Section, as_written
+from study.targets import method_problems, rank_problem
+
+
+def _options(axis: str) -> PlainValidator:
+    return PlainValidator(lambda value: parse_options(axis, value))
+
+
+def _domain(valid: IntRange | FloatRange) -> PlainValidator:
+    return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
+
+
+Options = tuple[Option, ...]
+Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
+Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
+Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
+
+
+class SpaceConfig(Section):
+    """What is searched. A bare plugin name brings its own knobs and their default domains."""
+
+    method: Annotated[Options, _options("method")] = as_written(
+        ["int1", "rtn", "block_sparse", "svd"]
+    )
+    init: Annotated[Options, _options("init")] = as_written(["zeros", "residual"])
+    adapter: Annotated[Options, _options("adapter")] = as_written(["none", "lora"])
+    rank: Ranks = as_written([1, 2, 4, 8])
+    alpha: Alphas = None
+    optimizer: Annotated[Options, _options("optimizer")] = as_written(["adam"])
+    lr_schedule: Annotated[Options, _options("lr_schedule")] = as_written(["constant"])
+    batch_size: Batches = as_written([32])
+    rest: Annotated[Options, _options("rest")] = as_written(["none"])
+
+    @pydantic.field_validator("method")
+    @classmethod
+    def _takes(cls, method: Options, info: ValidationInfo) -> Options:
+        task = (info.context or {}).get("task")
+        if task and (problems := method_problems(method, task)):
+            raise InvalidSetting(problems)
+        return method
+
+    @pydantic.field_validator("rank")
+    @classmethod
+    def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
+        task = (info.context or {}).get("task")
+        if task and (problem := rank_problem(rank, task)):
+            raise ValueError(problem)
+        return rank
+
+    @pydantic.field_validator("rest")
+    @classmethod
+    def _any_shape(cls, rest: Options) -> Options:
+        able = [name for name in METHODS if METHODS[name].any_shape]
+        if wrong := [option.name for option in rest if option.name not in able]:
+            raise ValueError(
+                f"{', '.join(wrong)}: only for weights of layers; expected one of {', '.join(able)}"
+            )
+        return rest
