@@ -113,7 +113,8 @@ def patterns(text: str) -> tuple[str, ...]:
 def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
     """The layers whose dotted names match a pattern (fnmatch), in model order.
 
-    ``*`` means every Linear and Conv2d; an Embedding is a target where another pattern matches it.
+    Wildcards mean Linear and Conv2d layers. An Embedding is a target only where a pattern names it:
+    ``*word_embeddings`` does, ``*`` and ``model.*`` do not.
 
     Raises:
         InvalidSetting: a pattern that matches no such layer, unless structure edits may have
@@ -130,9 +131,10 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Mod
 
 
 def _matches(name: str, module: nn.Module, pattern: str) -> bool:
-    if pattern == "*":
-        return kind_of(bare(module)) != "embedding"
-    return fnmatchcase(name, pattern)
+    if not fnmatchcase(name, pattern):
+        return False
+    own, asked = name.rpartition(".")[2], pattern.rpartition(".")[2]
+    return kind_of(bare(module)) != "embedding" or (asked != "*" and fnmatchcase(own, asked))
 
 
 def _check_patterns(

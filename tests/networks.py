@@ -8,9 +8,10 @@ from torch import nn
 from compression.adapters import ADAPTERS
 from compression.calibration import Calibration
 from compression.inits import INITS
+from compression.kinds import EVERY_LAYER
 from compression.methods import METHODS, Method
 from compression.methods.structured.structural import Structural
-from compression.model import Rule
+from compression.model import Rule, target_layers
 from compression.size import macs, positions
 from compression.stats import GradientStats, InputStats, LayerStats
 
@@ -56,7 +57,7 @@ def calibration(count=24):
 
 def pattern_for(method):
     """The layers of :func:`network` that a method takes."""
-    kinds = METHODS.build(method).kinds
+    kinds = METHODS.build(method).kinds if method in METHODS else EVERY_LAYER
     if {"linear", "conv2d"} <= kinds:
         return "*"
     return "[03]" if "conv2d" in kinds else "[68]"
@@ -69,7 +70,13 @@ SINGLE = [name for name in METHODS if METHODS[name].plan is Method.plan]
 
 def methods_and_inits():
     """Each method with the plainest init, each init with a plain method; not all with all."""
-    found = [(name, "zeros") for name in METHODS] + [("rtn", name) for name in INITS]
+    model = network()
+    able = []
+    for name in METHODS:
+        layers = target_layers(model, [pattern_for(name)])
+        if not list(METHODS.build(name).refusals(model, layers)):
+            able.append(name)  # drop_blocks, say, finds no blocks here
+    found = [(name, "zeros") for name in able] + [("rtn", name) for name in INITS]
     return list(dict.fromkeys(found))
 
 

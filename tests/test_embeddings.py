@@ -25,12 +25,18 @@ def network(seed=0):
     return nn.Sequential(nn.Embedding(30, 12, padding_idx=0), nn.Linear(12, 5))
 
 
+LINEAR = nn.Linear(2, 2)
 TOKENS = torch.tensor([[1, 4, 0], [29, 2, 2]])
 
 
 def test_a_star_means_layers_that_multiply():
     assert list(target_layers(network(), ["*"])) == ["1"]
     assert list(target_layers(network(), ["*", "0"])) == ["0", "1"]
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"words": nn.Embedding(3, 2), "fc": LINEAR})})
+    for wide in ("encoder.*", "*encoder*", "*"):
+        assert list(target_layers(model, [wide])) == ["encoder.fc"]
+    for named in ("encoder.words", "*words", "encoder.w*"):
+        assert list(target_layers(model, [named])) == ["encoder.words"]
 
 
 @pytest.mark.parametrize("method", EVERY)

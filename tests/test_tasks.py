@@ -123,10 +123,11 @@ def test_the_architecture_takes_the_dense_weights(task):
 @every_task
 def test_workers_never_get_the_test_split(task):
     assert {f.name for f in dataclasses.fields(Prepared)} == {
-        "model", "train", "validation", "fingerprint",
+        "model", "train", "validation", "fingerprint", "calibration",
     }  # fmt: skip
     data, test = task.prepare(0), hashes(task.test(0))
     assert set(vars(data)) == {f.name for f in dataclasses.fields(Prepared)}
+    assert data.calibration is None  # rows of train, once they are chosen
     assert not (hashes(data.train) | hashes(data.validation)) & test
 
 
