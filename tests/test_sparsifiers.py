@@ -522,9 +522,10 @@ def test_dlp_plans_for_its_local_method(local):
     ("name", "args", "matrix"),
     [
         ("n_m", {}, (6, 16)),
-        ("wanda", {"sparsity": 0.75}, (6, 8)),
-        ("magnitude", {"sparsity": 0.75}, (6, 8)),
+        ("wanda", {"sparsity": 0.75}, (1, 48)),
+        ("magnitude", {"sparsity": 0.25}, (2, 72)),
         ("magnitude", {"kept": 7}, (1, 7)),
+        ("magnitude", {"kept": 131}, (2, 66)),
         ("block_sparse", {"tile_rows": 2, "keep": 3}, (3, 24)),
     ],
 )
@@ -534,9 +535,21 @@ def test_values_of_sparse_weights_can_be_stored_in_fewer_bits(name, args, matrix
     assert alone.method.inner((6, 32)) == {"values": matrix}
     rtn = build("rtn", bits=8)
     both = chain([build(name, **args), rtn]).compress(weight, stats)
-    values = rtn.compress(alone.state()["values"].view(matrix))
+    kept = alone.state()["values"]
+    values = rtn.compress(
+        torch.cat([kept, torch.zeros(math.prod(matrix) - len(kept))]).view(matrix)
+    )
     indices = alone.state()["indices"]
     assert both.stored_bytes() == values.stored_bytes() + indices.nbytes
     dense = both.dense()
     assert (dense[alone.dense() == 0] == 0).all()
     torch.testing.assert_close(dense, alone.dense(), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.7, 0.9, 0.99])
+def test_a_scale_serves_few_values_whatever_their_number(sparsity):
+    """The greatest common divisor of 707789 values and 512 rows is 1: one scale for the layer."""
+    method = build("magnitude").replace(kept=round((1 - sparsity) * 512 * 4608))
+    runs, width = method.inner((512, 4608))["values"]
+    assert width <= 128
+    assert method.kept <= runs * width < method.kept + 128

@@ -108,7 +108,7 @@ class Method(Plugin, ABC):
         """Slots of floating-point values that a next method in a chain may store instead.
 
         By name, each with the (rows, columns) that it is a matrix of: factors, values kept. Called
-        on the resolved method. None, where nothing of the form is left in floating point.
+        on the resolved method. It may have more cells than values: zeros at the end. None, where nothing of the form is left in floating point.
         """
         return {}
 

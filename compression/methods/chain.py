@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -22,7 +23,8 @@ class Chain(Method):
     """``first``, whose floating-point slots ``then`` packs: factors of svd, values that n_m keeps.
 
     Stored bytes: those of ``first`` without these slots, and for each of them, as a matrix of the
-    shape that ``first.inner`` gives, those of its method. Before compressing ``then`` has one
+    shape that ``first.inner`` gives, those of its method; a matrix with more cells than the slot
+    has values ends in zeros, which count as well. Before compressing ``then`` has one
     method for all slots; resolved, it may differ from slot to slot.
 
     Raises:
@@ -109,7 +111,7 @@ class Chain(Method):
         then: dict[str, Method] = {}
         for slot, matrix in first.inner(tuple(weight.shape)).items():
             with naming(slot):
-                packed = self._after(slot).compress(tensors.pop(slot).float().reshape(matrix))
+                packed = self._after(slot).compress(_filled(tensors.pop(slot).float(), matrix))
             then[slot] = packed.method
             tensors |= {_joined(slot, name): tensor for name, tensor in packed.state().items()}
         if len(set(then.values())) == 1:  # one entry in the file's header
@@ -132,7 +134,8 @@ class Chain(Method):
         for slot, matrix in self.first.inner(shape).items():
             method = self._after(slot)
             own = {name: tensors[_joined(slot, name)] for name in method.layout(matrix)}
-            found[slot] = method.decode(own, matrix).reshape(whole[slot].shape)
+            values = method.decode(own, matrix).flatten()
+            found[slot] = values[: math.prod(whole[slot].shape)].view(whole[slot].shape)
         return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
@@ -197,6 +200,12 @@ def _names(method: Method) -> Iterator[str]:
         return
     yield method.first.name
     yield from dict.fromkeys("+".join(_names(inner)) for inner in method.then.values())
+
+
+def _filled(values: Tensor, matrix: Shape) -> Tensor:
+    """Values in row order as a matrix, with zeros at its end where it has more cells."""
+    missing = math.prod(matrix) - values.numel()
+    return nn.functional.pad(values.flatten(), (0, missing)).view(matrix)
 
 
 def _joined(slot: str, name: str) -> str:

@@ -26,6 +26,7 @@ from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 
 SPARSITY = 0.5
+RUN = 128  # values that share a scale in a chain, at most
 UNSTRUCTURED = {"pattern": ("unstructured",)}
 PATTERNED = {"pattern": ("n_m",)}
 
@@ -150,10 +151,14 @@ class SparseForm(Method):
         }
 
     def inner(self, shape: Shape) -> dict[str, Shape]:
-        """The values in as many equal runs as the rows allow: with n of m, those of each row."""
+        """The values in equal runs, so that what follows has a scale or more for each.
+
+        With n of m a run is what a row keeps; otherwise it is ``ceil(k / ceil(k / 128))`` values,
+        the last one filled up with zeros.
+        """
         count = self.stored(shape)
-        runs = math.gcd(count, shape[0])
-        return {"values": (runs, count // runs)}
+        runs = shape[0] if self.tile else -(-count // RUN)
+        return {"values": (runs, -(-count // runs))}
 
     def nominal_bits(self, shape: Shape) -> int:
         """Values stored, in the bits of their dtype."""
