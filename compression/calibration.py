@@ -27,10 +27,15 @@ class Calibration:
     mask: Callable[[Any], Tensor | None] = lambda batch: None
     batch_size: int = 32
 
+    def numbers(self, count: int = 0) -> Tensor:
+        """All numbers, or ``count`` of them in even steps: their order may be one of length."""
+        if not 0 < count < self.count:
+            return torch.arange(self.count)
+        return torch.arange(count) * self.count // count + self.count // (2 * count)
+
     def batches(self, size: int = 0, count: int = 0) -> Iterator[Any]:
-        """All examples or the first ``count``, ``size`` or ``batch_size`` at a time."""
-        rows = torch.arange(min(count or self.count, self.count))
-        for some in rows.split(size or self.batch_size):  # type: ignore[no-untyped-call]
+        """The examples of :meth:`numbers`, ``size`` or ``batch_size`` at a time."""
+        for some in self.numbers(count).split(size or self.batch_size):  # type: ignore[no-untyped-call]
             yield self.batch(some)
 
     @torch.no_grad()

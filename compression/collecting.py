@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,29 +30,56 @@ def collect(
     Args:
         model: dense, or compressed so far.
         names: Linear and Conv2d layers; embeddings among them have none.
-        needs: ``inputs`` costs a forward pass of the examples, ``gradients`` one with its backward,
-            ``samples`` that of each of the first :data:`SINGLES` examples by itself.
+        needs: ``inputs`` costs a forward pass of the examples; ``gradients`` and ``outputs`` one
+            with its backward; ``samples`` that of each of :data:`SINGLES` examples by itself.
         calibration: the examples.
 
     Raises:
-        InvalidSetting: a layer's statistics are not finite, or it is never called.
+        InvalidSetting: a layer's statistics are not finite, it is never called, or all of them
+            together would not fit into memory.
     """
     found = {name: bare(model.get_submodule(name)) for name in names}
     layers = {name: layer for name, layer in found.items() if kind_of(layer) != "embedding"}
-    if not layers or not needs:
-        return {}
-    inputs = _inputs(model, layers, calibration) if "inputs" in needs else {}
-    gradients: dict[str, GradientStats] = {}
-    if {"gradients", "samples"} & set(needs):
-        gradients = _gradients(model, layers, calibration)
-    if "samples" in needs:
+    _check_size(layers, needs)
+    inputs, gradients = dict[str, InputStats](), dict[str, GradientStats]()
+    if layers and "inputs" in needs:
+        inputs = _inputs(model, layers, calibration)
+    if layers and {"gradients", "outputs", "samples"} & set(needs):
+        gradients = _gradients(model, layers, calibration, "outputs" in needs)
+    if layers and "samples" in needs:
         single = _samples(model, layers, calibration)
         gradients = {n: replace(gradients[n], samples=single[n]) for n in gradients}
     stats = {}
-    for name in layers:
+    for name in layers if needs else ():
         with naming(name):
             stats[name] = LayerStats(inputs.get(name), gradients.get(name))
     return stats
+
+
+def _check_size(layers: Mapping[str, Any], needs: Collection[Need]) -> None:
+    """Refuse what half of this machine's memory cannot hold."""
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for need in sorted(needs):
+        size = sum(_bytes(layer, need) for layer in layers.values())
+        if size > room:
+            raise InvalidSetting(
+                [
+                    f"calibration: {need} of {len(layers)} layers take {size / 1e9:.0f} GB, room "
+                    f"is for {room / 1e9:.0f} GB: name fewer targets, or leave out what needs it"
+                ]
+            )
+
+
+def _bytes(layer: Any, need: Need) -> int:
+    rows, columns = len(layer.weight), layer.weight[0].numel()
+    sizes: dict[Need, int] = {
+        "examples": 0,
+        "inputs": 4 * getattr(layer, "groups", 1) * columns**2,
+        "gradients": 4 * rows * columns,
+        "outputs": 4 * rows**2,
+        "samples": 2 * SINGLES * rows * columns,
+    }
+    return sizes[need]
 
 
 class _Moments:
@@ -64,8 +93,11 @@ class _Moments:
 
     def add(self, x: Tensor, mask: Tensor | None) -> None:
         """Take in the rows of a batch of inputs, some at a time."""
-        for part in x.split(max(1, len(x) * _ROWS // max(1, _unfolded(self.layer, x)))):  # type: ignore[no-untyped-call]
-            rows = input_rows(self.layer, part.float(), mask)
+        size = max(1, len(x) * _ROWS // max(1, _unfolded(self.layer, x)))
+        for start in range(0, len(x), size):
+            some = slice(start, start + size)
+            known = None if mask is None or mask.shape != x.shape[:-1] else mask[some]
+            rows = input_rows(self.layer, x[some].float(), known)
             self.squares = self.squares + rows.transpose(1, 2) @ rows
             self.sums = self.sums + rows.sum(1)
             self.sizes = self.sizes + rows.abs().sum(1)
@@ -109,66 +141,86 @@ def _inputs(
 
 
 def _gradients(
-    model: nn.Module, layers: dict[str, Any], calibration: Calibration
+    model: nn.Module, layers: dict[str, Any], calibration: Calibration, outputs: bool
 ) -> dict[str, GradientStats]:
-    sums = {
-        name: torch.zeros_like(layer.weight, dtype=torch.float32) for name, layer in layers.items()
-    }
-    moments = {name: torch.zeros(len(w), len(w)) for name, w in sums.items()}
+    sums = {name: torch.zeros_like(layer.weight).float() for name, layer in layers.items()}
+    moments: dict[str, Tensor | float] = dict.fromkeys(layers, 0.0)
     counts = dict.fromkeys(layers, 0)
+    examples = 0
 
-    def seen(name: str, examples: int) -> Callable[[Tensor], None]:
-        def add(gradient: Tensor) -> None:
-            # The loss is a mean over the batch: times its examples, the gradient is one's own.
-            rows = output_rows(layers[name], gradient.float() * examples)
-            moments[name] += rows.T @ rows
-            counts[name] += len(rows)
-
-        return add
+    def add(name: str, gradient: Tensor) -> None:
+        # The loss is a mean over the batch: times its examples, the gradient is one's own.
+        rows = output_rows(layers[name], gradient.float() * examples)
+        moments[name] = moments[name] + rows.T @ rows
+        counts[name] += len(rows)
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def watch(layer: nn.Module, args: Any, output: Tensor) -> None:
-            output.register_hook(seen(name, examples))  # type: ignore[no-untyped-call]
+            if output.requires_grad:
+                output.register_hook(partial(add, name))  # type: ignore[no-untyped-call]
 
         return watch
 
     with ExitStack() as hooks, _differentiable(model, layers):
-        for name, layer in layers.items():
+        for name, layer in layers.items() if outputs else ():
             hooks.callback(layer.register_forward_hook(hook(name)).remove)
-        for rows in torch.arange(calibration.count).split(calibration.batch_size):  # type: ignore[no-untyped-call]
+        for rows in calibration.numbers().split(calibration.batch_size):  # type: ignore[no-untyped-call]
             examples = len(rows)
             for name, gradient in _backward(model, layers, calibration, calibration.batch(rows)):
                 sums[name] += gradient * examples
+    found = {name: (total / calibration.count).flatten(1) for name, total in sums.items()}
+    if not outputs:
+        return {name: GradientStats(mean) for name, mean in found.items()}
     return {
-        name: GradientStats(
-            (sums[name] / calibration.count).flatten(1), moments[name] / max(counts[name], 1)
-        )
-        for name in layers
+        name: GradientStats(mean, torch.as_tensor(moments[name] / max(counts[name], 1)))
+        if counts[name]
+        else GradientStats(mean, mean.new_zeros(len(mean), len(mean)))
+        for name, mean in found.items()
     }
 
 
 def _samples(
     model: nn.Module, layers: dict[str, Any], calibration: Calibration
 ) -> dict[str, Tensor]:
-    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    count = len(calibration.numbers(SINGLES))
+    found = {
+        name: layer.weight.new_zeros(count, *layer.weight.flatten(1).shape, dtype=torch.bfloat16)
+        for name, layer in layers.items()
+    }
     with _differentiable(model, layers):
-        for batch in calibration.batches(1, SINGLES):
+        for number, batch in enumerate(calibration.batches(1, SINGLES)):
             for name, gradient in _backward(model, layers, calibration, batch):
-                found[name].append(gradient.flatten(1).bfloat16())
-    return {name: torch.stack(gradients) for name, gradients in found.items()}
+                found[name][number] = gradient.flatten(1)
+    return found
 
 
 def _backward(
     model: nn.Module, layers: dict[str, Any], calibration: Calibration, batch: Any
 ) -> list[tuple[str, Tensor]]:
-    weights = [layer.weight for layer in layers.values()]
-    with torch.enable_grad():
+    """The gradient of a batch's loss by each layer's weight; 0 where the loss ignores a layer.
+
+    Raises:
+        InvalidSetting: a layer is never called, or the whole loss depends on none.
+    """
+    called, weights = set[str](), [layer.weight for layer in layers.values()]
+    with ExitStack() as hooks, torch.enable_grad():
+        for name, layer in layers.items():
+            note = partial(_note, called, name)
+            hooks.callback(layer.register_forward_hook(note).remove)
         loss = calibration.loss(model, batch)
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    if idle := sorted(layers.keys() - called):
+        raise InvalidSetting(f"{name}: calibration: the layer is never called" for name in idle)
+    if not loss.requires_grad:
+        raise InvalidSetting(["calibration: the loss has no gradient by any target layer"])
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     return [
         (name, torch.zeros_like(layer.weight) if gradient is None else gradient)
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True)
     ]
+
+
+def _note(called: set[str], name: str, *_: object) -> None:
+    called.add(name)
 
 
 @contextmanager
@@ -189,12 +241,11 @@ def _differentiable(model: nn.Module, layers: dict[str, Any]) -> Iterator[None]:
 def input_rows(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The inputs x of single outputs, (G, rows, n), in the order of ``W.flatten(1)``.
 
-    Of a convolution at most :data:`POSITIONS` positions an example; of sequences those that the
-    mask (b, t) keeps.
+    Of a convolution at most :data:`POSITIONS` positions an example; of sequences x (b, t, n) those
+    that the mask (b, t) keeps.
     """
     if not isinstance(layer, nn.Conv2d):
-        kept = mask is not None and x.shape[:-1] == mask.shape
-        return (x[mask.bool()] if kept and mask is not None else x).reshape(1, -1, x.shape[-1])
+        return (x if mask is None else x[mask.bool()]).reshape(1, -1, x.shape[-1])
     windows = _windows(layer, x)
     rows, columns = _positions(windows.shape[2], windows.shape[3], x.device)
     taken = windows[:, :, rows, columns]  # (b, channels, positions, kh, kw)

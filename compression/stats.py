@@ -16,9 +16,9 @@ from torch import Tensor
 
 from compression.registry import InvalidSetting
 
-Need = Literal["examples", "inputs", "gradients", "samples"]
-"""What calibration has to give: the examples alone; moments of inputs; mean gradients; gradients of
-single examples."""
+Need = Literal["examples", "inputs", "gradients", "outputs", "samples"]
+"""What calibration has to give: the examples alone; moments of inputs; mean gradients; moments of
+the outputs' gradients; gradients of single examples."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class InputStats:
 class GradientStats:
     """Gradients of the training loss, dense model, mean over calibration examples.
 
-    ``mean`` (m, n) is dL/dW as a matrix; ``output_moment`` (m, m) the mean of g g^T over output
-    positions, g = dL/dy of one example. ``samples`` (k, m, n) are dL/dW of single examples, in
-    bfloat16, where they were asked for.
+    ``mean`` (m, n) is dL/dW as a matrix. Where they were asked for, ``output_moment`` (m, m) is the
+    mean of g g^T over output positions, g = dL/dy of one example, and ``samples`` (k, m, n) are
+    dL/dW of single examples, in bfloat16.
     """
 
     mean: Tensor
-    output_moment: Tensor
+    output_moment: Tensor | None = None
     samples: Tensor | None = None
 
 
@@ -86,6 +86,8 @@ class LayerStats:
             return True
         if need == "samples":
             return self.gradients is not None and self.gradients.samples is not None
+        if need == "outputs":
+            return self.gradients is not None and self.gradients.output_moment is not None
         return getattr(self, need) is not None
 
 

@@ -115,7 +115,7 @@ def macs_of(model, batch):
     return macs(model, positions(model, lambda: model(batch[:1])))
 
 
-def layer_stats(shape, groups=1, needs=("inputs", "gradients", "samples"), seed=0):
+def layer_stats(shape, groups=1, needs=("inputs", "gradients", "outputs", "samples"), seed=0):
     """Statistics of a layer with a weight of this shape: correlated inputs of unequal size."""
     made = torch.Generator().manual_seed(seed)
     rows, columns = shape[0], math.prod(shape[1:])
@@ -132,10 +132,10 @@ def layer_stats(shape, groups=1, needs=("inputs", "gradients", "samples"), seed=
     samples = torch.randn(8, rows, columns, generator=made) * 0.1
     gradients = GradientStats(
         mean=samples.mean(0),
-        output_moment=g.T @ g / len(g),
+        output_moment=g.T @ g / len(g) if "outputs" in needs else None,
         samples=samples.bfloat16() if "samples" in needs else None,
     )
     return LayerStats(
         moments if "inputs" in needs else None,
-        gradients if {"gradients", "samples"} & set(needs) else None,
+        gradients if set(needs) - {"inputs"} else None,
     )

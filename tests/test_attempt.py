@@ -304,3 +304,14 @@ def test_a_trial_not_begun_says_so():
     attempt = begin()
     assert attempt.outcome.status is Status.FAILED
     assert not attempt.finished
+
+
+def test_going_on_with_another_base_is_refused():
+    attempt = begin(epochs=3)
+    attempt.advance(milestones=(1,))
+    state, other = attempt.state(), begin(epochs=3, method="rtn")
+    with pytest.raises(ValueError, match="not the one that was trained on"):
+        other.restore(state)
+    same = begin(epochs=3)
+    same.restore(state)
+    assert finish(same).status is Status.COMPLETED

@@ -1,5 +1,8 @@
 """What calibration sees: against sums written out, and kept once for all trials."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import calibration, layer_stats, network
@@ -7,11 +10,13 @@ from tiny_task import TinyTask, make_trial, split
 from torch import nn
 from torch.nn import functional as F
 
+from compression import collecting
 from compression.calibration import Calibration
-from compression.collecting import POSITIONS, collect, input_rows
+from compression.collecting import POSITIONS, SINGLES, collect, input_rows
 from compression.registry import InvalidSetting
 from compression.stats import InputStats, LayerStats
 from trainables import calibration as kept
+from trainables import kept_statistics
 from trainables.build import build, calibration_seconds
 from trainables.calibration import calibrated, statistics
 
@@ -85,7 +90,7 @@ def test_gradients_are_those_of_the_mean_loss(last):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 4))
     x, labels = torch.randn(last, 1, 4, 4), torch.arange(last) % 4
-    stats = collect(model, ["0", "3"], {"gradients", "samples"}, run_over(x, labels))
+    stats = collect(model, ["0", "3"], {"gradients", "outputs", "samples"}, run_over(x, labels))
     loss = F.cross_entropy(model(x), labels)
     whole = torch.autograd.grad(loss, [model[0].weight, model[3].weight])
     for name, gradient in zip(["0", "3"], whole, strict=True):
@@ -144,6 +149,7 @@ def test_examples_are_chosen_by_the_seed_and_named_in_the_fingerprint():
 def counted(monkeypatch, tmp_path):
     """How often statistics were taken, with an empty cache."""
     monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path))
+    fresh(monkeypatch)
     calls, real = [], kept.collect
     monkeypatch.setattr(kept, "collect", lambda *a: calls.append(a[2]) or real(*a))
     return calls
@@ -151,8 +157,7 @@ def counted(monkeypatch, tmp_path):
 
 def fresh(monkeypatch):
     """As in another process."""
-    monkeypatch.setattr(kept, "_known", set())
-    kept._read.cache_clear()
+    monkeypatch.setattr(kept_statistics, "_known", {})
 
 
 def test_statistics_are_taken_once_and_come_back_as_they_were(counted, monkeypatch):
@@ -171,14 +176,16 @@ def test_statistics_are_taken_once_and_come_back_as_they_were(counted, monkeypat
         assert torch.equal(again[name].gradients.mean, expected.gradients.mean)
 
 
-def test_a_damaged_file_is_made_again(counted, monkeypatch):
+def test_a_damaged_file_is_made_again(counted, monkeypatch, tmp_path):
     task = TinyTask()
     data = calibrated(task.prepare(0), 16, 0)
     found = statistics(task, data, {"inputs"})
     whole = found["6"].inputs.mean.clone()
-    content = bytearray(found.files[0].read_bytes())
+    (file,) = tmp_path.glob("calibration/*.safetensors")
+    content = bytearray(file.read_bytes())
     content[-3] ^= 64
-    found.files[0].write_bytes(content)
+    file.unlink()  # else it would change under what is mapped
+    file.write_bytes(content)
     fresh(monkeypatch)
     assert torch.equal(statistics(task, data, {"inputs"})["6"].inputs.mean, whole)
     assert len(counted) == 2
@@ -217,3 +224,84 @@ def test_no_calibration_is_refused_in_a_sentence():
 def test_the_helper_of_other_tests_makes_true_moments():
     moment = layer_stats((4, 6)).inputs.second_moment[0]
     assert torch.linalg.eigvalsh(moment).min() > 0
+
+
+def test_long_batches_are_taken_in_parts_with_their_masks(monkeypatch):
+    model, x = nn.Sequential(nn.Linear(4, 2)), torch.randn(6, 5, 4)
+    mask = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    x[~mask] = 1e3
+    run = Calibration(6, lambda rows: rows, lambda m, rows: m(x[rows]), None, lambda r: mask[r])
+    whole = collect(model, ["0"], {"inputs"}, run)["0"].inputs
+    monkeypatch.setattr(collecting, "_ROWS", 40)  # two examples at a time
+    parts = collect(model, ["0"], {"inputs"}, run)["0"].inputs
+    assert parts.count == whole.count == int(mask.sum())
+    torch.testing.assert_close(parts.second_moment, whole.second_moment)
+
+
+def test_single_gradients_are_of_examples_from_all_along():
+    run = Calibration(256, lambda rows: rows, None, None)
+    chosen = run.numbers(SINGLES)
+    assert len(chosen) == len(chosen.unique()) == SINGLES
+    assert torch.equal(chosen.diff(), torch.full((SINGLES - 1,), 8))
+    assert [int(b) for b in run.batches(1, 2)] == [64, 192]
+    assert torch.equal(run.numbers(1_000), torch.arange(256))
+
+
+def test_what_memory_cannot_hold_is_refused_with_its_size():
+    with torch.device("meta"):
+        wide = nn.Sequential(nn.Linear(1_000_000, 8))
+    with pytest.raises(InvalidSetting, match=r"inputs of 1 layers take 4000 GB, room is for"):
+        collect(wide, ["0"], {"inputs"}, calibration())
+
+
+def test_a_cache_that_cannot_be_written_costs_time_not_the_result(counted, monkeypatch, caplog):
+    monkeypatch.setenv("PARETUNE_CACHE", "/dev/null/no")
+    task = TinyTask()
+    data = calibrated(task.prepare(0), 16, 0)
+    first = statistics(task, data, {"inputs"})
+    assert "not kept for other processes" in caplog.text
+    assert statistics(task, data, {"inputs"})["6"].inputs.count == first["6"].inputs.count
+    assert len(counted) == 1
+
+
+def test_a_file_that_goes_while_it_is_used_changes_nothing(counted, tmp_path):
+    task = TinyTask()
+    data = calibrated(task.prepare(0), 16, 0)
+    found = statistics(task, data, {"inputs"})
+    mean = found["6"].inputs.mean.clone()
+    (file,) = tmp_path.glob("calibration/*.safetensors")
+    file.unlink()
+    assert torch.equal(statistics(task, data, {"inputs"})["6"].inputs.mean, mean)
+    assert len(counted) == 1
+
+
+def test_the_oldest_go_where_the_budget_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_statistics, "SHARE", 0.0)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(OSError, match="above the budget"):
+        kept_statistics._make_room(tmp_path, 10)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_other_code_of_the_model_means_other_statistics(counted):
+    class Shifted(nn.ReLU):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    task = TinyTask()
+    data = calibrated(task.prepare(0), 16, 0)
+    before = statistics(task, data, {"inputs"})["8"].inputs.mean
+    other = copy.deepcopy(data.model)
+    other[7] = Shifted()
+    after = statistics(task, replace(data, model=other), {"inputs"})["8"].inputs.mean
+    torch.testing.assert_close(after, before + 1)
+    assert len(counted) == 2
+
+
+def test_a_gradient_of_a_layer_that_is_never_called_is_refused():
+    model = nn.ModuleDict({"used": nn.Linear(4, 2), "idle": nn.Linear(4, 2)})
+    x = torch.ones(2, 4)
+    run = Calibration(2, lambda rows: rows, None, lambda m, rows: m["used"](x[rows]).sum())
+    with pytest.raises(InvalidSetting, match="idle: calibration: the layer is never called"):
+        collect(model, ["used", "idle"], {"gradients"}, run)

@@ -56,6 +56,16 @@ def tensor_hash(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
 
 
+def base_hash(model: nn.Module) -> str:
+    """SHA-256 of all that a trial does not train."""
+    fixed = {id(p) for p in trainable(model)}
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in fixed:
+            found.update(f"{name} {tensor_hash(tensor.detach().contiguous().view(-1))}".encode())
+    return found.hexdigest()
+
+
 class Attempt:
     """A trial under way. ``outcome`` is the trial's, should it end now.
 
@@ -238,6 +248,7 @@ class Attempt:
             return flatten({})
         return flatten(
             {
+                "base": base_hash(self._shipped().model),
                 "run": unflatten(self.run.state()),
                 "curve": [
                     [r.epochs_done, dict(r.metrics), r.train_loss, r.seconds] for r in self.curve
@@ -249,13 +260,20 @@ class Attempt:
         )
 
     def restore(self, state: State) -> None:
-        """Go on from :meth:`state`; the file is written anew when the trial ends."""
+        """Go on from :meth:`state`; the file is written anew when the trial ends.
+
+        Raises:
+            ValueError: compressed again, the model is another than the one that was trained on:
+                calibrated methods round differently on another machine.
+        """
         saved = unflatten(state)
         self.stage = self.shipped = self.run = self.shelved = None
         self.curve, self.best, self.seconds, self.finished = [], -1, 0.0, False
         if not saved:
             return
         self._begin()
+        if base_hash(self._shipped().model) != saved["base"]:
+            raise ValueError("compressed here, the model is not the one that was trained on")
         if self.run is not None:
             self.run.restore(flatten(saved["run"]))
         self.curve = [Report(*row) for row in saved["curve"]]

@@ -5,28 +5,23 @@ Taken once for all trials and kept in the cache by the hash of everything they d
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compression.calibration import Calibration
-from compression.collecting import collect
+from compression.collecting import POSITIONS, SINGLES, collect
 from compression.rules import target_layers
 from compression.stats import GradientStats, InputStats, LayerStats, Need
-from trainables.cache import folder
-from trainables.frozen.feature_files import FeatureCacheError
-from trainables.frozen.identity import task_text
+from trainables.frozen.identity import Unidentified, code_hash, task_text
+from trainables.kept_statistics import Kept, find
 from trainables.serial import digest
 from trainables.splits import Batch
 from trainables.tasks.base import Prepared, Task
@@ -80,125 +75,73 @@ def _mask(batch: Batch) -> Tensor | None:
 class Statistics(Mapping[str, LayerStats]):
     """Statistics by layer, read from their files when asked for. ``seconds`` is what they cost."""
 
-    files: tuple[Path, ...]
-    layers: tuple[str, ...]
-    seconds: float
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of taking them."""
+        return sum(kept.seconds for kept in self.kept)
 
     def __getitem__(self, layer: str) -> LayerStats:
-        if layer not in self.layers:
+        if layer not in set(self):
             raise KeyError(layer)
-        return _read(self.files, layer)
+        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for kept in self.kept:
+            for part, fields_of_it in kept.parts(layer).items():
+                parts[part] |= fields_of_it
+        return LayerStats(*(kind(**parts[p]) if parts[p] else None for p, kind in _PARTS.items()))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
+        return iter(dict.fromkeys(layer for kept in self.kept for layer in kept.layers))
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(list(iter(self)))
 
 
 def statistics(task: Task, data: Prepared, needs: Collection[Need]) -> Statistics:
     """Statistics of the task's target layers, taken first where the cache lacks them.
 
+    Where the cache can't be written they are kept in this process alone.
+
     Raises:
-        InvalidSetting: they are not finite; names the layer.
-        FeatureCacheError: the cache can't be written.
+        InvalidSetting: they are not finite, or too large; names the layer.
     """
     wanted = _wanted(needs)
     if not wanted or (calibration := examples(task, data)) is None:
-        return Statistics((), (), 0.0)
-    files = [_file(task, data, need) for need in wanted]
-    for need, file in zip(wanted, files, strict=True):
-        if not _whole(file):
-            started = time.perf_counter()
-            layers = target_layers(data.model, task.targets)
-            found = collect(data.model, layers, {need}, calibration)
-            _write(file, found, time.perf_counter() - started)
-    return Statistics(tuple(files), tuple(_layers(files)), sum(map(_seconds, files)))
+        return Statistics()
+
+    def take(need: Need) -> Kept:
+        layers = target_layers(data.model, task.targets)
+        started = time.perf_counter()
+        found = collect(data.model, layers, {need}, calibration)
+        return Kept.of(found, time.perf_counter() - started)
+
+    key = _key(task, data)
+    return Statistics(tuple(find(f"{key} {need}", partial(take, need)) for need in wanted))
 
 
 def _wanted(needs: Collection[Need]) -> list[Need]:
-    """One file each; that of single gradients holds their mean too."""
-    order: tuple[Need, ...] = ("inputs", "samples", "gradients")
+    """One file each; other gradients bring their mean with them."""
+    order: tuple[Need, ...] = ("inputs", "outputs", "samples", "gradients")
     found = [need for need in order if need in needs]
-    return [n for n in found if n != "gradients" or "samples" not in found]
+    return [n for n in found if n != "gradients" or not {"outputs", "samples"} & set(found)]
 
 
-def _file(task: Task, data: Prepared, need: Need) -> Path:
-    parts = [str(FORMAT), task_text(task), data.fingerprint.weights, data.fingerprint.calibration]
-    return folder() / "calibration" / f"{digest([*parts, need, torch.__version__])}.safetensors"
+def _key(task: Task, data: Prepared) -> str:
+    """All that statistics depend on: weights, what the model computes, examples, how many rows."""
+    prints = [data.fingerprint.weights, data.fingerprint.calibration]
+    code = _code(data.model)
+    return " ".join([str(FORMAT), task_text(task), *prints, code, f"{POSITIONS} {SINGLES}"])
 
 
-def _write(file: Path, stats: Mapping[str, LayerStats], seconds: float) -> None:
-    tensors, about = dict[str, Tensor](), {"seconds": repr(seconds)}
-    for layer, found in stats.items():
-        for part in _PARTS:
-            for name, value in _fields(getattr(found, part)):
-                key = f"{layer}|{part}|{name}"
-                tensors[key] = torch.as_tensor(value).contiguous()
-                about[key] = _hash(tensors[key])
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as aside:
-            whole = Path(aside, file.name)
-            save_file(tensors, whole, about)
-            os.replace(whole, file)
-    except (OSError, SafetensorError) as error:
-        raise FeatureCacheError(
-            f"calibration can't be kept in '{file.parent}' ({error}); free some space there, "
-            "or set PARETUNE_CACHE to another folder"
-        ) from None
+_codes: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def _fields(part: InputStats | GradientStats | None) -> Iterable[tuple[str, Any]]:
-    if part is None:
-        return []
-    values = ((f.name, getattr(part, f.name)) for f in fields(part))
-    return [(name, value) for name, value in values if value is not None]
-
-
-def _hash(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.view(-1).view(torch.uint8).numpy().data).hexdigest()
-
-
-_known: set[Path] = set()
-
-
-def _whole(file: Path) -> bool:
-    """Whether the file is there, and what it was when written: looked at once in a process."""
-    if file not in _known:
+def _code(model: nn.Module) -> str:
+    """What the model computes; where that can't be told, a text that no other process has."""
+    if model not in _codes:
         try:
-            with safe_open(file, "pt") as opened:
-                about, keys = opened.metadata(), list(opened.keys())
-                right = all(about[key] == _hash(opened.get_tensor(key)) for key in keys)
-        except (OSError, SafetensorError, KeyError):
-            return False
-        if right:
-            _known.add(file)
-    return file in _known
-
-
-@lru_cache(maxsize=4096)
-def _read(files: tuple[Path, ...], layer: str) -> LayerStats:
-    """A layer's statistics, mapped from their files: workers of a machine share the memory."""
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118 - no mapping
-                name, part, field = key.split("|")
-                if name == layer:
-                    value = opened.get_tensor(key)
-                    parts[part][field] = value if value.ndim else int(value)
-    return LayerStats(*(kind(**parts[p]) if parts[p] else None for p, kind in _PARTS.items()))
-
-
-def _layers(files: Iterable[Path]) -> dict[str, None]:
-    found: dict[str, None] = {}
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            found |= dict.fromkeys(key.split("|")[0] for key in opened.keys())  # noqa: SIM118
-    return found
-
-
-def _seconds(file: Path) -> float:
-    with safe_open(file, "pt") as opened:
-        return float(opened.metadata()["seconds"])
+            _codes[model] = code_hash(dict(model.named_modules()))
+        except Unidentified:
+            _codes[model] = uuid4().hex
+    return _codes[model]

@@ -31,7 +31,7 @@ class ModelPreserving(GPTQ):
     """
 
     catalogue_id = "001-129"
-    needs: ClassVar[frozenset[Need]] = frozenset({"inputs", "gradients"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"inputs", "outputs"})
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
