@@ -38,7 +38,8 @@ def cholesky(moment: Tensor, damp: float) -> Tensor:
 
     An H of which rounding leaves no factor is damped ten times more, as often as it takes.
     """
-    damping = torch.full(moment.shape[:-2], max(damp, LEAST), device=moment.device)
+    damping = torch.full_like(moment[..., 0, 0], max(damp, LEAST))
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(damped(moment, damping))
     while failed.any():
         damping = torch.where(failed > 0, 10 * damping, damping)

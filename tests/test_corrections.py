@@ -9,9 +9,10 @@ from networks import generator, layer_stats
 from compression.inits import INITS
 from compression.inits.base import best_factors
 from compression.inits.lq_lora import fisher_weights
-from compression.inits.weighted import damped, leading, weighted_factors
+from compression.inits.weighted import weighted_factors
 from compression.methods import METHODS
 from compression.registry import InvalidSetting
+from compression.second_moments import damped, output_directions
 from compression.stats import GradientStats, InputStats, LayerStats
 
 CORRECTIONS = ["lqer", "eora", "int2_1", "loftq_act", "lq_lora"]
@@ -71,7 +72,7 @@ def inputs_stats(x):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_weighted_factors_are_the_published_form_with_root_and_inverse(shape):
     error, stats, rank = weight_of(shape), layer_stats(shape), 5
-    moment = damped(stats.inputs.pooled(), 1e-3)
+    moment = damped(stats.inputs.pooled().double(), 1e-3)
     b, a = weighted_factors(error, moment, rank, 1.0, generator())
     up, down = root(moment)
     expected = truncated(error.double() @ up, rank) @ down
@@ -85,7 +86,8 @@ def test_leading_vectors_of_even_weights_are_those_of_the_svd(shape):
     u, _, vh = torch.linalg.svd(weight_of(shape).double(), full_matrices=False)
     s = torch.logspace(0, -6, 16, dtype=torch.float64)
     matrix = (u * s) @ vh
-    found = leading(matrix, torch.ones(shape[1], dtype=torch.float64), 15)
+    even = torch.ones(shape[1], dtype=torch.float64)
+    found = output_directions(matrix, even)[0][:, :15]
     torch.testing.assert_close(
         (found.T @ u[:, :15]).abs(), torch.eye(15).double(), atol=1e-4, rtol=0
     )
@@ -261,7 +263,7 @@ def test_svdquant_takes_the_principal_part_of_the_smoothed_weight(alpha):
 
 def test_factors_of_directions_below_rounding_are_not_both_zero():
     matrix = torch.outer(torch.ones(6), torch.ones(9))
-    b, a = weighted_factors(matrix, damped(torch.zeros(9, 9), 0.0), 3, 1.0, generator())
+    b, a = weighted_factors(matrix, damped(torch.zeros(9, 9).double(), 0.0), 3, 1.0, generator())
     expected, _ = best_factors(matrix, 3, 1.0, generator())
     assert (b != 0).any(0).tolist() == (expected != 0).any(0).tolist() == [True, False, False]
     assert (a != 0).any(1).all()

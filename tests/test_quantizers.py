@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from networks import layer_stats
 
 from compression.methods import METHODS
-from compression.methods.quantize.feedback import TILE, row_losses, unit_upper
+from compression.methods.quantize.feedback import TILE, unit_upper
 from compression.packing import pack_trits, packed_bytes, trit_bytes, unpack_trits
 from compression.registry import InvalidSetting
+from compression.second_moments import by_group, row_errors
 from compression.stats import GradientStats, InputStats, LayerStats
 
 matrices = st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(0, 1000))
@@ -44,7 +45,9 @@ def with_moments(moment, outer=None):
 
 
 def loss(weight, packed, stats):
-    return row_losses((weight - packed.dense()).flatten(1), stats.inputs.second_moment)
+    moment = stats.inputs.second_moment
+    change = by_group((weight - packed.dense()).flatten(1), len(moment))
+    return row_errors(change, moment).flatten()
 
 
 # Base-3 packing

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start, random_rows
-from compression.inits.weighted import balanced, damped, damping_knob, dominant, output_gram
+from compression.inits.weighted import balanced, damping_knob, dominant, where_nearer
 from compression.registry import IntRange, Values, knob
+from compression.second_moments import damped, output_gram
 from compression.stats import LayerStats, inputs_of
 
 
@@ -42,10 +43,11 @@ class Int2Point1(Init):
         """See :meth:`Init.start`."""
         base = compress(weight)
         error = (weight - base.dense()).flatten(1).double()
-        moment = damped(inputs_of(stats).pooled(), self.damping)
+        inputs = inputs_of(stats)
+        moment = damped(inputs.pooled().double(), self.damping)
         a = random_rows(rank, error.shape[1], generator).to(error)
         outer, gram = output_gram(error, moment)
         first = outer.T @ (error @ (moment @ a.T))
         basis = outer @ dominant(gram, first, self.steps)
-        b, a = balanced(basis, basis.T @ error, float(weight.norm()), generator)
-        return Start(base, b, a)
+        factors = balanced(basis, basis.T @ error, float(weight.norm()), generator)
+        return Start(base, *where_nearer(factors, error.float(), inputs.second_moment))

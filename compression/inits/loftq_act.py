@@ -7,8 +7,9 @@ from torch import Tensor
 
 from compression.inits.alternating import alternate
 from compression.inits.base import INITS, Compress, Init, Start
-from compression.inits.weighted import damped, damping_knob, output_error, weighted_factors
+from compression.inits.weighted import damping_knob, output_errors, weighted_factors, where_nearer
 from compression.registry import IntRange, Values, knob
+from compression.second_moments import damped
 from compression.stats import LayerStats, inputs_of
 
 
@@ -35,13 +36,14 @@ class LoftQAct(Init):
         generator: torch.Generator | None,
     ) -> Start:
         """See :meth:`Init.start`."""
-        moment, scale = inputs_of(stats).pooled(), float(weight.norm())
-        weighting = damped(moment, self.damping)
+        inputs, scale = inputs_of(stats), float(weight.norm())
+        weighting = damped(inputs.pooled().double(), self.damping)
 
         def correct(left: Tensor) -> tuple[Tensor, Tensor]:
-            return weighted_factors(left, weighting, rank, scale, generator)
+            factors = weighted_factors(left, weighting, rank, scale, generator)
+            return where_nearer(factors, left, inputs.second_moment)
 
         def norm(left: Tensor) -> float:
-            return output_error(left, moment)
+            return float(output_errors(left, inputs.second_moment).sum())
 
         return alternate(weight, compress, self.iterations, correct, norm)

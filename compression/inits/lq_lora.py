@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compression.inits.alternating import alternate
 from compression.inits.base import INITS, Compress, Init, Start
-from compression.inits.weighted import floored, output_error, weighted_factors
+from compression.inits.weighted import floored, weighted_factors
 from compression.registry import IntRange, InvalidSetting, Values, knob
 from compression.stats import LayerStats, gradients_of
 
@@ -45,7 +45,7 @@ class LQLoRA(Init):
             return weighted_factors(left, moment, rank, scale, generator, rows)
 
         def norm(left: Tensor) -> float:
-            return output_error(left * rows[:, None], moment)
+            return float((left * rows[:, None] * columns).norm())
 
         return alternate(weight, compress, self.iterations, correct, norm)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start
-from compression.inits.weighted import floored, weighted_factors
+from compression.inits.weighted import floored, weighted_factors, where_nearer
 from compression.registry import Values, knob
 from compression.stats import InputStats, LayerStats, inputs_of
 
@@ -17,7 +17,8 @@ class LQER(Init):
 
     S is diagonal: mean |x| or the root of mean x^2, no entry below 1e-4 of the largest. The start
     has ``||(E - B A) S||_F = sigma_{>r}(E S)``, the least there is, and is no worse than zeros by
-    outputs and by Frobenius norm (see :mod:`compression.inits.weighted`).
+    outputs and by Frobenius norm (see :mod:`compression.inits.weighted`). Groups of a convolution
+    share S, and those that would lose by it are not corrected.
 
     Source: Zhang et al., LQER, arXiv 2402.02446 (its L2QER), catalogue 001-52.
     """
@@ -43,9 +44,10 @@ class LQER(Init):
         """See :meth:`Init.start`."""
         base = compress(weight)
         error = (weight - base.dense()).flatten(1)
-        moment = self._sizes(inputs_of(stats)).square()
-        scale = float(weight.norm())
-        return Start(base, *weighted_factors(error, moment, rank, scale, generator))
+        inputs, scale = inputs_of(stats), float(weight.norm())
+        moment = self._sizes(inputs).square()
+        factors = weighted_factors(error, moment, rank, scale, generator)
+        return Start(base, *where_nearer(factors, error, inputs.second_moment))
 
     def _sizes(self, inputs: InputStats) -> Tensor:
         """The diagonal of S, (n,), over all groups."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from compression.inits.base import INITS, Compress, Init, Start, live_rows
-from compression.inits.weighted import leading
 from compression.registry import Values, knob
+from compression.second_moments import output_directions, pivots
 from compression.stats import LayerStats
 
 
@@ -50,8 +50,4 @@ class PMSS(Init):
             sizes: Tensor = torch.linalg.vector_norm(matrix, dim=1)
             return sizes.argsort(descending=True, stable=True)[:rank]
         even = torch.ones(matrix.shape[1], dtype=torch.float64, device=matrix.device)
-        swaps = torch.linalg.lu_factor(leading(matrix, even, rank)).pivots.tolist()
-        order = list(range(len(matrix)))
-        for place, other in enumerate(swaps):  # LAPACK's: this row with that one, counted from 1
-            order[place], order[other - 1] = order[other - 1], order[place]
-        return torch.tensor(order[:rank], device=matrix.device)
+        return pivots(output_directions(matrix, even)[0][:, :rank])

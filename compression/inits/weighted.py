@@ -4,7 +4,9 @@ The rank-r matrix nearest to E (m, n) in ``||(E - X) S||_F`` is ``X = U U^T E``,
 leading left singular vectors of E S: the published ``TSVD_r(E S) S^-1`` where S has an inverse, and
 a minimum where it has none. U are the leading eigenvectors of ``E H E^T``, ``H = S S^T``. Since
 ``E - X = (I - U U^T) E``, the correction lowers the error in every norm ``||. T||_F`` at once,
-Frobenius and that of the layer's outputs among them, whatever S was.
+Frobenius and that of the layer's outputs among them, whatever S was. For a convolution whose groups
+have inputs of their own S is one for all, and some groups' outputs may end up further off: see
+:func:`where_nearer`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from compression.inits.base import best_factors
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import by_group, output_directions, row_errors
 
 ENOUGH = 1e-7  # of the trace: orthogonal iteration ends with a step that gains less
 
@@ -34,14 +37,6 @@ def damping_knob() -> Any:
     )
 
 
-def damped(moment: Tensor, damping: float) -> Tensor:
-    """``H + damping * mean(diag H) I`` (n, n) in float64; I if there were no inputs but zero."""
-    moment = moment.double()
-    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    mean = moment.diagonal().mean()
-    return moment + damping * mean * identity if mean > 0 else identity
-
-
 def floored(weights: Tensor, least: float = 1e-4) -> Tensor:
     """Non-negative weights in float64, none below ``least`` times the largest; ones if all are 0.
 
@@ -50,29 +45,6 @@ def floored(weights: Tensor, least: float = 1e-4) -> Tensor:
     weights = weights.double()
     largest = weights.max()
     return weights.clamp(min=least * largest) if largest > 0 else torch.ones_like(weights)
-
-
-def output_gram(error: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (m, k) with orthonormal columns and K (k, k), ``E H E^T = Q K Q^T``, k = min(m, n).
-
-    ``moment`` is H, (n, n), or its diagonal, (n,). Float64: an eigenvalue of K is the square of a
-    singular value, and keeps the digits that float32 has of that.
-    """
-    error = error.double()
-    if error.shape[0] > error.shape[1]:
-        basis, error = torch.linalg.qr(error)
-    else:
-        basis = torch.eye(len(error), dtype=error.dtype, device=error.device)
-    half = error * moment if moment.ndim == 1 else error @ moment
-    gram = half @ error.T
-    return basis, (gram + gram.T) / 2
-
-
-def leading(error: Tensor, moment: Tensor, rank: int) -> Tensor:
-    """U (m, rank): the leading left singular vectors of E S, for ``S S^T = H`` as above."""
-    basis, gram = output_gram(error, moment)
-    vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
-    return basis @ vectors[:, -rank:].flip(1)
 
 
 def balanced(
@@ -108,7 +80,7 @@ def weighted_factors(
     heights = torch.ones(len(error), dtype=torch.float64) if rows is None else rows.double()
     heights = heights.to(error.device)[:, None]
     high = error.double() * heights
-    basis = leading(high, moment, rank)
+    basis = output_directions(high, moment)[0][:, :rank]
     return balanced(basis / heights, basis.T @ high, scale, generator)
 
 
@@ -129,8 +101,24 @@ def dominant(gram: Tensor, first: Tensor, steps: int) -> Tensor:
     return basis
 
 
-def output_error(change: Tensor, moment: Tensor) -> float:
-    """``||C S||_F = sqrt tr(C H C^T)``: with H of the inputs, the norm of the outputs' change."""
-    change = change.to(moment.dtype)
-    half = change * moment if moment.ndim == 1 else change @ moment
-    return float((half * change).sum().clamp(min=0).sqrt())
+def where_nearer(
+    factors: tuple[Tensor, Tensor], error: Tensor, moment: Tensor
+) -> tuple[Tensor, Tensor]:
+    """B and A with no rows of B but those of groups that have less output error for them.
+
+    Args:
+        factors: B (m, r) and A (r, n), of a correction that one group alone cannot lose by.
+        error: E, (m, n), float32.
+        moment: H of each group, (G, n, n).
+    """
+    b, a = factors
+    groups = len(moment)
+    if groups == 1:
+        return factors
+    before, after = (output_errors(e, moment) for e in (error, error - b @ a))
+    return (by_group(b, groups) * (after < before)[:, None, None]).view_as(b), a
+
+
+def output_errors(error: Tensor, moment: Tensor) -> Tensor:
+    """``tr(E_g H_g E_g^T)`` (G,) of the rows of each group of E (m, n)."""
+    return row_errors(by_group(error, len(moment)), moment).sum((1, 2))

@@ -8,8 +8,8 @@ from torch import Tensor
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
 from compression.methods.low_rank.factors import Factors
-from compression.methods.low_rank.whitened_svd import damped, output_directions
 from compression.registry import Values, knob
+from compression.second_moments import damped, output_directions
 from compression.stats import LayerStats, inputs_of
 
 
@@ -40,7 +40,7 @@ class AtomicFeatureMimicking(Factors):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         inputs = inputs_of(stats)
-        matrix, moment = weight.flatten(1).double(), damped(inputs.pooled(), 0.0)
+        matrix, moment = weight.flatten(1).double(), damped(inputs.pooled().double(), 0.0)
         mean = inputs.mean.double().mean(0)
         if self.mean == "free" or not (matrix @ mean).any():
             v, squares = output_directions(matrix, moment)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from compression.kinds import EVERY_LAYER, WITH_INPUTS
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
-from compression.methods.low_rank.factors import Factors, pivots, pseudo_inverse, thin_svd
+from compression.methods.low_rank.factors import Factors, pseudo_inverse, thin_svd
 from compression.precision import narrow
 from compression.registry import Values, knob
+from compression.second_moments import pivots
 from compression.stats import LayerStats, inputs_of
 
 

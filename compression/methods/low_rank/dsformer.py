@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
-from compression.methods.low_rank.factors import MAX_RANK, pivots, pseudo_inverse, thin_svd
+from compression.methods.low_rank.factors import MAX_RANK, pseudo_inverse, thin_svd
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, Values, knob
+from compression.second_moments import pivots
 from compression.stats import LayerStats
 
 _RIDGE = 1e-8  # of a Gram matrix that is solved for

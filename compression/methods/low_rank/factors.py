@@ -145,22 +145,3 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
     least = s.amax(-1, keepdim=True) * max(matrix.shape[-2:]) * torch.finfo(torch.float32).eps
     inverse = torch.where(s > least, 1 / s, 0.0)
     return vh.mT @ (inverse[..., None] * u.mT)
-
-
-def eigenvectors(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a second moment, as columns, largest first, and the eigenvalues.
-
-    What is below the rounding of float32, in which moments are collected, counts as zero.
-    """
-    values, vectors = torch.linalg.eigh(moment)
-    noise = values[-1] * len(values) * torch.finfo(torch.float32).eps
-    return vectors.flip(1), torch.where(values > noise, values, 0.0).flip(0)
-
-
-def pivots(basis: Tensor) -> Tensor:
-    """The r rows (r,) that Gaussian elimination with row pivoting of a basis (m, r) picks."""
-    swaps = (torch.linalg.lu_factor(basis).pivots - 1).tolist()
-    order = list(range(len(basis)))
-    for row, other in enumerate(swaps):  # one swap builds on the other, and there are but r
-        order[row], order[other] = order[other], order[row]
-    return torch.tensor(order[: basis.shape[1]], device=basis.device)

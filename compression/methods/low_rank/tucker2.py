@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot
-from compression.methods.low_rank.factors import MAX_RANK, eigenvectors, energy_rank, thin_svd
+from compression.methods.low_rank.factors import MAX_RANK, energy_rank, thin_svd
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
+from compression.second_moments import eigenvectors
 from compression.stats import LayerStats
 
 

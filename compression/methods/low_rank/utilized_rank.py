@@ -6,9 +6,9 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.low_rank.factors import Factors, eigenvectors
-from compression.methods.low_rank.whitened_svd import damped, output_directions
+from compression.methods.low_rank.factors import Factors
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import damped, eigenvectors, output_directions
 from compression.stats import LayerStats, inputs_of
 
 
@@ -41,7 +41,8 @@ class UtilizedRank(Factors):
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
-        matrix, moment = weight.flatten(1).double(), damped(inputs_of(stats).pooled(), 0.0)
+        matrix = weight.flatten(1).double()
+        moment = damped(inputs_of(stats).pooled().double(), 0.0)
         out, squares_out = output_directions(matrix, moment)
         into, squares_in = eigenvectors(moment)
         out, into = out[:, : self._pick(squares_out)], into[:, : self._pick(squares_in)]

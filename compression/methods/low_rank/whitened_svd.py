@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.low_rank.factors import Factors, eigenvectors, thin_svd
+from compression.methods.low_rank.factors import Factors
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import damped, output_directions
 from compression.stats import LayerStats, inputs_of
 
 
@@ -38,25 +38,7 @@ class WhitenedSVD(Factors):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         matrix = weight.flatten(1).double()
-        u, squares = output_directions(matrix, damped(inputs_of(stats).pooled(), self.damp))
+        moment = damped(inputs_of(stats).pooled().double(), self.damp)
+        u, squares = output_directions(matrix, moment)
         left = u[:, : self._pick(squares)]
         return self._stored(left, left.T @ matrix)
-
-
-def damped(moment: Tensor, damp: float) -> Tensor:
-    """``H + damp mean(diag(H)) I`` in float64; I if no input was ever anything but zero."""
-    scale = moment.double().diagonal().mean()
-    identity = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
-    return moment.double() + damp * scale * identity if scale > 0 else identity
-
-
-def output_directions(matrix: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors (m, min(m, n)) of ``W H W^T``, largest first, and their eigenvalues.
-
-    Either from the (m, m) matrix or, where there are more outputs than inputs, from a root of H.
-    """
-    if matrix.shape[0] <= matrix.shape[1]:
-        return eigenvectors(matrix @ moment @ matrix.T)
-    v, values = eigenvectors(moment)
-    u, s, _ = thin_svd(matrix @ v * values.sqrt())
-    return u, s.square()

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
-from compression.methods.quantize.feedback import row_losses
 from compression.methods.quantize.uniform import Grid, UniformGrid
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, InvalidSetting, Values, knob
+from compression.second_moments import by_group, row_errors
 from compression.stats import InputStats, LayerStats, Need, inputs_of
 
 ALPHAS = tuple(step / 10 for step in range(11))
@@ -38,8 +38,14 @@ class ActivationAware(UniformGrid):
 
     kinds = WITH_INPUTS
     needs: ClassVar[frozenset[Need]] = frozenset({"inputs"})
-    alpha: float = knob(-1.0, FloatRange(-1.0, 1.0), help="power; below 0 = the best of 0 to 1")
+    alpha: float = knob(-1.0, FloatRange(-1.0, 1.0), help="power, 0 to 1; -1 = the best one")
     clip: bool = knob(True, Values((False, True)), help="grids that may clip weights")
+
+    def __post_init__(self) -> None:
+        """Refuse a power that inputs would count inversely by."""
+        super().__post_init__()
+        if -1 < self.alpha < 0:
+            raise InvalidSetting([f"awq.alpha: expected 0 to 1, or -1, got {self.alpha!r}"])
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
@@ -76,7 +82,8 @@ class ActivationAware(UniformGrid):
         """``e H e^T`` (m,) of rounding to nearest on a grid of the scaled weight."""
         full = grid.spread(tuple(matrix.shape), self.group_size)
         decoded = full.points(full.codes(matrix * channels)) / channels
-        return row_losses(matrix - decoded, inputs.second_moment)
+        moment = inputs.second_moment
+        return row_errors(by_group(matrix - decoded, len(moment)), moment).flatten()
 
     def _clipped(self, matrix: Tensor, channels: Tensor, grid: Grid, inputs: InputStats) -> Grid:
         squares = inputs.root_mean_square().square()

@@ -12,41 +12,21 @@ import torch
 from torch import Tensor
 
 from compression.methods.quantize.uniform import Grid
+from compression.second_moments import cholesky
 
 BLOCK = 64  # columns whose errors are passed on together
 TILE = 128  # rows and columns that are rounded diagonal by diagonal
-LEAST = 1e-8  # damping, of the mean of the diagonal, at which a factorisation is tried first
-
-
-def by_group(matrix: Tensor, groups: int) -> Tensor:
-    """(G, m / G, n) of (m, n): the rows of each group of a convolution."""
-    return matrix.view(groups, matrix.shape[0] // groups, matrix.shape[1])
-
-
-def row_losses(error: Tensor, moment: Tensor) -> Tensor:
-    """``e H e^T`` of each row e of a matrix (m, n), by the H (G, n, n) of its group: (m,)."""
-    grouped = by_group(error, len(moment))
-    return (grouped @ moment * grouped).sum(2).flatten()
 
 
 def unit_upper(moment: Tensor, damping: float) -> Tensor:
     """U (G, n, n) of ``H + d I = (I + U) D (I + U)^T``, d the mean diagonal times ``damping``.
 
-    Damped ten times more, as often as it takes, where H is not positive definite in float64.
+    More where :func:`cholesky` in float64 takes more.
     """
-    size = moment.shape[-1]
-    eye = torch.eye(size, dtype=torch.float64, device=moment.device)
-    mean = moment.diagonal(dim1=1, dim2=2).double().mean(1).view(-1, 1, 1)
-    mean = torch.where(mean > 0, mean, 1.0)
-    flipped = moment.double().flip(1, 2) / mean  # its lower factor, flipped back, is upper
-    share = max(damping, LEAST)
-    factor, failed = torch.linalg.cholesky_ex(flipped + share * eye)
-    while failed.any():
-        share *= 10
-        factor, failed = torch.linalg.cholesky_ex(flipped + share * eye)
+    factor = cholesky(moment.double().flip(1, 2), damping)  # lower; flipped back, it is upper
     upper = factor.flip(1, 2)
     unit: Tensor = upper / upper.diagonal(dim1=1, dim2=2).unsqueeze(1)
-    return (unit - eye).to(torch.float32)
+    return unit.triu(1).to(torch.float32)
 
 
 def round_columns(weight: Tensor, grid: Grid, upper: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.quantize.feedback import by_group, round_columns, row_losses, unit_upper
+from compression.methods.quantize.feedback import round_columns, unit_upper
 from compression.methods.quantize.uniform import Grid, UniformGrid
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import by_group, row_errors
 from compression.stats import LayerStats, Need, inputs_of
 
 Solver = Callable[[Tensor, Grid, Tensor], Tensor]  # as feedback.round_columns
@@ -60,8 +61,11 @@ class GPTQ(UniformGrid):
         grid = self.grid(weight, self._share(weight, moment)) if self.clip else plain
         full, plain_full = (each.spread(shape, self.group_size) for each in (grid, plain))
         codes, nearest = self._rounded(matrix, full, moment), plain_full.codes(matrix)
-        loss = row_losses(matrix - full.points(codes), moment)
-        worse = loss > row_losses(matrix - plain_full.points(nearest), moment)
+        found, plainly = (
+            row_errors(by_group(matrix - each, len(moment)), moment).flatten()
+            for each in (full.points(codes), plain_full.points(nearest))
+        )
+        worse = found > plainly
         return self, self.packed(
             torch.where(worse[:, None], nearest, codes), plain.rows(worse, grid)
         )
