@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compression.registry import InvalidSetting
+
 LEAST = 1e-8  # damping, of the mean of the diagonal, at which a factorisation is tried first
 
 
@@ -37,11 +39,16 @@ def cholesky(moment: Tensor, damp: float) -> Tensor:
     """The lower factor (G, n, n) of every :func:`damped` H (G, n, n), whatever the inputs.
 
     An H of which rounding leaves no factor is damped ten times more, as often as it takes.
+
+    Raises:
+        InvalidSetting: none leaves it one, as it is no second moment.
     """
     damping = torch.full_like(moment[..., 0, 0], max(damp, LEAST))
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(damped(moment, damping))
     while failed.any():
+        if not torch.isfinite(damping).all():
+            raise InvalidSetting(["calibration: second moments that are none, NaN among them, say"])
         damping = torch.where(failed > 0, 10 * damping, damping)
         factor, failed = torch.linalg.cholesky_ex(damped(moment, damping))
     return factor

@@ -14,7 +14,7 @@ from compression.methods.base import Scene
 from compression.methods.sparsify.chita import Quadratic
 from compression.methods.sparsify.dlp import layer_sparsities
 from compression.methods.sparsify.lamp import lamp_scores
-from compression.methods.sparsify.output_error import damped, inverse_factor, largest_eigenvalue
+from compression.methods.sparsify.output_error import inverse_factor, largest_eigenvalue
 from compression.methods.sparsify.positions import (
     bitmap_bytes,
     indices_bytes,
@@ -26,6 +26,7 @@ from compression.methods.sparsify.positions import (
 )
 from compression.packing import packed_bytes
 from compression.registry import InvalidSetting
+from compression.second_moments import damped
 from compression.stats import GradientStats, LayerStats
 
 BY_INPUTS = ["wanda", "sparsegpt", "admm", "awp"]

@@ -10,12 +10,13 @@ from torch import nn
 from compression.artifact import deserialize, serialize
 from compression.calibration import Calibration
 from compression.collecting import collect
-from compression.edits import Bypass, KeepChannels
+from compression.edits import EDITS, Bypass, KeepChannels
 from compression.edits.keep_channels import mask_of, text_of
 from compression.methods import METHODS
 from compression.methods.base import Scene
+from compression.methods.structured import coupling
 from compression.methods.structured.channels import lasso_order
-from compression.methods.structured.coupling import groups_of, mask_inputs, masks_of
+from compression.methods.structured.coupling import Group, groups_of, mask_inputs, masks_of, sound
 from compression.methods.structured.loraprune import low_rank_gradient
 from compression.methods.structured.removal import least_squares, reader_gram
 from compression.model import Rule, compress_model, target_layers, trainable
@@ -99,10 +100,17 @@ def test_bitmaps_that_are_none_are_refused(kept):
         KeepChannels(kept, "0").apply(network())
 
 
+@pytest.mark.parametrize("count", [str(10**12), "1" * 5000, "٣", "-1", ""])
+def test_bitmaps_of_absurd_lengths_are_refused(count):
+    with pytest.raises(InvalidSetting, match="keep_channels.kept"):
+        EDITS.build("keep_channels", {"kept": f"{count}:AQ", "outputs": "0"})
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (("3:Bw", "", ""), "name modules"),
+        (("999999999:AQ", "0", ""), "has 8 outputs, the bitmap is of 999999999"),
         (("3:Bw", "9", ""), "'9' is not in this model"),
         (("3:Aw", "0", ""), "has 8 outputs, the bitmap is of 3"),
         (("2:AQ", "2", ""), "ReLU, which has no outputs"),
@@ -160,6 +168,26 @@ def test_removed_channels_equal_masked_ones(groups, ratio):
     for group, kept in chosen.items():
         assert int(kept.sum()) == group.count(ratio) >= ratio * group.size
         assert group.count(ratio) % group.step == 0
+
+
+@pytest.mark.parametrize("apart", [{0, 3}, {1, 2}, {0, 1, 4}, {2, 3, 4}, {5}, {0, 5}])
+def test_what_remains_after_a_check_was_checked_together(apart, monkeypatch):
+    """Groups of which some cannot go together: halves that are fine make no whole that is."""
+    groups = [Group(2) for _ in range(6)]
+    number = {group: i for i, group in enumerate(groups)}
+    checked = []
+
+    def agrees(model, calibration, chosen):
+        checked.append(chosen)
+        return not apart <= chosen
+
+    monkeypatch.setattr(coupling, "_agrees", agrees)
+    monkeypatch.setattr(coupling, "masks_of", lambda chosen: {number[group] for group in chosen})
+    found = sound(nn.Linear(1, 1), calibration(), dict.fromkeys(groups, torch.ones(2) > 0))
+    left = {number[group] for group in found}
+    assert not apart <= left
+    assert left in checked
+    assert len(left) >= 3
 
 
 def test_loraprune_removes_what_it_masks():
@@ -272,6 +300,12 @@ def test_rebuilding_is_the_closed_form_and_never_worse_than_masking(groups, rank
         assert error <= best + 0.02 * masked
 
 
+@pytest.mark.parametrize("h", [torch.full((1, 3, 3), torch.nan), -torch.ones(1, 3, 3)])
+def test_what_is_no_second_moment_is_refused(h):
+    with pytest.raises(InvalidSetting, match="second moments"):
+        least_squares(torch.ones(1, 2, 3), h, torch.tensor([[True, True, False]]))
+
+
 def test_the_gram_matrix_is_that_of_the_channels_outputs():
     model = network()
     found, _ = groups_of(model, calibration(), target_layers(model, ["*"]))
@@ -311,20 +345,33 @@ def test_rebuilding_helps_on_the_calibration_inputs():
 # LoRAPrune.
 
 
-def test_only_low_rank_gradients_are_used():
-    g = layer_stats((6, 20)).gradients.mean
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_only_low_rank_gradients_are_used(shape):
+    g = layer_stats(shape).gradients.mean
     seen = low_rank_gradient(g, 3)
-    assert torch.linalg.matrix_rank(seen) == 3
-    # What no adapter would see changes nothing: gradients orthogonal to the rows of A.
-    a = low_rank_gradient(torch.eye(20), 3)  # A^T A
-    other = torch.randn(6, 20) @ (torch.eye(20) - a @ torch.linalg.pinv(a))
-    torch.testing.assert_close(low_rank_gradient(g + other, 3), seen, atol=1e-4, rtol=1e-4)
-    # A is the adapter's: autograd at B = 0 gives the same.
-    eigenvalues, vectors = torch.linalg.eigh(a)
-    rows = (vectors * eigenvalues.clamp_min(0).sqrt()).T[-3:]
-    b = torch.zeros(6, 3, requires_grad=True)
-    ((b @ rows) * g).sum().backward()
-    torch.testing.assert_close(b.grad @ rows, seen, atol=1e-4, rtol=1e-4)
+    u, s, v = torch.linalg.svd(g, full_matrices=False)
+    torch.testing.assert_close(seen, u[:, :3] * s[:3] @ v[:3], atol=1e-5, rtol=1e-5)
+    # A is an adapter's: autograd at B = 0 gives the same.
+    b = torch.zeros(shape[0], 3, requires_grad=True)
+    ((b @ v[:3]) * g).sum().backward()
+    torch.testing.assert_close(b.grad @ v[:3], seen, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(low_rank_gradient(g, 9), g if min(shape) < 9 else seen)
+
+
+@pytest.mark.parametrize("shape", [(48, 160), (160, 48)])
+def test_few_directions_tell_which_channels_matter(shape):
+    """Of a gradient of rank 4 and as much noise: scores of columns, by E and by all of G."""
+    made = torch.Generator().manual_seed(0)
+
+    def normal(*size):
+        return torch.randn(*size, generator=made)
+
+    sizes = normal(1, shape[1]).exp()
+    low = normal(shape[0], 4) @ normal(4, shape[1]) / 2 * sizes
+    gradient = low + normal(*shape) * low.square().mean().sqrt()
+    weight = normal(*shape)
+    scores = [(weight * g).square().sum(0) for g in (low_rank_gradient(gradient, 8), gradient)]
+    assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.5
 
 
 # Depth.

@@ -14,6 +14,7 @@ from compression.edits.base import EDITS, Edit
 from compression.registry import InvalidSetting, Text, knob
 
 _NAMES = r"([^.,]+(\.[^.,]+)*(,[^.,]+(\.[^.,]+)*)*)?"
+_BITMAP = Text(r"([0-9]{1,9}:[A-Za-z0-9_-]+)?", "a bitmap count:base64")
 _PATHS = Text(_NAMES, "dotted module paths with commas between them")
 
 
@@ -29,19 +30,20 @@ class KeepChannels(Edit):
     bitmap beside the names.
     """
 
-    kept: str = knob(
-        "", Text(r"(\d+:[A-Za-z0-9_-]+)?", "a bitmap count:base64"), help="the channels that stay"
-    )
+    kept: str = knob("", _BITMAP, help="the channels that stay")
     outputs: str = knob("", _PATHS, help="modules that lose output channels")
     inputs: str = knob("", _PATHS, help="modules that lose input channels")
 
     def apply(self, model: nn.Module) -> None:
         """See :meth:`Edit.apply`."""
-        kept = mask_of(self.kept)
+        count, bits = _bitmap(self.kept)
         modules = dict(model.named_modules())
         slices = [*_slices(modules, self.outputs, "outputs"), *_slices(modules, self.inputs)]
         if not slices:
             raise InvalidSetting(["keep_channels.outputs: name modules, here or under inputs"])
+        if errors := [text for part in slices for text in part.misfits(count)]:
+            raise InvalidSetting(errors)  # before a mask of any length that a file may ask for
+        kept = _mask(count, bits)
         if errors := [text for part in slices for text in part.problems(kept)]:
             raise InvalidSetting(errors)
         for part in slices:
@@ -64,13 +66,22 @@ def mask_of(text: str) -> Tensor:
     Raises:
         InvalidSetting: it is no such text, or keeps nothing.
     """
+    return _mask(*_bitmap(text))
+
+
+def _bitmap(text: str) -> tuple[int, int]:
+    """How many bits, and these as one number, the first as the least digit."""
     count, _, code = text.partition(":")
     if len(code) % 4 == 1:
         raise InvalidSetting([f"keep_channels.kept: '{text}' is cut short"])
     bits = int.from_bytes(base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)), "little")
     if not bits or bits >> int(count):
         raise InvalidSetting([f"keep_channels.kept: '{text}' is no bitmap of some channels"])
-    return torch.tensor([bits >> i & 1 for i in range(int(count))], dtype=torch.bool)
+    return int(count), bits
+
+
+def _mask(count: int, bits: int) -> Tensor:
+    return torch.tensor([bits >> i & 1 for i in range(count)], dtype=torch.bool)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -98,16 +109,20 @@ class _Slice(NamedTuple):
             return module.out_features if ours else module.in_features
         return int(module.num_features) if isinstance(module, _BatchNorm) and ours else 0
 
-    def problems(self, kept: Tensor) -> Iterator[str]:
-        """Why it cannot be done."""
+    def misfits(self, bits: int) -> Iterator[str]:
+        """Why a bitmap of this length cannot be meant for it."""
         where, count = f"keep_channels.{self.side}: '{self.name}'", self.channels()
         if not count:
             yield f"{where} is a {type(self.module).__name__}, which has no {self.side} to remove"
-        elif count % len(kept):
-            yield f"{where} has {count} {self.side}, the bitmap is of {len(kept)}"
-        elif isinstance(self.module, nn.Conv2d) and not is_depthwise(self.module):
+        elif count % bits:
+            yield f"{where} has {count} {self.side}, the bitmap is of {bits}"
+
+    def problems(self, kept: Tensor) -> Iterator[str]:
+        """Why it cannot be done with a bitmap that fits."""
+        if isinstance(self.module, nn.Conv2d) and not is_depthwise(self.module):
             left = self._mask(kept).view(self.module.groups, -1).sum(1)
             if (left != left[0]).any() or not left[0]:
+                where = f"keep_channels.{self.side}: '{self.name}'"
                 yield f"{where} would keep unequal numbers of {self.side} in its groups"
 
     def _mask(self, kept: Tensor) -> Tensor:

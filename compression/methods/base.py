@@ -107,8 +107,9 @@ class Method(Plugin, ABC):
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """Slots of floating-point values that a next method in a chain may store instead.
 
-        By name, each with the (rows, columns) that it is a matrix of: factors, values kept. Called
-        on the resolved method. It may have more cells than values: zeros at the end. None, where nothing of the form is left in floating point.
+        By name, each with the (rows, columns) that it is a matrix of: factors, values kept. It may
+        have more cells than values, with zeros at the end. Called on the resolved method. None,
+        where nothing of the form is left in floating point.
         """
         return {}
 

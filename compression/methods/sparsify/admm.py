@@ -7,9 +7,9 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.output_error import by_group, row_errors
 from compression.methods.sparsify.sparse_form import Patterned, Tile, keep_tiles, keep_top
 from compression.registry import FloatRange, IntRange, Values, knob
+from compression.second_moments import by_group, row_errors
 from compression.stats import LayerStats, inputs_of
 
 
@@ -41,7 +41,7 @@ class ADMM(Patterned):
         inputs = inputs_of(stats)
         scale = inputs.root_mean_square()[:, None]
         scale = torch.where(scale > 0, scale, 1.0)
-        scaled = by_group(weight, inputs) * scale
+        scaled = by_group(weight, len(inputs.mean)) * scale
         moment = inputs.second_moment / (scale * scale.transpose(1, 2))
         mask, updated = self._solve(scaled, moment)
         plain = scaled * mask

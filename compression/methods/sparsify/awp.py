@@ -7,10 +7,11 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.output_error import by_group, largest_eigenvalue, row_errors
+from compression.methods.sparsify.output_error import largest_eigenvalue
 from compression.methods.sparsify.sparse_form import Patterned
 from compression.methods.sparsify.wanda import importance
 from compression.registry import FloatRange, IntRange, knob
+from compression.second_moments import by_group, row_errors
 from compression.stats import LayerStats, inputs_of
 
 _MARGIN = 1.02  # power iteration comes to the largest eigenvalue from below
@@ -23,6 +24,9 @@ class AWP(Patterned):
     P keeps the largest entries of each row, or n of every m in it; eta is ``step / lambda_max(H)``.
     For step <= 1 the error ``tr((W - Z) H (W - Z)^T)`` never rises; a row which rounding would
     make worse stays as it is.
+
+    Of the paper's two projections this is the one onto sparse weights; the one onto a grid of few
+    bits is not here. Values in fewer bits come from a next method in a chain, after the descent.
 
     Stored bytes: as ``magnitude`` for k values, or as ``n_m``.
 
@@ -38,7 +42,7 @@ class AWP(Patterned):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         inputs = inputs_of(stats)
-        grouped, moment = by_group(weight, inputs), inputs.second_moment
+        grouped, moment = by_group(weight, len(inputs.mean)), inputs.second_moment
         largest = _MARGIN * largest_eigenvalue(moment)
         rate = torch.where(largest > 0, self.step / largest, 0.0)
         mask = self.keep(importance(grouped, inputs))

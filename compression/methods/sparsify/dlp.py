@@ -9,10 +9,10 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
-from compression.methods.sparsify.output_error import by_group
 from compression.methods.sparsify.sparse_form import SPARSITY
 from compression.methods.sparsify.wanda import importance
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import by_group
 from compression.stats import LayerStats, inputs_of
 
 _HALVINGS = 100
@@ -54,13 +54,18 @@ class DLP(Method):
         "float32", Values(("float32", "float16")), help="storage format of the values"
     )
 
+    @property
+    def may_go_first(self) -> bool:
+        """As what it resolves to."""
+        return self._local(self.sparsity).may_go_first
+
     def plan(self, scene: Scene) -> Plan:
         """See :meth:`Method.plan`."""
         medians, sizes = [], []
         for name, layer in scene.layers.items():
             weight: Tensor = layer.weight.detach().float()  # type: ignore[operator]
             inputs = inputs_of(scene.stats.get(name))
-            medians.append(importance(by_group(weight, inputs), inputs).median())
+            medians.append(importance(by_group(weight, len(inputs.mean)), inputs).median())
             sizes.append(weight.numel())
         found = layer_sparsities(
             torch.stack(medians), torch.tensor(sizes), self.sparsity, self.alpha

@@ -45,8 +45,8 @@ def pack_indices(mask: Tensor) -> Tensor:
     """The true cells of a mask (N,) as sorted indices, :func:`indices_bytes` of them."""
     where = mask.nonzero().flatten()
     low = _index_parts(len(mask), len(where))[0]
-    ones = torch.zeros(_high_bits(len(mask), len(where), low), dtype=torch.bool)
-    ones[(where >> low) + torch.arange(len(where))] = True
+    ones = mask.new_zeros(_high_bits(len(mask), len(where), low))
+    ones[(where >> low) + torch.arange(len(where), device=mask.device)] = True
     return torch.cat([pack(where & ((1 << low) - 1), low), pack(ones, 1)])
 
 
@@ -76,10 +76,10 @@ def _choices(n: int, m: int) -> Tensor:
 def pack_tiles(mask: Tensor, n: int) -> Tensor:
     """A mask (T, m) with n true in every row as numbers of choices, m at most 16."""
     m = mask.shape[1]
-    powers = 1 << torch.arange(m)
-    choices = _choices(n, m)
-    number = torch.zeros(1 << m, dtype=torch.int64)
-    number[(choices * powers).sum(1)] = torch.arange(len(choices))
+    choices = _choices(n, m).to(mask.device)
+    powers = 1 << torch.arange(m, device=mask.device)
+    number = powers.new_zeros(1 << m)
+    number[(choices * powers).sum(1)] = torch.arange(len(choices), device=mask.device)
     return pack(number[(mask * powers).sum(1)], tile_bits(n, m))
 
 

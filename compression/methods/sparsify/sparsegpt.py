@@ -9,9 +9,10 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.output_error import by_group, inverse_factor
+from compression.methods.sparsify.output_error import inverse_factor
 from compression.methods.sparsify.sparse_form import Patterned, keep_tiles, keep_top
 from compression.registry import FloatRange, IntRange, Values, knob
+from compression.second_moments import by_group
 from compression.stats import LayerStats, inputs_of
 
 
@@ -38,7 +39,8 @@ class SparseGPT(Patterned):
     inputs: str = knob(
         "dense",
         Values(("dense", "compressed")),
-        help="H of the dense model, or with the layers before compressed",
+        help="H of the dense model, or with the layers before compressed: then all calibration "
+        "examples go through the model once more for each layer, in every trial",
     )
 
     @property
@@ -50,7 +52,7 @@ class SparseGPT(Patterned):
         """See :meth:`Method.encode`."""
         inputs = inputs_of(stats)
         factor = inverse_factor(inputs.second_moment, self.damping)
-        pruned = _Pruned.of(by_group(weight, inputs), factor)
+        pruned = _Pruned.of(by_group(weight, len(inputs.mean)), factor)
         width = self._width(factor.shape[1])
         for start in range(0, factor.shape[1], width):
             self._prune(pruned, slice(start, min(start + width, factor.shape[1])))

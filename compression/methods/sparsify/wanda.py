@@ -6,9 +6,9 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.output_error import by_group
 from compression.methods.sparsify.sparse_form import UNSTRUCTURED, Patterned, keep_top
 from compression.registry import Values, knob
+from compression.second_moments import by_group
 from compression.stats import InputStats, LayerStats, inputs_of
 
 
@@ -43,7 +43,7 @@ class Wanda(Patterned):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         inputs = inputs_of(stats)
-        grouped = by_group(weight, inputs)
+        grouped = by_group(weight, len(inputs.mean))
         scores = importance(grouped, inputs)
         if self.across == "layer":
             mask = keep_top(scores.flatten(), self.budget(scores.numel())).view_as(scores)

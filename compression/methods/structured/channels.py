@@ -19,6 +19,7 @@ from compression.methods.structured.removal import (
 )
 from compression.methods.structured.structural import Structural
 from compression.registry import FloatRange, Values, knob
+from compression.second_moments import by_group
 from compression.stats import inputs_of
 
 _PATH, _STEPS = 16, 40
@@ -83,7 +84,7 @@ def _gram(scene: Scene, group: Group) -> Tensor | None:
     for name in group.inputs.keys() & scene.layers.keys():
         gram = reader_gram(group, name, scene.layers[name], inputs_of(scene.stats.get(name)))
         if (power := gram.sum()) > 0:
-            total += gram / power
+            total += (gram / power).cpu()
     return total if total.any() else None
 
 
@@ -124,8 +125,8 @@ def _rebuilt(scene: Scene, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in masks.keys() & scene.layers.keys():
         layer = scene.layers[name]
         weight: Tensor = layer.weight  # type: ignore[assignment]
-        stays = per_column(layer, masks[name])
-        w = weight.detach().reshape(len(stays), -1, stays.shape[1])
+        stays = per_column(layer, masks[name]).to(weight.device)
+        w = by_group(weight.detach(), len(stays))
         moment = inputs_of(scene.stats.get(name)).second_moment
         left = least_squares(w, moment, stays).to(weight.dtype)
         found[name] = left.reshape(len(weight), -1, *weight.shape[2:])

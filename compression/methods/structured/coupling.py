@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,8 @@ class Group:
 
     ``outputs`` and ``inputs`` hold, by module, the channel of the group that each of the module's
     own belongs to, (channels,) int64, -1 for none. Only multiples of ``step`` can stay, as many in
-    each of ``step`` equal parts: grouped convolutions need it.
+    each of ``step`` equal parts: grouped convolutions need it. Groups and masks are in main memory,
+    wherever the model is.
     """
 
     size: int
@@ -46,7 +47,7 @@ class Group:
 
     def best(self, scores: Tensor, count: int) -> Tensor:
         """The mask of the ``count`` channels of the highest scores, as ``step`` allows."""
-        parts = scores.view(self.step, -1)
+        parts = scores.cpu().view(self.step, -1)
         top = parts.topk(count // self.step, dim=1).indices
         mask = torch.zeros_like(parts, dtype=torch.bool)
         return mask.scatter_(1, top, value=True).flatten()
@@ -205,14 +206,19 @@ def sound(
 
 
 def _sound(
-    model: nn.Module, calibration: Calibration, chosen: Sequence[tuple[Group, Tensor]]
-) -> Iterator[tuple[Group, Tensor]]:
+    model: nn.Module, calibration: Calibration, chosen: list[tuple[Group, Tensor]]
+) -> list[tuple[Group, Tensor]]:
+    """Of all, or of both halves; where these do not go together the last go until they do."""
     if not chosen or _agrees(model, calibration, masks_of(dict(chosen))):
-        yield from chosen
-    elif len(chosen) > 1:
-        half = len(chosen) // 2
-        yield from _sound(model, calibration, chosen[:half])
-        yield from _sound(model, calibration, chosen[half:])
+        return chosen
+    if len(chosen) == 1:
+        return []
+    middle = len(chosen) // 2
+    first = _sound(model, calibration, chosen[:middle])
+    both = first + _sound(model, calibration, chosen[middle:])
+    while len(both) > len(first) and not _agrees(model, calibration, masks_of(dict(both))):
+        both.pop()
+    return both
 
 
 @torch.no_grad()
@@ -238,8 +244,8 @@ def mask_inputs(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the weights for inputs that do not stay to zero, in place."""
     for name, mask in masks.items():
         layer = model.get_submodule(name)
-        stays = per_column(layer, mask)[:, None]
         weight: Tensor = layer.weight  # type: ignore[assignment]
+        stays = per_column(layer, mask)[:, None].to(weight.device)
         by_group = weight.reshape(len(stays), -1, stays.shape[2])
         weight.copy_((by_group * stays).view_as(weight))
 

@@ -187,7 +187,7 @@ def angles(
 def _distances(before: Tensor, after: Tensor, mask: Tensor | None) -> Tensor:
     """``arccos(cos) / pi`` of each vector, (k,)."""
     if before.ndim == 3:
-        real = torch.ones(before.shape[:2]) if mask is None else mask
+        real = before.new_ones(before.shape[:2]) if mask is None else mask.to(before.device)
         x, y = (value[real.bool()] for value in (before, after))
     else:
         x, y = before.flatten(1), after.flatten(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
@@ -11,6 +10,7 @@ from compression.methods.structured.coupling import Group
 from compression.methods.structured.removal import energy_by_channel, plan_removal
 from compression.methods.structured.structural import Structural
 from compression.registry import FloatRange, IntRange, Values, knob
+from compression.second_moments import eigenvectors
 from compression.stats import gradients_of
 
 
@@ -20,10 +20,13 @@ class LoRAPrune(Structural):
 
     ``score = sum (W o E)^2`` over the weights that write and read a channel, with
     ``E = dL/dB A + B dL/dA`` in place of the gradient of W. In one shot, before any training, the
-    adapters are virtual: B = 0, A (r, n) of seeded normal entries of variance 1 / r, so that
-    W + BA is W and ``E = dL/dB A = G A^T A``, of rank at most r. The paper's running mean over the
-    steps of a training has no meaning here: G is the mean over the calibration examples. What is
-    removed is removed as masked: nothing is rebuilt. Rounding and coupling as in ``channels``.
+    adapters are virtual: B = 0, so that W + BA is W and ``E = dL/dB A = G A^T A``. Rounding and
+    coupling as in ``channels``; nothing is rebuilt: what is removed is removed as masked.
+
+    Different from the paper: there A starts as noise and is trained, and E is averaged over the
+    steps of that training. Without it the E of such an A would be noise too, so A (r, n) holds the
+    r leading right singular vectors of G, the mean gradient over the calibration examples: of all
+    adapters of rank r the one that sees most of G, in the Frobenius norm.
 
     Stored bytes: ``4 m' n'`` for the m' outputs and n' inputs that stay, and the edits in the
     header.
@@ -57,10 +60,13 @@ class LoRAPrune(Structural):
 
 
 def low_rank_gradient(gradient: Tensor, rank: int) -> Tensor:
-    """``(G A^T) A`` (m, n) from what an adapter at B = 0 sees of G (m, n): ``dL/dB = G A^T``."""
-    count = gradient.shape[1]
-    rank = min(rank, count)
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(rank, count, generator=generator) / rank**0.5
-    estimate: Tensor = (gradient.float() @ a.T) @ a
-    return estimate
+    """``(G A^T) A`` (m, n) from what an adapter at B = 0 sees of G (m, n): ``dL/dB = G A^T``.
+
+    A (r, n) holds the leading right singular vectors of G: no matrix of rank r is nearer to G.
+    """
+    g = gradient.double()  # squared below
+    if len(g) < g.shape[1]:  # by the left ones, of which there are fewer: the same product
+        left = eigenvectors(g @ g.T)[0][:, :rank]
+        return (left @ (left.T @ g)).float()
+    right = eigenvectors(g.T @ g)[0][:, :rank]
+    return (g @ right @ right.T).float()

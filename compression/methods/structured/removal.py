@@ -19,6 +19,7 @@ from compression.methods.structured.coupling import (
     per_column,
     sound,
 )
+from compression.second_moments import by_group, cholesky
 from compression.stats import InputStats
 
 Scores = Callable[[Group], Tensor]
@@ -71,11 +72,11 @@ def energy_by_channel(group: Group, values: Mapping[str, Tensor], model: nn.Modu
     total = torch.zeros(group.size + 1)  # the last for columns of no channel of the group
     for name, channels in group.outputs.items():
         if name in values:
-            total.index_add_(0, channels % len(total), values[name].sum(1))
+            total.index_add_(0, channels % len(total), values[name].sum(1).cpu())
     for name, channels in group.inputs.items():
         if name in values:
             columns = per_column(model.get_submodule(name), channels) % len(total)
-            by_column = values[name].view(len(columns), -1, columns.shape[1]).sum(1)
+            by_column = by_group(values[name], len(columns)).sum(1).cpu()
             total.index_add_(0, columns.flatten(), by_column.flatten())
     return total[:-1]
 
@@ -97,9 +98,9 @@ def reader_gram(group: Group, name: str, layer: nn.Module, stats: InputStats) ->
     ``Z_i = X_i W_i^T`` over the calibration inputs, so that with their second moment H the entry
     is the sum of ``(W^T W) o H`` over the columns of i and j.
     """
-    columns = per_column(layer, group.inputs[name])  # (G, n)
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    w = weight.detach().float().flatten(1).view(len(columns), -1, columns.shape[1])
+    columns = per_column(layer, group.inputs[name]).to(weight.device)  # (G, n)
+    w = by_group(weight.detach().float(), len(columns))
     moment = w.transpose(1, 2) @ w * stats.second_moment
     owner = torch.nn.functional.one_hot(columns % (group.size + 1), group.size + 1).float()
     gram: Tensor = owner.flatten(0, 1).T @ (moment @ owner).flatten(0, 1)
@@ -120,6 +121,9 @@ def least_squares(weight: Tensor, moment: Tensor, stays: Tensor) -> Tensor:
 
     Returns:
         (G, m, k), float32.
+
+    Raises:
+        InvalidSetting: H is no second moment, and has no such multiple.
     """
     order = stays.byte().argsort(dim=1, descending=True, stable=True)
     count = int(stays[0].sum())
@@ -128,11 +132,5 @@ def least_squares(weight: Tensor, moment: Tensor, stays: Tensor) -> Tensor:
     w = weight.double().gather(2, order[:, None].expand_as(weight))
     kept, gone = w[..., :count], w[..., count:]
     h_ss, h_sd = h[:, :count, :count], h[:, :count, count:]
-    scale = h_ss.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)[:, None, None]
-    for power in range(-3, 4):  # float32 sums of few examples may be off by more than the first
-        damped = h_ss + 10**power * scale * torch.eye(count, dtype=torch.float64)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not failed.any():
-            break
-    moved = torch.cholesky_solve(h_sd @ gone.transpose(1, 2), factor)
+    moved = torch.cholesky_solve(h_sd @ gone.transpose(1, 2), cholesky(h_ss, 1e-3))
     return (kept + moved.transpose(1, 2)).float()
