@@ -138,11 +138,14 @@ def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, 
     if isinstance(entry.method, NoMethod):
         return
     shape = tuple(bare(layer).weight.shape)
-    slots = entry.method.layout(shape)
-    packed = {k: _take(tensors, f"{name}.{k}", s.dtype, s.shape) for k, s in slots.items()}
     try:
+        slots = entry.method.layout(shape)
+        packed = {k: _take(tensors, f"{name}.{k}", s.dtype, s.shape) for k, s in slots.items()}
         install(layer, CompressedWeight(entry.method, shape, packed))
-    except (RuntimeError, IndexError, ValueError) as error:  # values that its settings rule out
+    except ArtifactError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+        # Settings that do not suit the shape, values that settings rule out.
         raise ArtifactError(f"layer '{name}': {entry.method.name}: {error}") from error
 
 

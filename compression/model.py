@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from compression.calibration import Calibration
-from compression.collecting import collect
 from compression.edits import EDITS, Edit
 from compression.kinds import bare
-from compression.methods import Method, NoMethod, Plan
-from compression.methods.base import Scene
-from compression.one_layer import Result, Work, put
+from compression.methods import Method, NoMethod
+from compression.one_layer import Result, Work
+from compression.planning import Planning
 from compression.precision import narrow
 from compression.registry import naming
 from compression.rules import (
@@ -24,7 +23,6 @@ from compression.rules import (
     assign,
     check,
     compression_of,
-    layers_of,
     leaves_alone,
     shapes,
     shared_weights,
@@ -59,8 +57,8 @@ def compress_model(
     """Compress a model in place and put its adapters on; only these are left trainable.
 
     The first rule whose pattern matches a target layer wins; targets under no rule, and those
-    under method none without an adapter, stay as they are. The structure edits of all plans come
-    first; targets that they remove are gone. Then the layers, in model order.
+    under method none without an adapter, stay as they are. Structure edits come first; targets
+    that they remove are gone. Then the layers, in model order.
 
     Args:
         model: dense; the caller's own copy.
@@ -70,8 +68,8 @@ def compress_model(
         generator: of the random entries of adapters.
         rest: ``none`` or ``cast``, for all other floating-point tensors (biases, norms, buffers,
             other layers). The model computes with the cast values.
-        untie: give each layer that is to be changed and shares its weight one of its own, instead
-            of refusing it. The file holds both then.
+        untie: give each changed layer that shares its weight one of its own, which the file holds
+            too, instead of refusing it.
         calibration: examples to take ``stats`` from where they are not given, and for what looks
             at the model as compressed so far.
 
@@ -86,63 +84,40 @@ def compress_model(
     assigned = assign(rules, layers)
     own = _untie(model, assigned, layers) if untie else ()
     check(model, assigned, layers, rest)
-    stats = _stats(model, assigned, calibration) if stats is None else stats
-    plans = {
-        rule: rule.method.plan(Scene(model, _among(names, layers), stats, calibration))
-        for rule, names in assigned.items()
-    }
-    edits, layers = _edit(model, plans.values(), layers)
-    if edits and calibration:
-        stats = _stats_left(model, assigned, plans, layers, calibration)
+    planning = Planning(model, assigned, layers, stats, calibration, edits=own)
+    specs = planning.run()
     model.requires_grad_(False)
-    work = Work(model, stats, generator, calibration)
-    rule_of = {name: rule for rule, names in assigned.items() for name in names}
-    results = [
-        work.compress(name, layer, rule_of[name], plans[rule_of[name]])
-        for name, layer in layers.items()
-        if name in rule_of
-    ]
-    entries = dict.fromkeys(layers, LayerEntry(NoMethod())) | {r.name: r.entry for r in results}
-    _round_rest(model, entries, rest)
+    results = _compress_layers(planning, specs, generator)
+    done = _done(planning, results, rest)
+    _round_rest(model, done.layers, rest)
     _attach(model, results)
-    if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
-        entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
-    notes = [f"edit: {edit}" for edit in own + edits]
-    notes += [note for plan in plans.values() for note in plan.notes]
-    notes += [f"{result.name}: {note}" for result in results for note in result.notes]
-    done = Compression(entries, rest, own + edits, tuple(notes))
     model.compression = done  # type: ignore[assignment]
     return model
 
 
-def _stats(
-    model: nn.Module, assigned: Mapping[Rule, Sequence[str]], calibration: Calibration | None
-) -> dict[str, LayerStats]:
-    """What the rules need, each of its own layers, from the dense model."""
-    found: dict[str, LayerStats] = {}
-    for rule, names in assigned.items():
-        if rule.needs and calibration:
-            found |= collect(model, names, rule.needs, calibration)
-    return found
+def _compress_layers(
+    planning: Planning, specs: Mapping[str, Method], generator: torch.Generator | None
+) -> list[Result]:
+    """Layer after layer, in model order."""
+    rule_of = {name: rule for rule, names in planning.assigned.items() for name in names}
+    work = Work(planning.model, planning.stats or {}, generator, planning.calibration)
+    sequential = any(method.sequential for method in specs.values())
+    with work.as_adapted() if sequential else contextlib.nullcontext():
+        return [
+            work.compress(name, layer, rule_of[name], specs[name])
+            for name, layer in planning.layers.items()
+            if name in rule_of
+        ]
 
 
-def _stats_left(
-    model: nn.Module,
-    assigned: Mapping[Rule, Sequence[str]],
-    plans: Mapping[Rule, Plan],
-    layers: Mapping[str, nn.Module],
-    calibration: Calibration,
-) -> dict[str, LayerStats]:
-    """What is still needed after structure edits: layers see other inputs than in the dense model.
-
-    That is by the methods that plans name for what is left, and by inits.
-    """
-    found: dict[str, LayerStats] = {}
-    for rule, names in assigned.items():
-        needs = rule.init_needs.union(*(spec.needs for spec in plans[rule].specs.values()))
-        left = [name for name in names if name in layers]
-        found |= collect(model, left, needs, calibration) if needs else {}
-    return found
+def _done(planning: Planning, results: Sequence[Result], rest: Method) -> Compression:
+    entries = dict.fromkeys(planning.layers, LayerEntry(NoMethod()))
+    entries |= {result.name: result.entry for result in results}
+    if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
+        entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
+    notes = [f"edit: {edit}" for edit in planning.edits] + planning.notes
+    notes += [f"{result.name}: {note}" for result in results for note in result.notes]
+    return Compression(entries, rest, planning.edits, tuple(notes))
 
 
 def _attach(model: nn.Module, results: Sequence[Result]) -> None:
@@ -166,23 +141,6 @@ def _untie(
     for edit in edits:
         edit.apply(model)
     return edits
-
-
-def _among(names: Iterable[str], layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    return {name: layers[name] for name in names if name in layers}
-
-
-def _edit(
-    model: nn.Module, plans: Collection[Plan], layers: Iterable[str]
-) -> tuple[tuple[Edit, ...], dict[str, nn.Module]]:
-    """Apply the edits of all plans, each once, and put their weights; the layers still there."""
-    edits = tuple(dict.fromkeys(edit for plan in plans for edit in plan.edits))
-    for edit in edits:
-        edit.apply(model)
-    for plan in plans:
-        for name, weight in plan.weights.items():
-            put(model.get_submodule(name), weight)
-    return edits, _among(layers, layers_of(model))
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -10,13 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compression.adapters import AdapterStart, NoAdapter
+from compression.adapters import Adapter, AdapterStart, NoAdapter
 from compression.calibration import Calibration
 from compression.collecting import collect
 from compression.kinds import kind_of
 from compression.layers import install
-from compression.methods import Method, NoMethod, Plan
+from compression.methods import Method, NoMethod
 from compression.methods.base import CompressedWeight, matrix_shape
+from compression.precision import narrow
 from compression.registry import InvalidSetting, naming
 from compression.rules import LayerEntry, Rule, leaves_alone
 from compression.stats import LayerStats
@@ -31,19 +33,37 @@ class Result(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """Compressing the layers of a model, one after the other."""
+    """Compressing the layers of a model, one after the other.
+
+    ``bases`` are those of finished layers, which for now compute with their adapters.
+    """
 
     model: nn.Module
     stats: Mapping[str, LayerStats]
     generator: torch.Generator | None
     calibration: Calibration | None
+    bases: dict[nn.Module, Tensor] | None = None
 
-    def compress(self, name: str, layer: nn.Module, rule: Rule, plan: Plan) -> Result:
-        """Compress and adapt one layer as planned."""
+    @contextmanager
+    def as_adapted(self) -> Iterator[None]:
+        """Within the block each finished layer computes with base + B A; then with its base again.
+
+        Adapters come onto the model when all layers are done. Until then what is calibrated on the
+        layers before it would see a base from which the init has taken a part.
+        """
+        self.bases = {}
+        try:
+            yield
+        finally:
+            for layer, base in self.bases.items():
+                layer.weight.data = base
+            self.bases = None
+
+    def compress(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> Result:
+        """Compress and adapt one layer."""
         with naming(name), torch.no_grad():
-            method = plan.specs[name]
             adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
             if leaves_alone(method, adapter):
                 return Result(name, LayerEntry(method))
@@ -72,8 +92,22 @@ class Work:
         base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
         notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
         notes += _install(layer, base)
+        start = AdapterStart(b, a, alpha)
+        self._add(layer, start, rule.adapter)
         entry = LayerEntry(base.method, rule.adapter, rank, alpha)
-        return Result(name, entry, AdapterStart(b, a, alpha), tuple(notes))
+        return Result(name, entry, start, tuple(notes))
+
+    def _add(self, layer: nn.Module, start: AdapterStart, adapter: Adapter) -> None:
+        """B A, of factors as they will be stored, onto a layer within :meth:`as_adapted`."""
+        if self.bases is None:
+            return
+        base: Tensor = layer.weight.data  # type: ignore[assignment]
+        slots = adapter.layout({"": (tuple(base.shape), start.rank)}).values()
+        dtype = min((slot.dtype for slot in slots), key=lambda dtype: dtype.itemsize)
+        scale = start.alpha / start.rank
+        b, a = (narrow(factor, dtype).float() for factor in (start.B / scale, start.A))
+        self.bases[layer] = base
+        layer.weight.data = (base.float() + (scale * b @ a).view_as(base)).to(base)
 
 
 def put(layer: nn.Module, weight: Tensor) -> None:

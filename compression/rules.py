@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,6 +15,7 @@ from compression.inits import Init, Zeros
 from compression.kinds import bare, kind_of
 from compression.methods import Method, NoMethod, chain
 from compression.methods.base import Shape, matrix_shape
+from compression.methods.chain import split
 from compression.registry import InvalidSetting
 from compression.stats import Need
 
@@ -45,15 +46,36 @@ class Rule:
             raise InvalidSetting([f"rule '{self.pattern}': needs at least one method"])
         return chain(self.methods)
 
+    @cached_property
+    def structural(self) -> tuple[Method, ...]:
+        """Those of the methods that change the structure: they come first."""
+        return tuple(split(self.method)[0])
+
+    @cached_property
+    def kept(self) -> Method:
+        """The other methods as one: for the layers that these leave."""
+        return split(self.method)[1]
+
     @property
     def needs(self) -> frozenset[Need]:
-        """What calibration has to compute for it."""
+        """What calibration has to compute for it, of the dense model or of what edits leave."""
         return self.method.needs | self.init_needs
 
     @property
     def init_needs(self) -> frozenset[Need]:
         """What its init needs, if there is an adapter to start."""
         return frozenset() if isinstance(self.adapter, NoAdapter) else self.init.needs
+
+
+def dense_needs(rules: Iterable[Rule]) -> frozenset[Need]:
+    """What calibration has to compute of the dense model.
+
+    Where a rule changes the structure that is for the first edits alone: all else looks at what
+    these leave.
+    """
+    rules = list(rules)
+    structural = [rule.structural[0].needs for rule in rules if rule.structural]
+    return frozenset[Need]().union(*(structural or [rule.needs for rule in rules]))
 
 
 @dataclass(frozen=True)

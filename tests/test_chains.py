@@ -9,22 +9,25 @@ import pickle
 import pytest
 import torch
 from networks import calibration, inputs, layer_stats, network, pattern_for
+from torch import nn
 
+from compression import container
 from compression.adapters import ADAPTERS
-from compression.artifact import deserialize, serialize
+from compression.artifact import ArtifactError, deserialize, serialize
 from compression.inits import INITS
 from compression.layers import packed_of
-from compression.methods import METHODS, Chain, chain
+from compression.methods import METHODS, Chain, Method, chain
 from compression.methods.base import CompressedWeight
 from compression.methods.chain import method_from_json, method_to_json
-from compression.model import Rule, compress_model
+from compression.model import Rule, compress_model, target_layers
 from compression.registry import InvalidSetting
+from compression.rules import dense_needs
 from compression.size import measure
 
 BUILT = [METHODS.build(name) for name in METHODS]
 FIRST = [m for m in BUILT if m.may_go_first and not m.structural]
 NEXT = [m for m in BUILT if not m.needs and not m.any_shape and "linear" in m.kinds]
-NEXT = [m for m in NEXT if not m.structural]
+NEXT = [m for m in NEXT if type(m).plan is Method.plan]
 PAIRS = [*itertools.product(FIRST, [METHODS.build("rtn"), METHODS.build("int1")])]
 PAIRS += [(METHODS.build("svd"), then) for then in NEXT]
 
@@ -101,6 +104,9 @@ def test_the_file_is_the_formula_and_loads_again(first):
         (["svd", "gptq"], r"gptq: needs calibration \(inputs\) and can only stand first"),
         (["svd", "cast"], "cast: no use in a chain"),
         (["svd", "cp"], "cp: takes no matrix"),
+        (["n_m", "lamp"], "lamp: looks at all layers together and can only stand first, or after"),
+        (["svd", "svd_cascade"], "svd_cascade: looks at all layers together"),
+        (["svd", "drop_blocks"], "drop_blocks: looks at all layers together"),
     ],
 )
 def test_methods_that_do_not_fit_are_refused(names, message):
@@ -121,3 +127,104 @@ def test_what_a_structural_method_leaves_is_calibrated_anew():
     assert all(entry.method.name == "gptq" for entry in model.compression.layers.values())
     loaded = deserialize(serialize(model), network(seed=3))
     assert torch.equal(loaded(inputs()), model(inputs()))
+
+
+def compressed(*methods, model=None):
+    made = Rule(methods=tuple(METHODS.build(name, args) for name, args in methods))
+    return compress_model(model or network(), [made], ["*"], calibration=calibration())
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.inner(x).relu()
+
+
+def blocks(width):
+    return nn.Sequential(*(Block(width) for _ in range(3)))
+
+
+def nonzeros(model):
+    return [int((layer.weight != 0).sum()) for layer in target_layers(model, ["*"]).values()]
+
+
+def shares(model):
+    layers = target_layers(model, ["*"]).values()
+    return [n / m.weight.numel() for n, m in zip(nonzeros(model), layers, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["lamp", "global_magnitude", "dlp"])
+def test_a_plan_over_all_layers_holds_in_a_chain(name):
+    first = (name, {"sparsity": 0.6})
+    alone, chained = compressed(first), compressed(first, ("rtn", {"bits": 8}))
+    entries = chained.compression.layers.values()
+    assert [e.method.first for e in entries] == [
+        e.method for e in alone.compression.layers.values()
+    ]
+    assert len(set(shares(alone))) > 1
+    assert all(n <= m for n, m in zip(nonzeros(chained), nonzeros(alone), strict=True))
+
+
+@pytest.mark.parametrize("name", ["lamp", "global_magnitude", "dlp"])
+def test_a_plan_over_all_layers_is_made_of_what_a_structural_method_leaves(name):
+    cut, pruned = ("channels", {"keep_ratio": 0.5}), (name, {"sparsity": 0.6})
+    chained = compressed(cut, pruned)
+    assert len(set(shares(chained))) > 1
+    total = sum(layer.weight.numel() for layer in target_layers(chained, ["*"]).values())
+    assert sum(nonzeros(chained)) == pytest.approx(0.4 * total, abs=5)
+    loaded = deserialize(serialize(chained), network(seed=3))
+    assert torch.equal(loaded(inputs()), chained(inputs()))
+
+
+def test_structural_methods_follow_each_other():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.Flatten(),
+        nn.Linear(384, 64),
+        blocks(64),
+        nn.Linear(64, 7),
+    ).eval()
+    done = compressed(
+        ("channels", {"keep_ratio": 0.5}), ("drop_blocks", {"count": 1}), ("rtn", {}), model=model
+    )
+    kinds = [edit.name for edit in done.compression.edits]
+    assert kinds[-1] == "bypass"
+    assert "bypass" not in kinds[:-1]
+    assert len(kinds) > 1
+    assert len(done.compression.layers) == 5
+    assert {entry.method.name for entry in done.compression.layers.values()} == {"rtn"}
+
+
+def test_only_the_first_edits_look_at_the_dense_model():
+    dropped, gptq = METHODS.build("drop_blocks"), METHODS.build("gptq")
+    assert dense_needs([Rule(methods=(dropped, gptq))]) == dropped.needs
+    assert dense_needs([Rule(methods=(dropped,)), Rule(methods=(gptq,))]) == dropped.needs
+    assert dense_needs([Rule(methods=(gptq,))]) == {"inputs"}
+    assert Rule(methods=(dropped, gptq)).needs == dropped.needs | {"inputs"}
+
+
+def test_what_follows_a_structural_method_refuses_layers_too():
+    model = nn.Sequential(nn.Embedding(5, 8), blocks(8))
+    layers = target_layers(model, ["0", "*"])
+    made = chain([METHODS.build("drop_blocks"), METHODS.build("gptq")])
+    assert list(made.refusals(model, layers)) == ["gptq cannot take '0', a layer of type Embedding"]
+    assert made.kinds == METHODS.build("gptq").kinds
+    after = chain([METHODS.build("channels"), METHODS.build("cp")])  # a layer is no slot
+    assert after.kinds == {"conv2d"}
+
+
+@pytest.mark.parametrize("then", [{"left": ["rtn"]}, {}])
+def test_a_foreign_file_that_leaves_a_slot_without_a_method_is_refused(then):
+    model = nn.Sequential(nn.Linear(9, 5))
+    made = Rule(methods=(METHODS.build("svd", {"rank": 2}), METHODS.build("rtn")))
+    data = serialize(compress_model(model, [made], ["*"]))
+    header, tensors = container.unpack_file(data, "")
+    (entry,) = header.compression.layers.values()
+    object.__setattr__(entry.method, "then", {k: METHODS.build(*m) for k, m in then.items()})
+    data = container.pack_file(tensors, header.compression, {})
+    with pytest.raises(ArtifactError, match="svd: no(thing follows| method for its slot 'right')"):
+        deserialize(data, nn.Sequential(nn.Linear(9, 5)))

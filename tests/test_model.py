@@ -18,11 +18,20 @@ from networks import (
 )
 from torch import nn
 
+from compression.adapters import ADAPTERS
 from compression.collecting import collect
+from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods import METHODS, Plan
 from compression.methods.none import NoMethod
-from compression.model import Rule, compress_model, compression_of, target_layers, trainable
+from compression.model import (
+    Rule,
+    as_saved,
+    compress_model,
+    compression_of,
+    target_layers,
+    trainable,
+)
 from compression.registry import InvalidSetting
 
 
@@ -236,3 +245,30 @@ def test_a_method_may_plan_its_layers_together():
     model = compress_model(network(), [rule(Alternate())], ["*"])
     assert [e.method.name for e in model.compression.layers.values()] == ["rtn", "int1"] * 2
     assert packed_of(model[8]).method.name == "int1"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("init", ["zeros", "pissa", "svdquant", "loftq"])
+def test_a_layer_is_calibrated_on_the_adapted_layers_before_it(init, dtype):
+    seen = {}
+
+    class Watching(METHODS["gptq"]):
+        def encode(self, weight, stats):
+            seen.setdefault(len(weight), stats.inputs.second_moment)
+            return super().encode(weight, stats)
+
+    adapter = ADAPTERS.build("lora", {"dtype": dtype})
+    method = Watching(bits=4, inputs="compressed")
+    dense = network()
+    model = compress_model(
+        network(), [rule(method, init, adapter, 2, 4.0)], TARGETS, calibration=calibration()
+    )
+    live = {name: bare(layer) for name, layer in target_layers(model, TARGETS).items()}
+    for layer in live.values():  # what is packed is the base again
+        assert torch.equal(layer.weight, packed_of(layer).dense())
+    with as_saved(model):
+        for name, layer in live.items():
+            moment = collect(model, [name], {"inputs"}, calibration())[name].inputs.second_moment
+            torch.testing.assert_close(seen[len(layer.weight)], moment, atol=1e-5, rtol=1e-4)
+    far = collect(dense, ["8"], {"inputs"}, calibration())["8"].inputs.second_moment
+    assert (seen[7] - far).norm() < 0.5 * far.norm()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -13,9 +12,8 @@ from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods import METHODS
 from compression.model import Rule, compress_model
-from compression.rules import compression_of
+from compression.rules import compression_of, dense_needs
 from compression.size import Bytes, macs, measure, positions
-from compression.stats import Need
 from trainables.calibration import examples, statistics
 from trainables.record import NONE, Choice, LayerRule, Parts, Size, Trial, canonical
 from trainables.tasks.base import TASKS, Prepared, Task
@@ -46,15 +44,10 @@ def resolve_rule(rule: LayerRule) -> Rule:
     )
 
 
-def needs_of(rules: Iterable[Rule]) -> frozenset[Need]:
-    """What calibration has to compute for a trial."""
-    return frozenset(need for rule in rules for need in rule.needs)
-
-
 def calibration_seconds(task: Task, data: Prepared, trial: Trial) -> float:
     """What the statistics cost that a trial stands on, as if it had been the only one."""
     rules = [resolve_rule(rule) for rule in trial.layers]
-    return statistics(task, data, needs_of(rules)).seconds
+    return statistics(task, data, dense_needs(rules)).seconds
 
 
 def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
@@ -67,7 +60,7 @@ def build(task: Task, data: Prepared, trial: Trial) -> nn.Module:
         _copy(data.model, share=trial.rest == NONE),
         rules,
         task.targets,
-        stats=statistics(task, data, needs_of(rules)),
+        stats=statistics(task, data, dense_needs(rules)),
         generator=torch.Generator().manual_seed(trial.seed),
         rest=METHODS.build(trial.rest.name, trial.rest.args),
         untie=task.untie,

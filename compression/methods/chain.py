@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
 from compression.methods.none import NoMethod
-from compression.registry import Scalar, naming
+from compression.registry import InvalidSetting, Scalar, naming
 from compression.stats import LayerStats, Need
 
 _ALL = ""
@@ -29,14 +29,20 @@ class Chain(Method):
 
     Raises:
         InvalidSetting: ``first`` leaves no such slot, or ``then`` has to be calibrated, for which
-            the slots have no inputs; a layer that a structural method leaves has them.
+            the slots have no inputs, or plans over all layers. After a structural method anything
+            may follow, on the layers that it leaves.
     """
 
-    kinds: ClassVar[Any] = property(lambda self: self.first.kinds)
+    kinds: ClassVar[Any] = property(lambda self: self._kinds())
     needs: ClassVar[Any] = property(lambda self: self._needs())
 
     first: Method = field(default_factory=NoMethod)
     then: Mapping[str, Method] = field(default_factory=dict)
+
+    def _kinds(self) -> frozenset[str]:
+        """Those of the first method; of all, where the layers that it leaves are the next one's."""
+        after = [method.kinds for method in self.then.values() if self.first.structural]
+        return self.first.kinds.intersection(*after)
 
     def _needs(self) -> frozenset[Need]:
         return self.first.needs.union(*(method.needs for method in self.then.values()))
@@ -48,19 +54,34 @@ class Chain(Method):
         super().__post_init__()
 
     def _problems(self) -> Iterator[str]:
+        if not self.then:
+            yield f"{self.first.name}: nothing follows it in this chain"
+        if isinstance(self.first, Chain) and split(self.first)[0]:
+            yield f"{self.first.name}: a chain which changes the structure cannot be one link"
         for method in dict.fromkeys(self.then.values()):
             if not self.first.may_go_first:
                 yield f"{self.first.name}: leaves nothing in floating point for {method.name}"
-            if method.needs and not self.first.structural:
-                needs = ", ".join(sorted(method.needs))
-                yield (
-                    f"{method.name}: needs calibration ({needs}) and can only stand first; "
-                    f"what {self.first.name} leaves has none"
-                )
             if method.any_shape:
                 yield f"{method.name}: no use in a chain; {self.first.name} has its own formats"
-            if "linear" not in method.kinds:
-                yield f"{method.name}: takes no matrix, which is what {self.first.name} leaves"
+            if not self.first.structural:
+                yield from self._problems_of_slots(method)
+
+    def _problems_of_slots(self, method: Method) -> Iterator[str]:
+        """Why a method cannot take slots, which are matrices and no layers."""
+        head = method.first if isinstance(method, Chain) else method
+        if method.needs:
+            needs = ", ".join(sorted(method.needs))
+            yield (
+                f"{method.name}: needs calibration ({needs}) and can only stand first; "
+                f"what {self.first.name} leaves has none"
+            )
+        if head.structural or type(head).plan is not Method.plan:
+            yield (
+                f"{head.name}: looks at all layers together and can only stand first, or after "
+                f"methods that change the structure; {self.first.name} stores each layer by itself"
+            )
+        if "linear" not in method.kinds:
+            yield f"{method.name}: takes no matrix, which is what {self.first.name} leaves"
 
     def __repr__(self) -> str:
         return " + ".join(map(str, (self.first, *dict.fromkeys(self.then.values()))))
@@ -82,20 +103,36 @@ class Chain(Method):
         return self.first.sequential
 
     def refusals(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
-        """Those of the first method."""
+        """Those of the first method; of all, where the layers that it leaves are the next one's."""
         yield from self.first.refusals(model, layers)
+        for method in dict.fromkeys(self.then.values()) if self.first.structural else ():
+            yield from method.refusals(model, layers)
 
     def plan(self, scene: Scene) -> Plan:
-        """The first method's plan; layers that it leaves dense are the next one's alone."""
-        plan, rest = self.first.plan(scene), self._after()
-        specs = {
-            name: rest if isinstance(spec, NoMethod) else Chain(spec, self.then)
-            for name, spec in plan.specs.items()
-        }
+        """The first method's plan, each of its methods followed by the same.
+
+        Raises:
+            ValueError: the first changes the structure; the links are planned one by one then, see
+                :func:`split`.
+        """
+        if self.first.structural:
+            raise ValueError(f"{self.name}: what follows {self.first.name} is planned after it")
+        plan = self.first.plan(scene)
+        specs = {name: Chain(spec, self.then) for name, spec in plan.specs.items()}
         return replace(plan, specs=specs)
 
     def _after(self, slot: str = _ALL) -> Method:
-        return self.then[slot if slot in self.then else _ALL]
+        """The method of a slot.
+
+        Raises:
+            InvalidSetting: a foreign file names none.
+        """
+        found = self.then.get(slot, self.then.get(_ALL))
+        if found is None:
+            named = ", ".join(self.then)
+            text = f"{self.first.name}: no method for its slot '{slot}', only for: {named}"
+            raise InvalidSetting([text])
+        return found
 
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """What the methods of the slots leave in floating point."""
@@ -172,6 +209,18 @@ def chain(methods: Sequence[Method]) -> Method:
     """
     first, *rest = methods
     return Chain(first, {_ALL: chain(rest)}) if rest else first
+
+
+def split(method: Method) -> tuple[list[Method], Method]:
+    """The links at the head that change the structure, and the rest as one: none, if there is none.
+
+    Each link looks at what those before it left.
+    """
+    structural: list[Method] = []
+    while isinstance(method, Chain) and method.first.structural:
+        structural.append(method.first)
+        method = method._after()
+    return (structural, method) if not method.structural else ([*structural, method], NoMethod())
 
 
 def method_to_json(method: Method) -> list[Any]:

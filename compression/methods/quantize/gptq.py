@@ -45,7 +45,8 @@ class GPTQ(UniformGrid):
     inputs: str = knob(
         "dense",
         Values(("dense", "compressed")),
-        help="H of the dense model, or with the layers before compressed",
+        help="H of the dense model, or with the layers before compressed: then all calibration "
+        "examples go through the model once more for each layer, in every trial",
     )
 
     @property
