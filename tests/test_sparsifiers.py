@@ -516,6 +516,29 @@ def test_dlp_plans_for_its_local_method(local):
     assert build("dlp", local=local).compress(weight, layer_stats((6, 8))).method.name == local
 
 
+@pytest.mark.parametrize(("local", "reached"), [("wanda", 8 / 9), ("sparsegpt", 8 / 9)])
+def test_dlp_says_what_depthwise_layers_keep_it_from(local, reached):
+    layer, shape = nn.Conv2d(20, 20, 3, groups=20), (20, 1, 3, 3)
+    stats = {"": layer_stats(shape, groups=20)}
+    where = Scene(layer, {"": layer}, stats)
+    plan = build("dlp", local=local, sparsity=0.95).plan(where)
+    assert "sparsity 0.889 of 0.95 asked" in plan.notes[0]
+    dense = plan.specs[""].compress(layer.weight.detach(), stats[""]).dense()
+    assert float((dense == 0).float().mean()) == pytest.approx(reached)
+    assert not build("dlp", local="magnitude", sparsity=0.95).plan(where).notes
+
+
+@pytest.mark.parametrize("name", UNSTRUCTURED)
+@pytest.mark.parametrize("args", [{}, {"sparsity": 0.95}, {"kept": 50}])
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((20, 1, 3, 3), 20), ((6, 2, 3, 3), 3), ((7, 11), 1)]
+)
+def test_what_is_reached_is_known_before(name, args, shape, groups):
+    method = build(name, **args)
+    packed = method.compress(normal(*shape), layer_stats(shape, groups))
+    assert packed.method.kept == method.reached(shape, groups)
+
+
 # Chains.
 
 

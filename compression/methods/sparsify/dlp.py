@@ -9,13 +9,14 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
-from compression.methods.sparsify.sparse_form import SPARSITY
+from compression.methods.sparsify.sparse_form import SPARSITY, Unstructured
 from compression.methods.sparsify.wanda import importance
-from compression.registry import FloatRange, Values, knob
+from compression.registry import FloatRange, Scalar, Values, knob
 from compression.second_moments import by_group
 from compression.stats import LayerStats, inputs_of
 
 _HALVINGS = 100
+_MISSED = 0.005  # how far from the share asked the one reached is worth a note
 
 
 @METHODS.register("dlp")
@@ -24,8 +25,11 @@ class DLP(Method):
 
     The importance of a layer is the median of ``|w_ij| rms(x_j)``; d_l in [0, 1] is how far it
     is below the greatest, least = 1. Layers get ``s_l = c + 2 alpha d_l``, within 0 and
-    ``1 - 1 / n_l``, with c such that the mean of s_l over all weights is ``sparsity``; alpha = 0
-    prunes all alike. A layer on its own gets ``sparsity``.
+    ``1 - 1 / n_l``, with c such that the mean of s_l over all weights is ``sparsity`` before
+    ``local`` rounds: ``wanda`` keeps a whole number in each row, ``sparsegpt`` in each group of
+    inputs, at least one, ``magnitude`` in each layer. Where that changes the mean by more than
+    0.005, as in depthwise layers, the plan's notes name what is reached. alpha = 0 prunes all
+    alike. A layer on its own gets ``sparsity``.
 
     Stored bytes: those of the method that prunes, ``local``, which is what is stored.
 
@@ -68,14 +72,29 @@ class DLP(Method):
             medians.append(importance(by_group(weight, len(inputs.mean)), inputs).median())
             sizes.append(weight.numel())
         found = layer_sparsities(
-            torch.stack(medians), torch.tensor(sizes), self.sparsity, self.alpha
+            torch.stack(medians).cpu(), torch.tensor(sizes), self.sparsity, self.alpha
         )
-        return Plan(
-            {name: self._local(s) for name, s in zip(scene.layers, found.tolist(), strict=True)}
-        )
+        specs = {name: self._local(s) for name, s in zip(scene.layers, found.tolist(), strict=True)}
+        return Plan(specs, notes=self._missed(scene, specs))
 
-    def _local(self, sparsity: float) -> Method:
-        return METHODS.build(self.local, {"sparsity": sparsity, "value_dtype": self.value_dtype})
+    def _missed(self, scene: Scene, specs: Mapping[str, Unstructured]) -> tuple[str, ...]:
+        """What becomes zero, if it is not what was asked: rows and groups keep whole numbers."""
+        kept = total = 0
+        for name, method in specs.items():
+            weight: Tensor = scene.layers[name].weight  # type: ignore[assignment]
+            groups = len(inputs_of(scene.stats.get(name)).mean)
+            kept += method.reached(tuple(weight.shape), groups)
+            total += weight.numel()
+        reached = 1 - kept / total if total else self.sparsity
+        if abs(reached - self.sparsity) <= _MISSED:
+            return ()
+        text = f"{self.name}: sparsity {reached:.3f} of {self.sparsity:g} asked"
+        return (f"{text}; {self.local} keeps whole numbers of values, at least one",)
+
+    def _local(self, sparsity: float) -> Unstructured:
+        args: dict[str, Scalar] = {"sparsity": sparsity, "value_dtype": self.value_dtype}
+        found: Unstructured = METHODS.build(self.local, args)  # type: ignore[assignment]
+        return found
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
-from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.sparse_form import UNSTRUCTURED, Patterned, keep_top
+from compression.methods.base import METHODS, Method, Shape
+from compression.methods.sparsify.sparse_form import UNSTRUCTURED, Patterned, Unstructured, keep_top
 from compression.registry import Values, knob
 from compression.second_moments import by_group
 from compression.stats import InputStats, LayerStats, inputs_of
@@ -21,7 +21,8 @@ def importance(grouped: Tensor, inputs: InputStats) -> Tensor:
 class Wanda(Patterned):
     """The weights of largest ``|w_ij| rms(x_j)`` of each row or layer, or n of every m in a row.
 
-    By row, each keeps ``max(1, round((1 - sparsity) n))`` of its n entries; by layer,
+    By row, each keeps ``max(1, round((1 - sparsity) n))`` of its n entries, whatever that is as a
+    share; by layer,
     ``round((1 - sparsity) m n)`` of all are kept, the better choice in convolutional networks.
     With inputs of one size it is magnitude pruning.
 
@@ -39,6 +40,12 @@ class Wanda(Patterned):
         when=UNSTRUCTURED,
         help="where weights compete: within a row, or in the whole layer",
     )
+
+    def reached(self, shape: Shape, groups: int) -> int:
+        """See :meth:`Unstructured.reached`."""
+        if self.across == "layer":
+            return Unstructured.reached(self, shape, groups)
+        return super().reached(shape, groups)
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
