@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -62,12 +63,11 @@ def _check_size(layers: Mapping[str, Any], needs: Collection[Need]) -> None:
     for need in sorted(needs):
         size = sum(_bytes(layer, need) for layer in layers.values())
         if size > room:
-            raise InvalidSetting(
-                [
-                    f"calibration: {need} of {len(layers)} layers take {size / 1e9:.0f} GB, room "
-                    f"is for {room / 1e9:.0f} GB: name fewer targets, or leave out what needs it"
-                ]
+            text = (
+                f"calibration: {need} of {len(layers)} layers take {size / 1e9:.0f} GB, room "
+                f"is for {room / 1e9:.0f} GB: name fewer targets, or leave out what needs it"
             )
+            raise InvalidSetting([text])
 
 
 def _bytes(layer: Any, need: Need) -> int:
@@ -117,22 +117,34 @@ class _Moments:
         return InputStats(squares, sums, sizes, self.count)
 
 
+class _Seen(Exception):  # noqa: N818 - no error
+    """No layer that is looked at will be called again in this forward pass."""
+
+
 @torch.no_grad()
 def _inputs(
     model: nn.Module, layers: dict[str, Any], calibration: Calibration
 ) -> dict[str, InputStats]:
     moments = {name: _Moments(layer) for name, layer in layers.items()}
+    calls, first = Counter[str](), Counter[str]()
     mask: Tensor | None = None
 
-    def hook(name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda layer, args: moments[name].add(args[0], mask)
+    def take(name: str, layer: nn.Module, args: Any) -> None:
+        moments[name].add(args[0], mask)
+        calls[name] += 1
+        if calls == first:
+            raise _Seen
 
     with ExitStack() as hooks, evaluating(model):
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_pre_hook(hook(name)).remove)
+            hooks.callback(layer.register_forward_pre_hook(partial(take, name)).remove)
         for batch in calibration.batches():
             mask = calibration.mask(batch)
-            calibration.forward(model, batch)
+            with suppress(_Seen):
+                calibration.forward(model, batch)
+            # The first pass is whole, and tells how often a layer is called.
+            first = first or calls.copy()
+            calls.clear()
     found = {}
     for name, taken in moments.items():
         with naming(name):

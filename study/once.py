@@ -41,7 +41,7 @@ def run_once(
     training, dtype = config.epochs > 0, getattr(torch, config.precision)
     notes: dict[str, None] = {}
     with suppress(Interrupted), interrupts.calling(leave), said(say):
-        if needs := space.needs():
+        if needs := space.dense_needs():
             with all_cores():
                 seconds = statistics(config.task, data, needs).seconds
             say(f"calibrated on {calibration} examples of train in {seconds:.1f} s")

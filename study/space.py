@@ -6,10 +6,11 @@ suggestion to a :class:`~trainables.record.Trial`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compression.methods.chain import split
 from compression.registry import (
     Domain,
     InvalidSetting,
@@ -63,13 +64,21 @@ class Space:
 
     def needs(self) -> frozenset[Need]:
         """What calibration has to compute for some trial."""
-        found: set[Need] = set()
-        for axis in ("method", "init"):
-            for name in self.params[axis].corners() if axis in self.params else ():
-                own = {k: p for k, p in self.params.items() if k.startswith(keys_of(name))}
-                for plugin in corner_plugins(axis, str(name), own):
-                    found |= plugin.needs
-        return frozenset(found)
+        plugins = (*self._corners("method"), *self._corners("init"))
+        return frozenset(need for plugin in plugins for need in plugin.needs)
+
+    def dense_needs(self) -> frozenset[Need]:
+        """What of it is of the dense model: after structure edits all else is taken anew."""
+        methods = [split(method) for method in self._corners("method")]
+        first = [structural[0] if structural else kept for structural, kept in methods]
+        inits = self._corners("init") if not all(structural for structural, _ in methods) else ()
+        return frozenset(need for plugin in (*first, *inits) for need in plugin.needs)
+
+    def _corners(self, axis: str) -> Iterator[Any]:
+        """Each plugin of an axis, or chain, at the extremes of its knobs."""
+        for name in self.params[axis].corners() if axis in self.params else ():
+            own = {k: p for k, p in self.params.items() if k.startswith(keys_of(name))}
+            yield from corner_plugins(axis, str(name), own)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""

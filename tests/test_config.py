@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compression.methods import METHODS
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values
 from study.baselines import Typical
 from study.choices import parse_domain
@@ -223,6 +224,7 @@ def test_a_list_inside_the_methods_is_a_chain():
     ("method", "message"),
     [
         ("[[rtn, int1]]", "c.yaml:4: space.method: rtn: leaves nothing in floating point for int1"),
+        ("[[rtn, drop_blocks]]", "drop_blocks: looks at all layers together"),
         ("[[svd, gptq]]", "gptq: needs calibration (inputs) and can only stand first"),
         ("[[svd, {rtn: {bit: 4}}]]", "unknown knob of rtn 'bit'; did you mean 'bits'?"),
         ("[[svd]]", "a chain needs two methods or more, got ['svd']"),
@@ -237,6 +239,18 @@ def test_what_cannot_be_is_refused_before_anything_runs(method, message):
     assert message in " ".join(caught.value.errors)
 
 
+def test_the_dense_model_is_calibrated_for_what_looks_at_it():
+    def needs(method):
+        space = f"{{method: {method}, init: eora, adapter: lora}}"
+        return parse_config(f"task: digits\nspace: {space}\n").search_space().dense_needs()
+
+    pruned = METHODS["loraprune"].needs
+    assert "inputs" not in pruned
+    assert needs("[[loraprune, gptq]]") == needs("[[loraprune, channels]]") == pruned
+    assert needs("[rtn]") == {"inputs"}
+    assert needs("[rtn, [loraprune, gptq]]") == {"inputs"} | pruned
+
+
 def test_calibration_is_asked_for_by_what_is_searched():
     def needs(method, init="zeros", adapter="lora"):
         space = f"{{method: {method}, init: {init}, adapter: {adapter}}}"
@@ -247,5 +261,6 @@ def test_calibration_is_asked_for_by_what_is_searched():
     assert needs("rtn", "[zeros, eora]") == {"inputs"}
     assert needs("rtn", "[zeros, eora]", "none") == frozenset()
     assert "samples" in needs("[chita]")
+    assert needs("[[loraprune, gptq]]") == {"inputs"} | METHODS["loraprune"].needs
     with pytest.raises(InvalidSetting, match="calibration.samples"):
         parse_config("task: digits\ncalibration: {samples: 0}\n")

@@ -272,3 +272,28 @@ def test_a_layer_is_calibrated_on_the_adapted_layers_before_it(init, dtype):
             torch.testing.assert_close(seen[len(layer.weight)], moment, atol=1e-5, rtol=1e-4)
     far = collect(dense, ["8"], {"inputs"}, calibration())["8"].inputs.second_moment
     assert (seen[7] - far).norm() < 0.5 * far.norm()
+
+
+def test_calibration_goes_no_further_than_the_layer_it_is_for():
+    model, runs, last = network().train(), calibration(), []
+    model[8].register_forward_hook(lambda *args: last.append(1))
+    found = collect(model, ["3"], {"inputs"}, runs)["3"].inputs
+    assert len(last) == 1  # the first pass is whole, and tells how often the layer is called
+    assert not model[3]._forward_pre_hooks
+    assert all(module.training for module in model.modules())
+    whole = collect(model, ["3", "8"], {"inputs"}, runs)["3"].inputs
+    assert torch.equal(found.second_moment, whole.second_moment)
+    assert found.count == whole.count
+
+
+def test_calibration_sees_every_call_of_a_layer():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.inner(self.inner(x.flatten(1)))
+
+    stats = collect(nn.Sequential(Twice()), ["0.inner"], {"inputs"}, calibration())
+    assert stats["0.inner"].inputs.count == 48
