@@ -4,14 +4,22 @@ import pytest
 import torch
 from networks import layer_stats
 from residual_network import calibration, edited, inputs, network, scene
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compression.methods import METHODS
 from compression.methods.structured.channels import lasso_order
-from compression.methods.structured.coupling import groups_of
+from compression.methods.structured.coupling import Group, groups_of, mask_inputs, masks_of
 from compression.methods.structured.loraprune import low_rank_gradient
-from compression.methods.structured.removal import least_squares, reader_gram
+from compression.methods.structured.removal import (
+    energy_by_channel,
+    least_squares,
+    reader_gram,
+    shares,
+)
 from compression.model import target_layers
 from compression.registry import InvalidSetting
+from compression.stats import InputStats
 
 pytest.importorskip("torch_pruning")
 
@@ -110,3 +118,18 @@ def test_few_directions_tell_which_channels_matter(shape):
     weight = normal(*shape)
     scores = [(weight * g).square().sum(0) for g in (low_rank_gradient(gradient, 8), gradient)]
     assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.5
+
+
+def test_groups_stay_in_main_memory_wherever_the_model_is():
+    """Tensors that only pretend to be on a GPU, and mind being mixed with others."""
+    group = Group(8, {"a": torch.arange(8)}, {"b": torch.arange(8)})
+    kept = torch.arange(8) % 2 == 0
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layers = {"a": nn.Conv2d(3, 8, 3, device="cuda"), "b": nn.Conv2d(8, 5, 3, device="cuda")}
+        model = nn.ModuleDict(layers)
+        energy = energy_by_channel(group, shares(group, model), model)
+        assert energy.device.type == group.best(energy, 4).device.type == "cpu"
+        mean = torch.zeros(1, 72, device="cuda")
+        stats = InputStats(mean[..., None] * mean[:, None], mean, mean, 3)
+        assert reader_gram(group, "b", model["b"], stats).device.type == "cuda"
+        mask_inputs(model, masks_of({group: kept}).inputs)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import layer_stats
 from sparse_helpers import BY_INPUTS, UNSTRUCTURED, build, formula, normal
+from torch.overrides import TorchFunctionMode
 
-from compression.methods import chain
+from compression.methods import METHODS, chain
 from compression.methods.sparsify.positions import (
     bitmap_bytes,
     indices_bytes,
@@ -131,6 +132,35 @@ def test_the_smaller_coding_is_taken_and_named():
     assert build("magnitude", sparsity=0.5).compress(weight).method.coding == "bitmap"
     assert build("magnitude", sparsity=0.9).compress(weight).method.coding == "indices"
     assert build("n_m").compress(weight).method.coding == "indices"
+
+
+class Placed(TorchFunctionMode):
+    """Counts new tensors made without saying on which device, which would not be the weight's."""
+
+    FACTORIES = (torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.tensor)
+
+    def __init__(self):
+        super().__init__()
+        self.lost = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.FACTORIES and (kwargs or {}).get("device") is None:
+            self.lost.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["n_m", "block_sparse", *UNSTRUCTURED])
+@pytest.mark.parametrize("coding", ["bitmap", "indices"])
+def test_all_tensors_are_made_where_the_weight_is(name, coding):
+    args = {"coding": coding} if "coding" in METHODS[name].knobs() else {}
+    patterns = [{}, {"pattern": "n_m"}] if name in BY_INPUTS else [{}]
+    weight, stats = normal(6, 16), layer_stats((6, 16))
+    for pattern in patterns:
+        method = build(name, **args, **pattern)
+        method.compress(weight, stats)  # a table of choices is made once, and moved when used
+        with Placed() as placed:
+            method.compress(weight, stats).dense()
+        assert not placed.lost
 
 
 @pytest.mark.parametrize("name", UNSTRUCTURED)
