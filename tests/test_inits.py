@@ -1,6 +1,7 @@
 """What each init promises: shapes, guarantee against zeros, identities."""
 
 import itertools
+import math
 from functools import partial
 
 import pytest
@@ -10,6 +11,8 @@ from networks import generator, layer_stats, variants
 from compression.inits import INITS
 from compression.inits.lq_lora import fisher_weights
 from compression.methods import METHODS
+from compression.second_moments import by_group, row_errors
+from compression.stats import InputStats, LayerStats
 
 SHAPES = [(12, 20), (20, 12), (1, 9), (6, 2, 3, 3)]
 
@@ -23,10 +26,17 @@ def error(weight, start):
     return float((weight - start.base.dense() - delta).norm())
 
 
-def activation_error(weight, start, stats):
-    """Root of the mean squared change of the layer's outputs, ``tr(E H E^T)``."""
+def activation_errors(weight, start, stats):
+    """Of each group, the root of the mean squared change of its outputs, ``tr(E_g H_g E_g^T)``."""
     change = (weight - start.base.dense()).flatten(1) - start.B @ start.A
-    return float((change @ stats.inputs.pooled() @ change.T).trace().clamp(min=0).sqrt())
+    moment = stats.inputs.second_moment
+    squares = row_errors(by_group(change, len(moment)), moment).sum((1, 2))
+    return squares.clamp(min=0).sqrt()
+
+
+def activation_error(weight, start, stats):
+    """Root of the mean squared change of all the layer's outputs."""
+    return float(activation_errors(weight, start, stats).norm())
 
 
 def fisher_error(weight, start, stats):
@@ -89,6 +99,35 @@ def test_contract(init, method, shape):
 
     # No direction in which both factors are zero: neither would ever get a gradient.
     assert ((start.A != 0).any(1) | (start.B != 0).any(0)).all()
+
+
+GROUPED = [(2, (4, 4, 1, 1)), (2, (8, 3, 3, 3)), (6, (6, 1, 3, 3))]
+
+
+def unequal_groups(groups, shape, seed):
+    """Statistics of groups with few inputs each, those of the last ten times those of the first."""
+    made, columns = torch.Generator().manual_seed(seed), math.prod(shape[1:])
+    sizes = torch.logspace(0, 1, groups)[:, None, None]
+    x = torch.randn(groups, 2, columns, generator=made) * sizes
+    moment = x.transpose(1, 2) @ x / 2
+    return LayerStats(InputStats(moment, x.mean(1), x.abs().mean(1), 2))
+
+
+@pytest.mark.parametrize(("groups", "shape"), GROUPED, ids=str)
+@pytest.mark.parametrize("name", [n for n in INITS if INITS[n].guarantee == "activation"])
+def test_groups_with_inputs_of_their_own_are_no_further_off_than_with_zeros(name, groups, shape):
+    method = METHODS.build("rtn", {"bits": 2})
+    # Of the first iterate no group loses; of the best of more, all of them together do not.
+    args = {"iterations": 1} if name == "loftq_act" else {}
+    for seed in range(20):
+        weight, stats = weight_of(shape, seed), unequal_groups(groups, shape, seed)
+        zeros = run(INITS.build("zeros"), method, weight, 1, stats)
+        least = activation_errors(weight, zeros, stats)
+        start = run(INITS.build(name, args), method, weight, 1, stats)
+        assert (activation_errors(weight, start, stats) <= least * (1 + 1e-4) + 1e-5).all()
+        assert ((start.A != 0).any(1) | (start.B != 0).any(0)).all()
+        start = run(INITS.build(name), method, weight, 1, stats)
+        assert activation_error(weight, start, stats) <= float(least.norm()) * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("name", INITS)

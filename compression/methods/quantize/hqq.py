@@ -16,6 +16,8 @@ from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
 
 BETA, GROWTH = 10.0, 1.01  # of the splitting's penalty: the paper's values
+CHUNK = (1 << 15) - 1  # entries fitted at once: in the cache, and too few for torch's threads
+WHOLE = 1 << 23  # floats of this size have no fraction
 
 
 @METHODS.register("hqq")
@@ -68,13 +70,20 @@ class HalfQuadratic(Method):
 
     def _codes(self, values: Tensor, step: Tensor, offset: Tensor) -> Tensor:
         step = torch.where(step > 0, step, 1.0)  # all weights equal: every code is 0
-        return ((values - offset) / step).round_().clamp_(0, 2**self.bits - 1)
+        exact = ((values - offset) / step).clamp_(0, 2**self.bits - 1)
+        # As round_() does, which for a few thousand entries already waits for all threads.
+        return exact.add_(WHOLE).sub_(WHOLE)
 
     def _fitted(self, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and offset as stored, each (g,), of groups (g, size)."""
+        chunk = len(groups) if groups.is_cuda else max(CHUNK // groups.shape[1], 1)
+        scales, offsets = zip(*map(self._fitted_chunk, groups.split(chunk)), strict=True)
+        return torch.cat(scales), torch.cat(offsets)
+
+    def _fitted_chunk(self, groups: Tensor) -> tuple[Tensor, Tensor]:
         dtype, beta = DTYPES[self.scale_dtype], BETA
         groups = groups.T.contiguous()  # so that sums over a group run along memory
-        least, greatest = groups.aminmax(dim=0)
+        least, greatest = groups.amin(0), groups.amax(0)
         scale = best_scale = narrow_up((greatest - least) / (2**self.bits - 1), dtype)
         offset = best_offset = narrow(least, dtype)
         best = torch.full_like(least, torch.inf)
@@ -99,7 +108,7 @@ class HalfQuadratic(Method):
         step = torch.where(step > 0, step, 1.0)
         size = error.abs() / step
         kept = (size - size.pow(self.power - 1) / beta).clamp_(min=0)
-        return error.sign() * kept * step
+        return (kept * step).copysign(error)
 
     def _step(self, codes: Tensor, target: Tensor, step: Tensor) -> Tensor:
         """The slope of the line through (code, target), where there is one going up."""
