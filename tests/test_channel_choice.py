@@ -112,12 +112,11 @@ def test_few_directions_tell_which_channels_matter(shape):
     def normal(*size):
         return torch.randn(*size, generator=made)
 
-    sizes = normal(1, shape[1]).exp()
-    low = normal(shape[0], 4) @ normal(4, shape[1]) / 2 * sizes
+    low = normal(shape[0], 4) @ normal(4, shape[1]) / 2
     gradient = low + normal(*shape) * low.square().mean().sqrt()
     weight = normal(*shape)
     scores = [(weight * g).square().sum(0) for g in (low_rank_gradient(gradient, 8), gradient)]
-    assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.5
+    assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.8
 
 
 def test_groups_stay_in_main_memory_wherever_the_model_is():
