@@ -161,6 +161,18 @@ def test_hqq_shrinks_small_errors_to_none_and_large_ones_hardly():
     assert shrunk[3:].tolist() == pytest.approx([-5, 5], rel=0.02)
 
 
+def test_hqq_fits_each_group_by_itself_however_many_there_are():
+    weight, method = normal(700, 64), build("hqq")  # more than are fitted at once
+    alone = [method.compress(weight[at : at + 100].clone()).dense() for at in range(0, 700, 100)]
+    torch.testing.assert_close(method.compress(weight).dense(), torch.cat(alone))
+
+
+def test_hqq_rounds_to_the_nearest_code_and_ties_to_even_ones():
+    values = torch.tensor([-3.0, 0.49, 0.5, 0.51, 1.5, 2.5, 14.5, 15.4, 99.0])
+    codes = build("hqq")._codes(values, torch.tensor(1.0), torch.tensor(0.0))
+    assert torch.equal(codes, values.round().clamp(0, 15))
+
+
 def test_hqq_of_equal_weights_is_exact():
     weight = torch.full((3, 10), 0.5)
     assert torch.equal(build("hqq").compress(weight).dense(), weight)

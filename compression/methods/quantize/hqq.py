@@ -77,7 +77,8 @@ class HalfQuadratic(Method):
     def _fitted(self, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and offset as stored, each (g,), of groups (g, size)."""
         chunk = len(groups) if groups.is_cuda else max(CHUNK // groups.shape[1], 1)
-        scales, offsets = zip(*map(self._fitted_chunk, groups.split(chunk)), strict=True)
+        parts = (groups[start : start + chunk] for start in range(0, len(groups), chunk))
+        scales, offsets = zip(*map(self._fitted_chunk, parts), strict=True)
         return torch.cat(scales), torch.cat(offsets)
 
     def _fitted_chunk(self, groups: Tensor) -> tuple[Tensor, Tensor]:
