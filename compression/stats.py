@@ -111,3 +111,15 @@ def gradients_of(stats: LayerStats | None) -> GradientStats:
     if stats is None or stats.gradients is None:
         raise InvalidSetting(["needs calibration, and has no gradients of the layer"])
     return stats.gradients
+
+
+def output_moment_of(stats: LayerStats | None) -> Tensor:
+    """The moment (m, m) of a layer's output gradients, for a plugin that declares to need it.
+
+    Raises:
+        InvalidSetting: it was not computed.
+    """
+    found = gradients_of(stats).output_moment
+    if found is None:
+        raise InvalidSetting(["needs calibration, and has no moments of the outputs' gradients"])
+    return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from compression.methods.base import METHODS, Method
 from compression.methods.quantize.feedback import round_diagonals, unit_upper
 from compression.methods.quantize.gptq import GPTQ
-from compression.stats import InputStats, LayerStats, Need, gradients_of, inputs_of
+from compression.stats import InputStats, LayerStats, Need, inputs_of, output_moment_of
 
 
 @METHODS.register("yaqa")
@@ -37,7 +37,7 @@ class ModelPreserving(GPTQ):
         """See :meth:`Method.encode`."""
         shape, matrix = tuple(weight.shape), weight.flatten(1)
         inputs = _pooled(inputs_of(stats))
-        moment, outer = inputs.second_moment, gradients_of(stats).output_moment
+        moment, outer = inputs.second_moment, output_moment_of(stats)
         grid = self.grid(weight, self._share(weight, moment) if self.clip else 1.0)
         solve = partial(round_diagonals, outer=unit_upper(outer[None], self.damping)[0])
         codes = self._rounded(matrix, grid.spread(shape, self.group_size), moment, solve)
