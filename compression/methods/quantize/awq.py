@@ -16,7 +16,7 @@ from compression.registry import FloatRange, InvalidSetting, Values, knob
 from compression.second_moments import by_group, row_errors
 from compression.stats import InputStats, LayerStats, Need, inputs_of
 
-ALPHAS = tuple(step / 10 for step in range(11))
+ALPHAS = tuple(step / 20 for step in range(21))
 FLOOR = 1e-3  # of the mean magnitude: what an input counts for that calibration never saw
 
 
