@@ -22,11 +22,15 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_config_is_valid():
-    (text,) = _blocks("yaml")
-    config = study.parse_config(text)
+def test_the_configs_are_valid():
+    (whole,) = (block for block in _blocks("yaml") if "task:" in block)
+    config = study.parse_config(whole)
     assert config.trials == 60
     assert config.task.network == "cnn"
+    (part,) = (block for block in _blocks("yaml") if "task:" not in block)
+    config = study.parse_config(f"task: digits\n{part}")
+    assert [option.name for option in config.space.method] == ["gptq", "svd+rtn", "n_m+rtn"]
+    assert config.calibration.samples == 256
 
 
 def test_the_plugin_registers_compresses_and_comes_back(tmp_path):
