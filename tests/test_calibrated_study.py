@@ -1,4 +1,4 @@
-"""A study whose methods look at data, follow each other and change the structure, by the command."""
+"""A study by the command whose methods look at data, form chains and change the structure."""
 
 import json
 
