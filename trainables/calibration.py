@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -83,19 +83,25 @@ class Statistics(Mapping[str, LayerStats]):
         return sum(kept.seconds for kept in self.kept)
 
     def __getitem__(self, layer: str) -> LayerStats:
-        if layer not in set(self):
+        if not any(layer in kept.layers for kept in self.kept):
             raise KeyError(layer)
-        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-        for kept in self.kept:
-            for part, fields_of_it in kept.parts(layer).items():
-                parts[part] |= fields_of_it
-        return LayerStats(*(kind(**parts[p]) if parts[p] else None for p, kind in _PARTS.items()))
+        return _put_together(self.kept, layer)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(layer for kept in self.kept for layer in kept.layers))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+@lru_cache(maxsize=4096)
+def _put_together(kept: tuple[Kept, ...], layer: str) -> LayerStats:
+    """Once a process: what is not finite is looked for each time that one is made."""
+    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    for source in kept:
+        for part, found in source.parts(layer).items():
+            parts[part] |= found
+    return LayerStats(*(kind(**parts[p]) if parts[p] else None for p, kind in _PARTS.items()))
 
 
 def statistics(task: Task, data: Prepared, needs: Collection[Need]) -> Statistics:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ SHARE = 0.1
 _PARTS = ("inputs", "gradients")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept:
-    """Tensors named ``layer|part|field``, in memory or mapped from a file."""
+    """Tensors named ``layer|part|field``, in memory or mapped from a file; equal to itself only."""
 
     tensors: Mapping[str, Tensor]
     seconds: float
@@ -47,7 +48,7 @@ class Kept:
         }
         return cls(tensors, seconds)
 
-    @property
+    @cached_property
     def layers(self) -> dict[str, None]:
         """Their names."""
         return dict.fromkeys(name.split("|")[0] for name in self.tensors)
