@@ -35,7 +35,7 @@ from study.choices import (
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
-from study.sections import Calibrate, Count, Keep, Resources, Section, as_written
+from study.sections import Calibrate, Count, Keep, Resources, Section, Systems, as_written
 from study.space import Space, build_space
 from study.space_config import SpaceConfig
 from study.storage import Storage, StorageError
@@ -87,6 +87,7 @@ class StudyConfig(Section):
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
+    published: Systems = ()
     keep: Keep = as_written({})
     resources: Resources = as_written({})
     calibration: Calibrate = as_written({})

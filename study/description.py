@@ -73,6 +73,7 @@ def describe(
         "config": config.to_json(),
         "seed": config.seed,
         "task": config.task.name,
+        "subject": to_json(config.task.subject),
         "space": config.search_space().to_json(),
         "objectives": [
             {"name": o.name, "direction": o.direction.value, "unit": o.unit}

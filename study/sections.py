@@ -7,9 +7,32 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import ConfigDict, Field, PlainValidator, StrictInt
 
-from study.choices import parse_fraction, parse_gpus
+from analysis.published import SYSTEMS
+from compression.registry import UnknownName
+from study.choices import Located, parse_fraction, parse_gpus
 
 Count = Annotated[StrictInt, Field(gt=0)]
+
+
+def parse_systems(value: object) -> tuple[str, ...]:
+    """Published systems whose points a report shows: one name or a list of them.
+
+    Raises:
+        Located: an unknown name, or one that is there twice.
+    """
+    names = tuple(value) if isinstance(value, list | tuple) else (value,)
+    problems: list[tuple[tuple[int, ...], str]] = []
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or name not in SYSTEMS:
+            problems.append(((index,), str(UnknownName("published system", name, SYSTEMS))))
+        elif name in names[:index]:
+            problems.append(((index,), f"{name}: named twice"))
+    if problems:
+        raise Located(problems)
+    return names
+
+
+Systems = Annotated[tuple[str, ...], PlainValidator(parse_systems)]
 
 
 def as_written(value: Any) -> Any:

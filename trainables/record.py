@@ -49,6 +49,7 @@ __all__ = [
     "Scalar",
     "Size",
     "Status",
+    "Subject",
     "Trial",
     "Verification",
     "canonical",
@@ -167,6 +168,18 @@ class Fingerprint:
     weights: str
     data: str
     calibration: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """In words, what a study's scores are of: published figures are held against it.
+
+    Empty is not stated, and equals nothing.
+    """
+
+    model: str = ""
+    data: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compression.registry import Plugin, Registry
 from trainables.hardware.sending import send_tensor
-from trainables.record import Direction, Fingerprint, Objective
+from trainables.record import Choice, Direction, Fingerprint, Objective, Subject
 from trainables.scoring import metrics
 from trainables.splits import Inputs, Split
 
@@ -58,6 +58,15 @@ class Task(Plugin, ABC):
     def metric(self) -> str:
         """The primary metric's name."""
         return self.objective.name
+
+    @property
+    def subject(self) -> Subject:
+        """Model, data and split in words, to hold published figures against.
+
+        The task and its settings, unless one uses what others publish figures of: only then can
+        any be comparable.
+        """
+        return Subject(str(Choice(self.name, self.args())), self.name)
 
     @property
     @abstractmethod
