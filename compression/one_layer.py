@@ -127,6 +127,9 @@ def _install(layer: nn.Module, base: CompressedWeight) -> list[str]:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     before = weight.nbytes
     install(layer, base)
-    if base.stored_bytes() <= before:
+    if base.stored_bytes() > before:
+        return [f"{base.method.name} stores {base.stored_bytes()} bytes, dense {before}"]
+    limit = base.method.rank_limit(base.shape)
+    if limit is None or not limit.reached:
         return []
-    return [f"{base.method.name} stores {base.stored_bytes()} bytes, dense {before}"]
+    return [f"{base.method.name} has no fewer values at rank {limit.asked}, dense is exact"]

@@ -16,6 +16,7 @@ from compression.kinds import bare, kind_of
 from compression.methods import Method, NoMethod, chain
 from compression.methods.base import Shape, matrix_shape
 from compression.methods.chain import split
+from compression.rank_limits import oversized
 from compression.registry import InvalidSetting
 from compression.stats import Need
 
@@ -218,6 +219,8 @@ def check(
     for rule, names in assigned.items():
         errors.extend(_rule_errors(rule, [layers[name] for name in names]))
         errors.extend(rule.method.refusals(model, {name: layers[name] for name in names}))
+        weights = {name: tuple(bare(layers[name]).weight.shape) for name in names}
+        errors.extend(filter(None, [oversized(rule.method, weights)]))
         for name in names:
             errors.extend(_layer_errors(name, layers[name], rule, shared))
     if errors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compression.model import target_layers
+from compression.rank_limits import oversized
 from compression.registry import Domain, Values
 from study.options import Option, corner_plugins, option_params
 from trainables.tasks import Task
@@ -28,9 +29,10 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
     """Methods asked of layers that they cannot take, or of a model that has nothing for them."""
     model = task.skeleton()
     layers = target_layers(model, task.targets)
-    found = []
+    weights = {name: tuple(layer.get_parameter("weight").shape) for name, layer in layers.items()}
+    found = list[str]()
     for option in options:
-        corners = corner_plugins("method", option.name, option_params("method", option))
+        corners = [*corner_plugins("method", option.name, option_params("method", option))]
         # Knobs may change what layers a method takes; else one of it speaks for all.
         distinct = {method.kinds: method for method in corners}.values()
         refused = {text: None for method in distinct for text in method.refusals(model, layers)}
@@ -38,6 +40,7 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
         more = [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
         if shown:
             found.append(f"{'; '.join([*shown, *more])}: leave it out, or name other targets")
+        found += dict.fromkeys(filter(None, (oversized(method, weights) for method in corners)))
     return found
 
 

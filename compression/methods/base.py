@@ -34,6 +34,22 @@ class Slot(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+class RankLimit(NamedTuple):
+    """A rank that was set, and the least one whose factors have as many values as the weight.
+
+    The latter is real: ``m n / (m + n)`` of two factors; ``formula`` says so to people.
+    """
+
+    asked: int
+    least: float
+    formula: str = "m n / (m + n)"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the factors save nothing, where the weight itself would be exact."""
+        return self.asked >= self.least
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a plan may look at: the dense model, the layers of its rule, and calibration.
@@ -93,6 +109,10 @@ class Method(Plugin, ABC):
             if kind_of(bare(layer)) not in self.kinds:
                 kind = type(bare(layer)).__name__
                 yield f"{self.name} cannot take '{name}', a layer of type {kind}"
+
+    def rank_limit(self, shape: Shape) -> RankLimit | None:
+        """The rank that is set, beside the one that saves nothing; None where there is no such."""
+        return None
 
     def plan(self, scene: Scene) -> Plan:
         """Decide over all matched layers together; by default each layer is on its own."""

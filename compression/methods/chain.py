@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot
+from compression.methods.base import METHODS, Method, Plan, RankLimit, Scene, Shape, Slot
 from compression.methods.none import NoMethod
 from compression.registry import InvalidSetting, Scalar, naming
 from compression.stats import LayerStats, Need
@@ -107,6 +107,13 @@ class Chain(Method):
         yield from self.first.refusals(model, layers)
         for method in dict.fromkeys(self.then.values()) if self.first.structural else ():
             yield from method.refusals(model, layers)
+
+    def rank_limit(self, shape: Shape) -> RankLimit | None:
+        """That of the first method which stores values: see :func:`compression.rank_limits`.
+
+        After a structural method a layer is at most as large, and the limit too.
+        """
+        return (self._after() if self.first.structural else self.first).rank_limit(shape)
 
     def plan(self, scene: Scene) -> Plan:
         """The first method's plan, each of its methods followed by the same.

@@ -27,6 +27,7 @@ class BlockSVD(Factors):
     """
 
     catalogue_id = None
+    rank_formula = "m n / (T (h + w))"
     tile: int = knob(64, IntRange(2, 1 << 16), Values((64, 128)), help="height and width of a tile")
 
     def _tiles(self, shape: Shape) -> tuple[int, int, int, int]:

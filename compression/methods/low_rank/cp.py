@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, Method, Shape, Slot
+from compression.methods.base import METHODS, Method, RankLimit, Shape, Slot
 from compression.methods.low_rank.factors import MAX_RANK
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, Values, knob
@@ -47,6 +47,13 @@ class CanonicalPolyadic(Method):
     factor_dtype: str = knob(
         "float32", Values(("float32", "float16")), help="storage format of the factors"
     )
+
+    def rank_limit(self, shape: Shape) -> RankLimit | None:
+        """See :meth:`Method.rank_limit`."""
+        dims = _dims(shape)
+        least = math.prod(dims) / sum(dims)
+        formula = "m n / (out + in + kh + kw)"
+        return RankLimit(self.rank, least, formula) if self.rank else None
 
     def _rank(self, shape: Shape) -> int:
         dims = _dims(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ class CUR(Factors):
     """
 
     catalogue_id = "001-93"
+    rank_formula = "sqrt(((m + n) / 2)^2 + m n) - (m + n) / 2"
     kinds: ClassVar[Any] = property(
         lambda self: WITH_INPUTS if self.weigh == "inputs" else EVERY_LAYER
     )
@@ -43,6 +45,11 @@ class CUR(Factors):
     weigh: str = knob(
         "none", Values(("none", "inputs")), Values(("none", "inputs")), help="columns, when picking"
     )
+
+    def _least_useless(self, shape: Shape) -> float:
+        """With U: the r of ``r (m + n) + r^2 = m n``."""
+        half = sum(matrix_shape(shape)) / 2
+        return math.hypot(half, math.sqrt(math.prod(shape))) - half
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from compression.methods.base import Method, Shape, Slot, matrix_shape
+from compression.methods.base import Method, RankLimit, Shape, Slot, matrix_shape
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 
@@ -24,6 +24,8 @@ class Factors(Method):
     Stored bytes: ``b r (m + n)`` with b bytes a value.
     """
 
+    rank_formula: ClassVar[str] = "m n / (m + n)"
+    """Of the least rank whose factors have as many values as W."""
     rank: int = knob(0, IntRange(0, MAX_RANK), help="rank; 0 = chosen by energy")
     energy: float = knob(
         0.9,
@@ -53,6 +55,17 @@ class Factors(Method):
         tensors = {"left": left, "right": right}
         packed = {name: narrow(t.float(), self._dtype).contiguous() for name, t in tensors.items()}
         return self._of_rank(right.shape[-2]), packed
+
+    def rank_limit(self, shape: Shape) -> RankLimit | None:
+        """See :meth:`Method.rank_limit`."""
+        if not self.rank:
+            return None
+        return RankLimit(self.rank, self._least_useless(shape), self.rank_formula)
+
+    def _least_useless(self, shape: Shape) -> float:
+        """The (real) rank at which the factors of all tiles have as many values as W."""
+        *tiles, rows, columns = self._folded(shape)
+        return math.prod(shape) / (math.prod(tiles) * (rows + columns))
 
     def _folded(self, shape: Shape) -> Shape:
         """Shape of the matrix, or (tiles, rows, columns) of matrices, that L R stands for."""

@@ -29,6 +29,7 @@ class Kronecker(Factors):
     """
 
     catalogue_id = None
+    rank_formula = "m n / (m1 n1 + m2 n2)"
 
     def _folded(self, shape: Shape) -> Shape:
         (m1, n1), (m2, n2) = _factors(shape)

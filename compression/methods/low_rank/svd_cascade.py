@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from compression.methods.base import METHODS, Method, Plan, Scene, Shape, Slot, matrix_shape
+from compression.methods.base import (
+    METHODS,
+    Method,
+    Plan,
+    RankLimit,
+    Scene,
+    Shape,
+    Slot,
+    matrix_shape,
+)
 from compression.methods.low_rank.factors import MAX_RANK, pseudo_inverse, truncated
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
@@ -26,8 +36,13 @@ class SVDCascade(Method):
     a note says so.
 
     The rank of a pair is given, or follows from ``share``: the greatest r >= 1 with
-    ``k r (m + n) <= share m n``. It is clamped to min(m, n), in floats that of all pairs together.
-    At a share of 1 and more, k r >= m n / (m + n), factors have no fewer values than W.
+    ``k r (m + n) <= share m n``. With ``scope=model``, as published, it is one for all layers of
+    the rule, the greatest with ``k r sum(m + n) <= share sum(m n)``; a weight that is compressed
+    outside a plan is all there is, so either scope gives it the same. The rank is clamped to
+    min(m, n) of each layer, in floats that of all pairs together. At a share of 1 and more,
+    k r >= m n / (m + n), factors have no fewer values than W. Published ranks are multiples of 34
+    for each 10%, such as 272 at 80% where the formula gives 273: 34 is its floor at 10% for
+    the encoder blocks (width 512, 2048 inside) that they fit.
 
     Stored bytes: those of the two factors, K x m and K x n with K = k r, under float32, float16 or
     ``rtn`` with rows as scale groups, or ``group_size`` entries of them: ``K (m + n) bits / 8`` in
@@ -46,6 +61,12 @@ class SVDCascade(Method):
         Values((0.1, 0.3, 0.5, 0.8)),
         when={"rank": (0,)},
         help="values in all factors, as a share of those of W",
+    )
+    scope: str = knob(
+        "layer",
+        Values(("layer", "model")),
+        when={"rank": (0,)},
+        help="whose values the share counts: each layer has its rank, or all have one",
     )
     factor_bits: int = knob(
         4, Values((*QUANTISED, 16, 32)), Values((3, 4, 8)), help="bits of a factor's value"
@@ -68,23 +89,52 @@ class SVDCascade(Method):
         return METHODS.build("rtn", {"bits": self.factor_bits, "group_size": self.group_size})
 
     def plan(self, scene: Scene) -> Plan:
-        """Each layer on its own; notes say where a knob changes nothing or saves nothing."""
-        plan = super().plan(scene)
-        return Plan(plan.specs, notes=tuple(self._notes(scene)))
+        """Each layer with its rank; notes say where a knob changes nothing or saves nothing."""
+        shapes = {name: tuple(layer.weight.shape) for name, layer in scene.layers.items()}  # type: ignore[arg-type]
+        common = self._by_share(shapes.values()) if self.scope == "model" and shapes else 0
+        specs = {
+            name: self._of_rank(min(common or self._pair(shape), *matrix_shape(shape)))
+            for name, shape in shapes.items()
+        }
+        return Plan(specs, notes=tuple(self._notes(specs, shapes)))
 
-    def _notes(self, scene: Scene) -> Iterator[str]:
+    def _notes(self, specs: Mapping[str, SVDCascade], shapes: Mapping[str, Shape]) -> Iterator[str]:
         if self.factor_bits == 32 and self.pairs > 1:
-            yield f"{self.name}: pairs has no effect in float32 but on the rank in all"
-        for name, layer in scene.layers.items():
-            rows, columns = matrix_shape(tuple(layer.weight.shape))  # type: ignore[arg-type]
-            total = self._total((rows, columns))
+            yield (
+                f"{self.name}: pairs has no effect in float32 but on the rank in all, as k pairs "
+                "of rank r are one SVD of rank k r"
+            )
+        if not self.rank and self.share >= 1:
+            yield f"{self.name}: a share of {self.share:g} is no fewer values than the dense layers"
+        # In floats the layer's own notes say it, by its rank limit.
+        for name, shape in shapes.items() if self.factor_bits in QUANTISED else ():
+            rows, columns = matrix_shape(shape)
+            total = specs[name]._total(shape)
             if total * (rows + columns) >= rows * columns:
                 yield f"{self.name}: {name} has no fewer values at rank {total} in all"
 
-    def _pair(self, shape: Shape) -> int:
+    def rank_limit(self, shape: Shape) -> RankLimit | None:
+        """Of all pairs together, in floats; quantised pairs also make up for each other."""
+        if not self.rank or self.factor_bits in QUANTISED:
+            return None
         rows, columns = matrix_shape(shape)
-        by_share = int(self.share * rows * columns / (self.pairs * (rows + columns)))
-        return min(self.rank or max(by_share, 1), rows, columns)
+        return RankLimit(self.pairs * self.rank, rows * columns / (rows + columns))
+
+    def _of_rank(self, rank: int) -> SVDCascade:
+        """Itself resolved: neither share nor scope is read any longer."""
+        kind = type(self)
+        return self.replace(rank=rank, share=kind.share, scope=kind.scope)  # type: ignore[no-any-return]
+
+    def _by_share(self, shapes: Iterable[Shape]) -> int:
+        """Greatest r >= 1 with ``k r sum(m + n) <= share sum(m n)``."""
+        sizes = [matrix_shape(shape) for shape in shapes]
+        values = sum(rows * columns for rows, columns in sizes)
+        each = self.pairs * sum(rows + columns for rows, columns in sizes)
+        # The decimal that was written: 0.29 of 100 is 29, not 28.999...
+        return max(int(Fraction(str(self.share)) * values / each), 1)
+
+    def _pair(self, shape: Shape) -> int:
+        return min(self.rank or self._by_share([shape]), *matrix_shape(shape))
 
     def _total(self, shape: Shape) -> int:
         total = self.pairs * self._pair(shape)
@@ -106,7 +156,7 @@ class SVDCascade(Method):
             for side, factor in packed.items()
             for slot, tensor in self._storage.compress(factor).state().items()
         }
-        return self.replace(rank=rank, share=type(self).share), tensors
+        return self._of_rank(rank), tensors
 
     def _next(self, missing: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """Factors (rank, m) and (rank, n) of what is missing, and what then is missing still."""
