@@ -8,6 +8,8 @@ because everything that takes the dense layer then takes the compressed one.
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 from torch import Tensor, nn
 
@@ -36,3 +38,12 @@ def install(layer: nn.Module, packed: CompressedWeight) -> None:
     del layer.weight
     layer.register_buffer("weight", decoded, persistent=False)
     layer.packed = packed
+    if packed.method.base_is_gone and isinstance(layer, nn.Linear):
+        # No product with zeros.
+        layer.forward = MethodType(_bias_alone, layer)  # type: ignore[method-assign]
+
+
+def _bias_alone(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The output (..., m) of a layer without a weight."""
+    shape = (*x.shape[:-1], layer.out_features)
+    return x.new_zeros(shape) if layer.bias is None else layer.bias.expand(shape)

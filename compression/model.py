@@ -156,12 +156,21 @@ def _round_rest(model: nn.Module, entries: Mapping[str, LayerEntry], rest: Metho
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that recovery trains: those of the adapters."""
+    """The parameters that recovery trains: of adapters, and biases of layers without a base."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def trained_biases(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The biases among them, by ``layer.bias``."""
+    return {
+        f"{name}.bias": bias
+        for name, entry in compression_of(model).layers.items()
+        if entry.method.base_is_gone and (bias := bare(model.get_submodule(name)).bias) is not None
+    }
+
+
 def _roundings(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each adapter parameter that is stored in fewer bits, with the values stored."""
+    """Each trained parameter that is stored in fewer bits, with the values stored."""
     for adapter, entries in compression_of(model).adapted().items():
         live = adapter.parameters(model, entries)
         for key, slot in adapter.layout(shapes(model, entries)).items():
@@ -169,6 +178,10 @@ def _roundings(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
                 with naming(key):
                     stored = narrow(live[key].detach(), slot.dtype)
                 yield live[key], stored.to(live[key].dtype)
+    rest = compression_of(model).rest
+    for name, bias in trained_biases(model).items() if not isinstance(rest, NoMethod) else ():
+        with naming(name):
+            yield bias, rest.compress(bias.detach()).dense().to(bias.dtype)
 
 
 @torch.no_grad()

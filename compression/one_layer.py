@@ -86,12 +86,15 @@ class Work:
     def _adapted(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> Result:
         weight: Tensor = layer.weight  # type: ignore[assignment]
         rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
-        alpha = float(rank if rule.alpha is None else rule.alpha * rank / rule.rank)
+        alpha = rule.adapter.scale(rule.alpha, rule.rank) * rank
         compress = partial(method.compress, stats=self._of(name, method))
         dense = self.stats.get(name)
         base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
         notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
         notes += _install(layer, base)
+        if base.method.base_is_gone and layer.bias is not None:
+            # A new tensor: the old one may be the dense model's too.
+            layer.bias = nn.Parameter(layer.bias.detach().clone())  # type: ignore[operator]
         start = AdapterStart(b, a, alpha)
         self._add(layer, start, rule.adapter)
         entry = LayerEntry(base.method, rule.adapter, rank, alpha)

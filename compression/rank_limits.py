@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compression.methods import Method
-from compression.methods.base import Shape
+from compression.methods.base import Shape, matrix_shape
 
 
 def oversized(method: Method, shapes: Mapping[str, Shape]) -> str | None:
@@ -24,4 +24,18 @@ def oversized(method: Method, shapes: Mapping[str, Shape]) -> str | None:
     return limit and (
         f"{method.name}: at rank {limit.asked} the factors have no fewer values than the weight in "
         f"any target layer; the limit {limit.formula} is largest for '{name}', {least:.1f}"
+    )
+
+
+def smaller_rank(shape: Shape) -> int:
+    """The greatest r with ``r (m + n) < m n``: of factors that have fewer values than W."""
+    rows, columns = matrix_shape(shape)
+    return (rows * columns - 1) // (rows + columns)
+
+
+def no_smaller(rank: int, most: int) -> str:
+    """What is wrong with a rank above :func:`smaller_rank` of every layer."""
+    return (
+        f"rank {rank}: the factors would have no fewer values than the weight in any target layer "
+        f"(m n / (m + n) is reached); expected at most {most}"
     )

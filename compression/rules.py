@@ -16,7 +16,7 @@ from compression.kinds import bare, kind_of
 from compression.methods import Method, NoMethod, chain
 from compression.methods.base import Shape, matrix_shape
 from compression.methods.chain import split
-from compression.rank_limits import oversized
+from compression.rank_limits import no_smaller, oversized, smaller_rank
 from compression.registry import InvalidSetting
 from compression.stats import Need
 
@@ -232,13 +232,22 @@ def _rule_errors(rule: Rule, layers: Sequence[nn.Module]) -> Iterator[str]:
     if isinstance(rule.adapter, NoAdapter):
         if rule.rank:
             yield f"rule '{rule.pattern}': rank {rule.rank} has no effect without an adapter"
+        if rule.kept.base_is_gone:
+            yield f"rule '{rule.pattern}': {rule.kept.name} leaves nothing without an adapter"
     elif rule.rank < 1:
         yield f"rule '{rule.pattern}': adapter {rule.adapter.name} needs a rank of at least 1"
     elif rule.rank > limit:
         where = f"min(out, in) = {limit} of its largest layer"
         yield f"rule '{rule.pattern}': rank {rule.rank} is above {where}"
+    elif rule.kept.base_is_gone:
+        most = max(smaller_rank(tuple(bare(layer).weight.shape)) for layer in layers)
+        if rule.rank > most:
+            yield f"rule '{rule.pattern}': {no_smaller(rule.rank, most)}"
     if rule.alpha is not None and not rule.alpha > 0:
         yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
+    elif rule.alpha is not None and rule.init.fixes_alpha:
+        why = f"{rule.init.name} starts at a delta of its own, at scale 1"
+        yield f"rule '{rule.pattern}': alpha has no effect, {why}"
 
 
 def leaves_alone(method: Method, adapter: Adapter) -> bool:

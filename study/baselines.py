@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from study.space import Space
+from trainables.recipes import RECIPES
 from trainables.record import NONE, Choice, LayerRule, Scalar, Trial
+
+RECOVER = Choice("recover")
 
 
 def baselines(space: Space, seed: int) -> dict[str, Trial]:
@@ -16,7 +20,7 @@ def baselines(space: Space, seed: int) -> dict[str, Trial]:
     ``dense_recovered`` gets the adapter and the training budget that the compressed models get:
     without it a compressed model could win by training longer. It is absent when nothing trains.
     """
-    plain: dict[str, Any] = {"task": space.task, "recipe": space.recipe, "seed": seed}
+    plain: dict[str, Any] = {"task": space.task, "seed": seed}
     found = {"dense": Trial(layers=(LayerRule((NONE,)),), **plain)}
     if (recovered := _recovered(space, seed)) is not None:
         found["dense_recovered"] = recovered
@@ -32,7 +36,9 @@ def _recovered(space: Space, seed: int) -> Trial | None:
         return None
     params = space.define(Typical({"adapter": adapters[0]}))
     params |= {"method": "none", "init": "zeros", "rest": "none"}
-    return space.to_trial(params, seed)
+    trial = space.to_trial(params, seed)
+    # A recipe that ends without a base has none to leave as it was.
+    return trial if RECIPES[trial.recipe.name].keeps_base else replace(trial, recipe=RECOVER)
 
 
 class Typical:

@@ -37,9 +37,9 @@ from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher
 from study.sections import Calibrate, Count, Keep, Resources, Section, Systems, as_written
 from study.space import Space, build_space
-from study.space_config import SpaceConfig
+from study.space_config import Options, SpaceConfig, options
 from study.storage import Storage, StorageError
-from trainables.recipes import RECIPES, Recipe
+from study.targets import recipe_problems
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
@@ -82,7 +82,7 @@ class StudyConfig(Section):
     concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
     searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("tpe")
     scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("asha")
-    recipe: Annotated[Recipe, _plugin(RECIPES)] = as_written("recover")
+    recipe: Annotated[Options, options("recipe")] = as_written("recover")
     epochs: Count = 12
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
@@ -116,13 +116,22 @@ class StudyConfig(Section):
             raise ValueError(problem)
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> StudyConfig:
+        if problems := recipe_problems(
+            self.recipe, self.space.method, self.space.adapter, self.task
+        ):
+            raise Located([(("recipe",), problem) for problem in problems])
+        return self
+
     def search_space(self) -> Space:
         """The space that the searcher draws from."""
         values = {"rank": self.space.rank, "batch_size": self.space.batch_size}
         if self.space.alpha is not None:
             values["alpha"] = self.space.alpha
         axes = {k: v for k, v in dict(self.space).items() if isinstance(v, tuple)}
-        return build_space(self.task, self.recipe, self.epochs, axes, values, self.precision)
+        axes["recipe"] = self.recipe
+        return build_space(self.task, self.epochs, axes, values, self.precision)
 
     def where(self, *path: str | int) -> str:
         """``FILE:LINE: key`` of a setting, to begin an error with."""

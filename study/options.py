@@ -25,6 +25,7 @@ from compression.registry import (
 )
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS, Optimizer
+from trainables.recipes import RECIPES
 from trainables.record import Choice
 
 AXES: dict[str, Registry[Any]] = {
@@ -32,11 +33,12 @@ AXES: dict[str, Registry[Any]] = {
     "rest": METHODS,
     "adapter": ADAPTERS,
     "init": INITS,
+    "recipe": RECIPES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
 }
 # What exists only where something is trained.
-TRAINED = ("init", "rank", "alpha", "optimizer", "lr_schedule", "batch_size")
+TRAINED = ("init", "rank", "alpha", "recipe", "optimizer", "lr_schedule", "batch_size")
 CHAINED = "+"  # between the names of a chain of methods
 _LEARNING_RATES = FloatRange(1e-9, 1e3, log=True)
 _MOST_CORNERS = 5_000

@@ -153,7 +153,7 @@ class Session:
         from trainables.trainable import Context, Shared
 
         config, cpus = self.config, self.config.resources.cpus
-        budget = Budget(config.epochs, config.recipe.min_fidelity(config.epochs))
+        budget = Budget(config.epochs, self.space.min_fidelity())
         milestones = config.scheduler.milestones(budget)
         shelf = self.storage.sub(FOLDER)
         context = Context(config.task, self.data, shelf, milestones, cpus, self.cached)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compression.inits import INITS
 from compression.methods.chain import split
 from compression.registry import (
     Domain,
@@ -44,7 +45,6 @@ class Space:
     """
 
     task: Choice
-    recipe: Choice
     epochs: int
     params: Mapping[str, Param]
     precision: str = "float32"
@@ -80,6 +80,10 @@ class Space:
             own = {k: p for k, p in self.params.items() if k.startswith(keys_of(name))}
             yield from corner_plugins(axis, str(name), own)
 
+    def min_fidelity(self) -> int:
+        """Epochs before which no trial may be stopped: the most that some recipe needs."""
+        return max((r.min_fidelity(self.epochs) for r in self._corners("recipe")), default=0)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""
         data: dict[str, Any] = to_json(self)
@@ -94,7 +98,6 @@ class Space:
         rule = LayerRule(methods=chosen_chain("method", params))
         fixed: dict[str, Any] = {
             "task": self.task,
-            "recipe": self.recipe,
             "rest": chosen("rest", params),
             "seed": seed,
         }
@@ -111,6 +114,7 @@ class Space:
         )
         return Trial(
             layers=(rule,),
+            recipe=chosen("recipe", params),
             optimizer=chosen("optimizer", params),
             lr_schedule=chosen("lr_schedule", params),
             lr=float(params[f"{params['optimizer']}.lr"]),
@@ -123,7 +127,6 @@ class Space:
 
 def build_space(
     task: Plugin,
-    recipe: Plugin,
     epochs: int,
     options: Mapping[str, Sequence[Option]],
     values: Mapping[str, Domain],
@@ -132,12 +135,14 @@ def build_space(
     """Put the axes together: ``options`` by plugin axis, ``values`` by plain one.
 
     Raises:
-        InvalidSetting: two axes would give a knob the same name.
+        InvalidSetting: two axes would give a knob the same name, or alpha has nothing to set.
     """
     params: dict[str, Param] = {}
     adapted = tuple(o.name for o in options["adapter"] if o.name != "none")
     for axis in [*AXES, *values]:
-        when = {"adapter": adapted} if axis in TRAINED else {}
+        when: dict[str, tuple[Scalar, ...]] = {"adapter": adapted} if axis in TRAINED else {}
+        if axis == "alpha":
+            when["init"] = _with_alpha(options["init"])
         found = (
             {axis: Param(values[axis], when)}
             if axis in values
@@ -149,4 +154,14 @@ def build_space(
             )
         if adapted or not when:
             params |= found
-    return Space(choice(task), choice(recipe), epochs, params, precision)
+    return Space(choice(task), epochs, params, precision)
+
+
+def _with_alpha(inits: Sequence[Option]) -> tuple[str, ...]:
+    """Those under which alpha means something."""
+    free = tuple(option.name for option in inits if not INITS[option.name].fixes_alpha)
+    if not free:
+        names = ", ".join(option.name for option in inits)
+        why = f"{names}: starts at a delta of its own, at scale 1"
+        raise InvalidSetting([f"alpha: has no effect under init {why}; leave it out"])
+    return free

@@ -23,10 +23,11 @@ from study.choices import (
 )
 from study.options import Option
 from study.sections import Section, as_written
-from study.targets import method_problems, rank_problem
+from study.targets import leaves_nothing, method_problems, rank_problem
 
 
-def _options(axis: str) -> PlainValidator:
+def options(axis: str) -> PlainValidator:
+    """Reads the options of an axis."""
     return PlainValidator(lambda value: parse_options(axis, value))
 
 
@@ -43,17 +44,17 @@ Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
 class SpaceConfig(Section):
     """What is searched. A bare plugin name brings its own knobs and their default domains."""
 
-    method: Annotated[Options, _options("method")] = as_written(
+    method: Annotated[Options, options("method")] = as_written(
         ["int1", "rtn", "block_sparse", "svd"]
     )
-    init: Annotated[Options, _options("init")] = as_written(["zeros", "residual"])
-    adapter: Annotated[Options, _options("adapter")] = as_written(["none", "lora"])
+    init: Annotated[Options, options("init")] = as_written(["zeros", "residual"])
+    adapter: Annotated[Options, options("adapter")] = as_written(["none", "lora"])
     rank: Ranks = as_written([1, 2, 4, 8])
     alpha: Alphas = None
-    optimizer: Annotated[Options, _options("optimizer")] = as_written(["adam"])
-    lr_schedule: Annotated[Options, _options("lr_schedule")] = as_written(["constant"])
+    optimizer: Annotated[Options, options("optimizer")] = as_written(["adam"])
+    lr_schedule: Annotated[Options, options("lr_schedule")] = as_written(["constant"])
     batch_size: Batches = as_written([32])
-    rest: Annotated[Options, _options("rest")] = as_written(["none"])
+    rest: Annotated[Options, options("rest")] = as_written(["none"])
 
     @pydantic.field_validator("method")
     @classmethod
@@ -63,11 +64,20 @@ class SpaceConfig(Section):
             raise InvalidSetting(problems)
         return method
 
+    @pydantic.field_validator("adapter")
+    @classmethod
+    def _stands_for(cls, adapter: Options, info: ValidationInfo) -> Options:
+        empty = [o.name for o in info.data.get("method", ()) if leaves_nothing(o)]
+        if empty and any(option.name == "none" for option in adapter):
+            names = ", ".join(empty)
+            raise ValueError(f"none: {names} leaves nothing of a layer without an adapter")
+        return adapter
+
     @pydantic.field_validator("rank")
     @classmethod
     def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
         task = (info.context or {}).get("task")
-        if task and (problem := rank_problem(rank, task)):
+        if task and (problem := rank_problem(rank, task, info.data.get("method", ()))):
             raise ValueError(problem)
         return rank
 

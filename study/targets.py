@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from compression.methods import METHODS
 from compression.model import target_layers
-from compression.rank_limits import oversized
+from compression.rank_limits import no_smaller, oversized, smaller_rank
 from compression.registry import Domain, Values
 from study.options import Option, corner_plugins, option_params
 from trainables.tasks import Task
@@ -13,16 +15,27 @@ from trainables.tasks import Task
 SHOWN = 3
 
 
-def rank_problem(ranks: Domain, task: Task) -> str | None:
-    """Whether some rank is above the largest that any target layer can have."""
+def leaves_nothing(option: Option) -> bool:
+    """Whether a method, or a chain, keeps nothing of a layer."""
+    return METHODS[(option.parts or (option,))[-1].name].base_is_gone
+
+
+def rank_problem(ranks: Domain, task: Task, methods: Sequence[Option] = ()) -> str | None:
+    """Whether some rank is above the largest that any target layer can have.
+
+    Where an adapter stands for its layer, that is the largest with fewer values than the layer.
+    """
     asked = int(max(ranks.values) if isinstance(ranks, Values) else ranks.high)
     layers = target_layers(task.skeleton(), task.targets).items()
     largest, name = max(
         (min(layer.get_parameter("weight").flatten(1).shape), name) for name, layer in layers
     )
-    if asked <= largest:
-        return None
-    return f"{asked} is above {largest}, the largest rank of any target layer ('{name}')"
+    if asked > largest:
+        return f"{asked} is above {largest}, the largest rank of any target layer ('{name}')"
+    most = max(smaller_rank(tuple(layer.get_parameter("weight").shape)) for _, layer in layers)
+    if asked > most and any(map(leaves_nothing, methods)):
+        return no_smaller(asked, most)
+    return None
 
 
 def method_problems(options: Sequence[Option], task: Task) -> list[str]:
@@ -42,6 +55,26 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
             found.append(f"{'; '.join([*shown, *more])}: leave it out, or name other targets")
         found += dict.fromkeys(filter(None, (oversized(method, weights) for method in corners)))
     return found
+
+
+def recipe_problems(
+    recipes: Sequence[Option], methods: Sequence[Option], adapters: Sequence[Option], task: Task
+) -> list[str]:
+    """What recipes cannot train, of what the study would have them train."""
+    model = task.skeleton()
+    made = [method for option in methods for method in _corners("method", option)]
+    used = [a for option in adapters for a in _corners("adapter", option) if a.name != "none"]
+    found = {
+        f"{recipe.name}: {text}": None
+        for option in recipes
+        for recipe in _corners("recipe", option)
+        for text in recipe.refusals(model, made, used)
+    }
+    return list(found)
+
+
+def _corners(axis: str, option: Option) -> list[Any]:
+    return list(corner_plugins(axis, option.name, option_params(axis, option)))
 
 
 def target_share(task: Task) -> tuple[int, int]:

@@ -48,6 +48,12 @@ def int1(shape, k):
     return k.passes * (up(m * n, 8) + WIDTHS[k.scale_dtype] * m * g)
 
 
+def sign(shape, k):
+    """``ceil(m n / 8) + min(4 z, ceil(m n / 8))``."""
+    m, n = sizes(shape)
+    return up(m * n, 8) + min(4 * k.zeros, up(m * n, 8))
+
+
 def ternary(shape, k):
     """``ceil(m n / 5) + b m g``."""
     m, n = sizes(shape)

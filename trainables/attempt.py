@@ -173,8 +173,17 @@ class Attempt:
     def _validate(self) -> dict[str, float]:
         stage = self._stage()
         with as_saved(stage.model):
-            observed = observe(self.task, stage.forward, stage.validation)
-        return dict(self.task.score(observed, stage.validation.labels))
+            metrics = self._scores(stage.forward)
+            blended = self.run.blended() if self.run is not None else None
+            if blended is not None:
+                same = blended is stage.forward
+                value = (metrics if same else self._scores(blended))[self.task.metric]
+                metrics[f"blended_{self.task.metric}"] = value
+        return metrics
+
+    def _scores(self, forward: Forward) -> dict[str, float]:
+        validation = self._stage().validation
+        return dict(self.task.score(observe(self.task, forward, validation), validation.labels))
 
     def _shelve(self) -> None:
         """Put the best epoch's file away, unless it is there already."""

@@ -76,7 +76,12 @@ def stage(
         note += ", but for training: the task distorts its inputs anew at each use"
     divided = isinstance(train, FeatureSplit)
     reads = source.cut.first if divided else {}
-    return Stage(model, source.forward(), train, validation, note, reads, not divided)
+
+    def forward_of(any_model: nn.Module) -> Forward:
+        return source._replace(model=any_model).forward()
+
+    parts = (train, validation, data.model, forward_of)
+    return Stage(model, source.forward(), *parts, note, reads, not divided)
 
 
 def features_of(

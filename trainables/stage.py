@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,13 +21,16 @@ class Stage:
     (:mod:`trainables.features`). It shares ``model``'s parameters. ``note`` says what is skipped,
     or why nothing is. ``reads`` has the changed layers that are called with a value of
     ``train`` and ``validation`` as it stands there, each with that value's name. ``own_inputs``
-    says that ``train`` holds inputs of the task, which it may distort.
+    says that ``train`` holds inputs of the task, which it may distort. ``dense`` is the dense
+    model, on the CPU; ``forward_of`` makes of it, or of a copy, what ``forward`` is of ``model``.
     """
 
     model: nn.Module
     forward: Forward
     train: Split
     validation: Split
+    dense: nn.Module
+    forward_of: Callable[[nn.Module], Forward]
     note: str = ""
     reads: Mapping[str, str] = field(default_factory=dict)
     own_inputs: bool = True
@@ -35,4 +38,9 @@ class Stage:
 
 def whole(task: Task, model: nn.Module, data: Prepared, note: str = "") -> Stage:
     """The stage that skips nothing."""
-    return Stage(model, partial(task.forward, model), data.train, data.validation, note)
+
+    def forward_of(any_model: nn.Module) -> Forward:
+        return partial(task.forward, any_model)
+
+    parts = (data.train, data.validation, data.model)
+    return Stage(model, forward_of(model), *parts, forward_of, note)

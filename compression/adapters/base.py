@@ -37,6 +37,12 @@ class Adapter(Plugin, ABC):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
+    additive: ClassVar[bool] = False
+    """Whether the layer is the base plus a linear delta ``scale B A``, whatever the base is."""
+
+    def scale(self, alpha: float | None, rank: int) -> float:
+        """What B A is multiplied by; ``alpha`` None asks for 1."""
+        return 1.0 if alpha is None else alpha / rank
 
     @abstractmethod
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:

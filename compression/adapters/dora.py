@@ -28,6 +28,8 @@ class Dora(Lora):
         "float32", Values(("float32", "float16", "bfloat16")), help="storage format of the adapter"
     )
 
+    additive = False  # its rows are divided by the norm of base and delta together
+
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""
         ranks = {name: (start.rank, start.alpha) for name, start in starts.items()}

@@ -17,6 +17,9 @@ from compression.registry import Values, knob
 class Lora(Adapter):
     """LoRA: ``y = W x + (alpha / r) B A x`` with B (out, r) and A (r, in) trained.
 
+    With ``scaling=alpha`` the delta is ``alpha B A x``, as LoRA-Compression (catalogue 000) has it:
+    steps then grow with alpha, and with them what diverges.
+
     On a convolution A is an r-channel kernel of the layer's size and B a 1x1 one. Trained in
     float32, stored in ``dtype``. Stored bytes: ``b r (m + n)``.
 
@@ -26,6 +29,17 @@ class Lora(Adapter):
     dtype: str = knob(
         "float32", Values(("float32", "float16", "bfloat16")), help="storage format of the adapter"
     )
+
+    additive = True
+    scaling: str = knob(
+        "alpha_over_rank", Values(("alpha_over_rank", "alpha")), help="what B A is multiplied by"
+    )
+
+    def scale(self, alpha: float | None, rank: int) -> float:
+        """See :meth:`Adapter.scale`."""
+        if self.scaling == "alpha" and alpha is not None:
+            return alpha
+        return super().scale(alpha, rank)
 
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""

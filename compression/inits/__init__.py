@@ -10,6 +10,7 @@ from compression.inits.lora_ga import LoraGA
 from compression.inits.lora_sb import LoraSB
 from compression.inits.lq_lora import LQLoRA
 from compression.inits.lqer import LQER
+from compression.inits.paper import Paper
 from compression.inits.pissa import Pissa
 from compression.inits.pmss import PMSS
 from compression.inits.residual import Residual
@@ -29,6 +30,7 @@ __all__ = [
     "LoftQAct",
     "LoraGA",
     "LoraSB",
+    "Paper",
     "Pissa",
     "Residual",
     "SVDQuant",

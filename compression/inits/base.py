@@ -39,6 +39,11 @@ class Init(Plugin, ABC):
     guarantee: ClassVar[Literal["frobenius", "activation", "fisher", "none"]]
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What calibration has to compute for it."""
+    fixes_alpha: ClassVar[bool] = True
+    """Whether its delta is not zero: it starts at scale 1, and alpha would only unbalance B and A.
+
+    With B = 0, False, alpha is the scale of all that is learnt.
+    """
 
     @abstractmethod
     def start(

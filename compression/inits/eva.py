@@ -26,6 +26,7 @@ class EVA(Init):
     """
 
     guarantee = "frobenius"
+    fixes_alpha = False
     needs = frozenset({"inputs"})
 
     def start(

@@ -26,6 +26,7 @@ class PMSS(Init):
 
     catalogue_id = "001-180"
     guarantee = "frobenius"
+    fixes_alpha = False
     selector: str = knob(
         "deim", Values(("deim", "norm")), Values(("deim", "norm")), help="how rows are chosen"
     )

@@ -17,6 +17,7 @@ class Zeros(Init):
     """
 
     guarantee = "frobenius"
+    fixes_alpha = False
 
     def start(
         self,

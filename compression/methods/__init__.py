@@ -7,6 +7,7 @@ from compression.methods.low_rank.afm import AtomicFeatureMimicking
 from compression.methods.low_rank.block_svd import BlockSVD
 from compression.methods.low_rank.cp import CanonicalPolyadic
 from compression.methods.low_rank.cur import CUR
+from compression.methods.low_rank.drop_base import DropBase
 from compression.methods.low_rank.dsformer import DenseSparse
 from compression.methods.low_rank.kronecker import Kronecker
 from compression.methods.low_rank.svd import TruncatedSVD
@@ -22,6 +23,7 @@ from compression.methods.quantize.hqq import HalfQuadratic
 from compression.methods.quantize.int1 import Int1
 from compression.methods.quantize.nf4 import NormalFloat4
 from compression.methods.quantize.rtn import RoundToNearest
+from compression.methods.quantize.sign import Sign
 from compression.methods.quantize.ternary import Ternary
 from compression.methods.quantize.yaqa import ModelPreserving
 from compression.methods.sparsify.admm import ADMM
@@ -57,6 +59,7 @@ __all__ = [
     "Chain",
     "ChannelPruning",
     "DenseSparse",
+    "DropBase",
     "DropBlocks",
     "Float4",
     "GlobalMagnitude",
@@ -73,6 +76,7 @@ __all__ = [
     "Plan",
     "RoundToNearest",
     "SVDCascade",
+    "Sign",
     "Slot",
     "SparseGPT",
     "Ternary",

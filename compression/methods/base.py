@@ -92,6 +92,8 @@ class Method(Plugin, ABC):
     """What calibration has to compute for it. Not there, ``compress`` refuses."""
     structural: ClassVar[bool] = False
     """Whether it changes the structure and leaves the layers that stay dense."""
+    base_is_gone: ClassVar[bool] = False
+    """Whether it keeps nothing of W: a layer needs an adapter then, and trains its bias with it."""
     any_shape: ClassVar[bool] = False
     """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
 

@@ -69,6 +69,8 @@ class Chain(Method):
     def _problems_of_slots(self, method: Method) -> Iterator[str]:
         """Why a method cannot take slots, which are matrices and no layers."""
         head = method.first if isinstance(method, Chain) else method
+        if method.base_is_gone:
+            yield f"{method.name}: stores nothing, and {self.first.name} leaves something to store"
         if method.needs:
             needs = ", ".join(sorted(method.needs))
             yield (

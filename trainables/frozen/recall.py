@@ -7,7 +7,7 @@ features it is nearly all of the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainables.splits import Inputs, Split, StandIn
 from trainables.stage import Stage
+from trainables.tasks.base import Forward
 
 BUDGET = 512 * 2**20
 """Bytes that one trial may keep of such outputs."""
@@ -40,15 +41,19 @@ def recalling(stage: Stage, batch_size: int = 4096) -> Stage:
 
     def forward(inputs: Inputs) -> Tensor:
         given = _named(inputs)
-        features = {key: value for key, value in given.items() if key not in keys}
         with ExitStack() as stack:
             for name, base in frozen.items():
                 stack.enter_context(_answering(base, given[reads[name]], given[_key(name)]))
-            return stage.forward(features)
+            return plain(given)
 
     keys = {_key(name) for name in frozen}
+    plain = _without(keys, stage.forward)
     return replace(
-        stage, forward=forward, train=remember(stage.train), validation=remember(stage.validation)
+        stage,
+        forward=forward,
+        forward_of=lambda model: _without(keys, stage.forward_of(model)),
+        train=remember(stage.train),
+        validation=remember(stage.validation),
     )
 
 
@@ -56,6 +61,16 @@ def _named(inputs: Inputs) -> Mapping[str, Tensor]:
     if isinstance(inputs, Tensor):
         raise TypeError("a stage at a cut takes tensors by name")
     return inputs
+
+
+def _without(keys: Collection[str], forward: Forward) -> Forward:
+    """A forward that is not given these."""
+
+    def plain(inputs: Inputs) -> Tensor:
+        given = _named(inputs)
+        return forward({key: value for key, value in given.items() if key not in keys})
+
+    return plain
 
 
 def _key(name: str) -> str:
@@ -110,7 +125,7 @@ def _answering(layer: nn.Module, feature: Tensor, output: Tensor) -> Iterator[No
 
     An adapter may change what it hands to its layer, as OFT does, which rotates it.
     """
-    compute = layer.forward
+    compute, own = layer.forward, vars(layer).get("forward")
 
     def answer(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and args[0] is feature and not kwargs:
@@ -122,3 +137,5 @@ def _answering(layer: nn.Module, feature: Tensor, output: Tensor) -> Iterator[No
         yield
     finally:
         object.__delattr__(layer, "forward")
+        if own is not None:
+            object.__setattr__(layer, "forward", own)

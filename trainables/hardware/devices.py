@@ -17,6 +17,7 @@ from trainables.hardware.sending import send, send_tensor
 from trainables.record import PRECISIONS
 from trainables.splits import Inputs, Split, StandIn, map_inputs
 from trainables.stage import Stage
+from trainables.tasks.base import Forward
 
 CPU = torch.device("cpu")
 RESIDENT = 1 / 32
@@ -84,11 +85,15 @@ def place(stage: Stage, device: torch.device, augmented: bool = False) -> Stage:
     """
     if device.type == "cpu":
         return stage
-    inner = stage.forward
     move(stage.model, device)
+
+    def there(inner: Forward) -> Forward:
+        return lambda inputs: inner(send(inputs, device))
+
     return replace(
         stage,
-        forward=lambda inputs: inner(send(inputs, device)),
+        forward=there(stage.forward),
+        forward_of=lambda model: there(stage.forward_of(model)),
         train=stage.train if augmented else resident(stage.train, device),
         validation=resident(stage.validation, device),
     )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
+from torch import nn
+
+from compression.adapters import Adapter
+from compression.methods import Method
 from compression.registry import Plugin, Registry
 from trainables.checkpoint import State
 from trainables.record import Trial
 from trainables.stage import Stage
-from trainables.tasks.base import Task
+from trainables.tasks.base import Forward, Task
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -35,6 +41,13 @@ class Run(ABC):
             NonFiniteLoss: at the first step whose loss is not finite.
         """
 
+    def blended(self) -> Forward | None:
+        """The forward under training, where that is not yet the one that ships; scored beside it.
+
+        The stage's own forward where it has become that; None in a run that has no other.
+        """
+        return None
+
     @abstractmethod
     def state(self) -> State:
         """Everything that the rest of the training depends on."""
@@ -50,6 +63,18 @@ class Recipe(Plugin, ABC):
     ``min_fidelity(epochs)`` is the epoch before which nothing may stop a trial, because its metric
     cannot be judged yet.
     """
+
+    keeps_base: ClassVar[bool] = True
+    """Whether a model can be trained by it whose base stays: the dense one, say."""
+
+    def refusals(
+        self, model: nn.Module, methods: Collection[Method], adapters: Collection[Adapter]
+    ) -> Iterator[str]:
+        """Why it cannot train this dense model under these methods and adapters, none but used.
+
+        A sentence each, as far as the architecture tells; values may be on the device ``meta``.
+        """
+        yield from ()
 
     def min_fidelity(self, epochs: int) -> int:
         """Epochs before which a scheduler must let every trial go on."""

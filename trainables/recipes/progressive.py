@@ -1,0 +1,158 @@
+"""The base fades out while the adapter learns to stand for it: PC-LoRA."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compression.adapters import Adapter
+from compression.kinds import bare
+from compression.methods import Method
+from compression.model import compression_of
+from compression.registry import FloatRange, Values, knob
+from trainables.distillation import dense_on, watching
+from trainables.recipes.base import RECIPES, Run
+from trainables.recipes.taught import Taught
+from trainables.recipes.training import Lesson, Training
+from trainables.record import Trial
+from trainables.splits import Inputs
+from trainables.stage import Stage
+from trainables.tasks.base import Forward, Task
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda t: 1 - t,
+    "sine": lambda t: 1 - math.sin(math.pi * t / 2),
+    "cosine": lambda t: math.cos(math.pi * t / 2),
+}
+"""lambda of t = n / q, from 1 at 0 to 0 at 1: sine falls at once, cosine late."""
+
+
+@RECIPES.register("progressive")
+class Progressive(Taught):
+    """PC-LoRA: ``y = lambda(n) (W x + b) + B A x + c``, lambda falling from 1 to 0; A, B, c train.
+
+    n is the step as a share of all, and lambda is 0 from n = ``end`` (the paper's q) on. What ships
+    is ``B A x + c``, which method ``drop_base`` stores, and every report is of that: of lambda = 0,
+    whatever lambda is. The accuracy of the blend is reported as ``blended_...``. c starts at 0.
+
+    Where an init starts at a delta B0 A0 of its own (``residual``: the truncated SVD), only what it
+    lacks fades, ``lambda (W - B0 A0) x``, and c starts at b: lambda = 1 is the dense model always.
+
+    The loss is ``w L_task + (1 - w) L_features``, features being those of the layers and the
+    outputs. The sources at hand fix neither q, w, rank nor the layers: the defaults are those of
+    unofficial code.
+
+    Source: PC-LoRA, arXiv 2406.09117, catalogue 002.
+    """
+
+    catalogue_id = "002"
+    keeps_base = False
+    task_weight: float = knob(
+        0.2, FloatRange(0.0, 1.0), help="of the task's loss; 1: nothing is learnt from the teacher"
+    )
+    decay: str = knob("linear", Values(tuple(DECAYS)), help="how lambda falls")
+    end: float = knob(
+        0.8, FloatRange(0.0, 1e6), help="when lambda is 0, as a share of all steps: at most 1"
+    )
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if type(self.end) in (int, float) and not 0 < self.end <= 1:
+            where = "after training" if self.end > 1 else "before it has begun"
+            yield f"{self.name}.end: the decay would end {where}; expected above 0, at most 1"
+
+    def min_fidelity(self, epochs: int) -> int:
+        """Epochs until lambda is 0: before, what ships is not yet what is trained."""
+        return math.ceil(self.end * epochs)
+
+    def refusals(
+        self, model: nn.Module, methods: Collection[Method], adapters: Collection[Adapter]
+    ) -> Iterator[str]:
+        """See :meth:`Recipe.refusals`."""
+        yield from super().refusals(model, methods, adapters)
+        for name in dict.fromkeys(m.name for m in methods if not m.base_is_gone):
+            yield f"leaves nothing of the base, and {name} keeps it: use method drop_base"
+        for name in dict.fromkeys(a.name for a in adapters if not a.additive):
+            yield f"adapter {name} is no sum of base and delta: use lora"
+
+    def start(self, stage: Stage, task: Task, trial: Trial) -> Run:
+        """See :class:`Recipe`."""
+        lesson = self.lesson(stage)
+        return Fading(stage, task, trial, lesson, DECAYS[self.decay], self.end)
+
+
+class Fading(Training):
+    """A training under a base that fades out. ``terms`` are what fades, by layer."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        task: Task,
+        trial: Trial,
+        lesson: Lesson,
+        decay: Callable[[float], float],
+        end: float,
+    ) -> None:
+        super().__init__(stage, task, trial, lesson)
+        self.decay, self.end = decay, end
+        taught = lesson.distillation
+        self.terms = fading_terms(stage, taught.dense if taught else dense_on(stage, self.device))
+
+    @property
+    def fade(self) -> float:
+        """The lambda of the next step; exactly 0 from the end of the decay on."""
+        done = self.steps / (self.end * self.total_steps)
+        return self.decay(done) if done < 1 else 0.0
+
+    def forward(self) -> Forward:
+        """The blend at this step. At lambda = 0 the dense weights are not touched."""
+        fade = self.fade
+        if not fade:
+            return self.stage.forward
+
+        def forward(inputs: Inputs) -> Tensor:
+            with watching(self.stage.model, {n: _adding(fade, t) for n, t in self.terms.items()}):
+                return self.stage.forward(inputs)
+
+        return forward
+
+    def blended(self) -> Forward:
+        """See :meth:`Run.blended`."""
+        return self.forward()
+
+
+def _adding(fade: float, term: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    def add(given: Tensor, output: Tensor) -> Tensor:
+        faded: Tensor = fade * term(given)
+        return output + faded
+
+    return add
+
+
+@torch.no_grad()
+def fading_terms(stage: Stage, dense: nn.Module) -> Mapping[str, nn.Module]:
+    """What fades of each layer, ``(W - B0 A0) x + (b - c0)``; c0 is set where the delta is 0.
+
+    Where it is, that is the dense layer itself, which nobody may change.
+    """
+    done, terms = compression_of(stage.model), {}
+    for name, entry in done.layers.items():
+        if not entry.rank:
+            continue
+        layer, live = dense.get_submodule(name), entry.adapter.parameters(stage.model, [name])
+        b, a = live[f"{name}.lora_B"].flatten(1), live[f"{name}.lora_A"].flatten(1)
+        delta = entry.alpha / entry.rank * b @ a
+        bias = bare(stage.model.get_submodule(name)).bias
+        if delta.any():
+            layer = copy.deepcopy(layer)
+            layer.get_parameter("weight").sub_(delta.view_as(layer.get_parameter("weight")))
+            if bias is not None:
+                layer.get_parameter("bias").sub_(bias)
+        elif bias is not None:
+            bias.zero_()
+        terms[name] = layer
+    return terms
