@@ -11,6 +11,7 @@ import numpy as np
 from analysis import fronts
 from analysis.columns import AXES, Axis, Point, front, points, y_objective
 from analysis.load import StudyData, StudyDataError
+from analysis.published import Placed, asked_systems, placed, subject_of
 from analysis.stats import certify
 from trainables.record import Objective, Status
 
@@ -24,7 +25,8 @@ class Findings:
     ``chosen`` is the smallest model within ``margin`` of dense on validation; ``certified`` that on
     the front whose test drop is certified within it: points of a fraction, a share of dense's value
     of any other metric; never by too few groups of alike examples. ``skipped`` are front points
-    that were not tested and so take no part in certification.
+    that were not tested and so take no part in certification. ``published`` are the points of the
+    published systems that were asked for.
     """
 
     study: StudyData
@@ -39,15 +41,23 @@ class Findings:
     failed_first: Point | None
     skipped: int
     margin: float = 0.01
+    published: tuple[Placed, ...] = ()
 
 
 def findings(
-    study: StudyData, x: str = "ratio", y: str | None = None, margin: float = 0.01
+    study: StudyData,
+    x: str = "ratio",
+    y: str | None = None,
+    margin: float = 0.01,
+    published: Collection[str] | None = None,
 ) -> Findings:
-    """Front, knee, choice and certificate of a study.
+    """Front, knee, choice and certificate of a study, beside published points.
+
+    ``published`` are systems to show instead of those that the study's config names.
 
     Raises:
-        StudyDataError: No finished trial with an artifact, or a metric that no trial has.
+        StudyDataError: No finished trial with an artifact, a metric that no trial has, or a
+            published system that is unknown.
     """
     axis, objective = AXES[x], y_objective(study, y)
     members = front(study.rows, x, objective)
@@ -73,6 +83,7 @@ def findings(
         tested[passed] if passed < len(tested) else None,
         len(drawn) - len(tested),
         margin,
+        placed(asked_systems(study.info, published), subject_of(study.info), objective, x),
     )
 
 

@@ -15,8 +15,10 @@ from analysis.load import (
     load_study,
     open_folder,
 )
+from analysis.published import SYSTEMS, check_systems
 
 FORMATS = ("csv", "png", "md")
+NONE = "none"
 
 
 def _formats(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
@@ -26,12 +28,32 @@ def _formats(context: click.Context, option: click.Parameter, value: str) -> tup
     return names
 
 
+def _systems(
+    context: click.Context, option: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """None where the study's own are to be shown."""
+    if NONE in value and len(value) > 1:
+        raise click.BadParameter(f"{NONE} is no system to be shown beside others")
+    try:
+        return check_systems(() if NONE in value else value) if value else None
+    except StudyDataError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.argument("studies", metavar="[STUDY ...]", nargs=-1)
 @click.option("--tracking-uri", help="MLflow store to read from where there is no such folder.")
 @click.option("--x", type=click.Choice(list(AXES)), default="ratio", show_default=True)
 @click.option("--y", help="Validation metric, as val_accuracy.  [default: the study's]")
 @click.option("--format", "formats", default="csv,png,md", show_default=True, callback=_formats)
+@click.option(
+    "--published",
+    multiple=True,
+    callback=_systems,
+    metavar="NAME",
+    help=f"Published points to show: {', '.join(SYSTEMS)} or {NONE}; repeatable."
+    "  [default: the study's]",
+)
 @click.option("--output", help="Folder or URI to write to.  [default: STUDY/report]")
 def main(
     studies: tuple[str, ...],
@@ -39,6 +61,7 @@ def main(
     x: str,
     y: str | None,
     formats: tuple[str, ...],
+    published: tuple[str, ...] | None,
     output: str | None,
 ) -> None:
     """Write the report of each STUDY: a folder, a URI or a name in ./results; the newest if none.
@@ -48,7 +71,8 @@ def main(
     try:
         loaded = [_load(study, tracking_uri) for study in studies or (None,)]
         for study in loaded:
-            _report(study, x, y, formats, output, len(loaded) > 1)
+            folder = _folder(study, output, len(loaded) > 1)
+            _report(study, x, y, formats, published, folder)
     except StudyDataError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -68,21 +92,24 @@ def _load(study: str | None, tracking_uri: str | None) -> StudyData:
     raise StudyDataError(f"no study in ./{DEFAULT_STORAGE}; run one first: python -m study.run")
 
 
+def _folder(study: StudyData, output: str | None, several: bool) -> str:
+    if output and several:
+        return f"{output}/{study.name}"
+    return output or f"{study.location or study.name}/report"
+
+
 def _report(
     study: StudyData,
     x: str,
     y: str | None,
     formats: tuple[str, ...],
-    output: str | None,
-    several: bool,
+    published: tuple[str, ...] | None,
+    folder: str,
 ) -> None:
     from analysis.report import write_report  # matplotlib, not needed for --help
 
-    folder = output or f"{study.location or study.name}/report"
-    if output and several:
-        folder = f"{output}/{study.name}"
     filesystem, path = open_folder(folder)
-    paths = write_report(study, filesystem, path, x, y, formats)
+    paths = write_report(study, filesystem, path, x, y, formats, published)
     for kind, written in vars(paths).items():
         if written:
             click.echo(f"{kind}: {written}")

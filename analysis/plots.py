@@ -12,28 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis import units
+from analysis import published_plots, units
 from analysis.columns import Axis, Point
+from analysis.plot_style import BAND, GREY, INK, PALE, PALETTE, STYLE
+from analysis.published import Placed
 from analysis.y_axis import y_limits
 from trainables.record import Direction, Objective, Status
 
 __all__ = ["Picture", "draw", "png"]
-
-# Okabe & Ito 2008, "Color universal design": told apart with colour-blind eyes.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6D31", "#000000")
-INK, GREY, PALE, BAND = "#222222", "#6F6F6F", "#B4B4B4", "#0072B2"
-STYLE: Any = {
-    "font.size": 10,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "text.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    # Names come from users: a dollar sign is a dollar sign.
-    "text.parse_math": False,
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +28,8 @@ class Picture:
 
     Whiskers are 90% intervals of the paired drop against dense, so that their lower end is the
     95% bound that certificates use: a point is within ``margin`` if its whisker stays in the band.
-    Better is up: the axis of a metric that is to be small is turned round.
+    Better is up: the axis of a metric that is to be small is turned round. Published points stand
+    on these axes where they are comparable, else in panels of their own below.
     """
 
     title: str
@@ -54,6 +41,7 @@ class Picture:
     baselines: Mapping[str, Point] = field(default_factory=dict)
     notes: Sequence[tuple[Point, str]] = ()
     margin: float = 0.01
+    published: Sequence[Placed] = ()
 
     @property
     def test(self) -> str:
@@ -64,20 +52,36 @@ class Picture:
 def draw(picture: Picture) -> Figure:
     """The front over one size axis: validation open, test filled, the rest in grey."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 5.6), dpi=150, facecolor="white", layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _figure(picture)
         _limits(axes, picture)
         _others(axes, picture)
         _band(axes, picture)
         _front(axes, picture)
         _baselines(axes, picture)
         _notes(axes, picture)
-        _legend(axes, picture)
+        _keys(axes, picture)
+        published_plots.overlay(axes, picture.published)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
         figure.suptitle(
             _short(picture.title, 70), x=0.008, ha="left", fontsize=14, fontweight="bold"
         )
         axes.set_title(picture.subtitle, loc="left", fontsize=9.5, color=GREY, pad=10)
     return figure
+
+
+def _figure(picture: Picture) -> tuple[Figure, Any]:
+    """A figure and the axes of the front; below them the panels of what is not comparable."""
+    width, height = 9.6, 5.6
+    groups = published_plots.panels(picture.published)
+    below = published_plots.PANEL_HEIGHT * published_plots.rows_of(len(groups))
+    size = (width, height + below)
+    figure = Figure(figsize=size, dpi=150, facecolor="white", layout="constrained")
+    if not groups:
+        return figure, figure.add_subplot()
+    halves: Any = figure.subfigures(2, 1, height_ratios=[height, below])
+    axes = halves[0].add_subplot()
+    published_plots.draw_panels(halves[1], groups)
+    return figure, axes
 
 
 def png(figure: Figure) -> bytes:
@@ -100,7 +104,9 @@ def _xy(points: Iterable[Point], picture: Picture, y: str) -> tuple[list[float],
 
 def _limits(axes: Any, picture: Picture) -> None:
     shown = [*picture.front, *picture.baselines.values()]
+    published = published_plots.comparable(picture.published)
     xs, ys = _xy([*shown, *picture.others], picture, picture.y.name)
+    xs += [point.ratio for point in published]
     axes.set_xscale("log", base=2)
     low, high = min(xs), max(xs)
     low, high = low / 1.4, high * 1.25
@@ -115,6 +121,7 @@ def _limits(axes: Any, picture: Picture) -> None:
     axes.set_axisbelow(True)
     ys = _xy(shown, picture, picture.y.name)[1] + _xy(shown, picture, picture.test)[1]
     ys += [end for p in picture.front for end in _whisker(p, picture) or ()]
+    ys += [point.value for point in published if point.value is not None]
     y_limits(axes, picture.y, min(ys), max(ys))
 
 
@@ -235,7 +242,9 @@ def _notes(axes: Any, picture: Picture) -> None:
         axes.text(x, 0.99, text, transform=top, ha=side, va="top", fontweight="bold", zorder=8)
 
 
-def _legend(axes: Any, picture: Picture) -> None:
+def _keys(axes: Any, picture: Picture) -> None:
+    """What the legend names beside what is labelled where it is drawn."""
+
     def mark(label: str, marker: str = "o", **style: Any) -> None:
         style = {"color": GREY, "linestyle": "", "markersize": 6} | style
         axes.plot([], [], marker=marker, label=label, **style)
@@ -254,4 +263,3 @@ def _legend(axes: Any, picture: Picture) -> None:
         mark("dominated, stopped early", marker="x", color=PALE)
     if picture.baselines:
         mark("baseline", marker="D", color=INK, markerfacecolor="white", markeredgewidth=1.5)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)

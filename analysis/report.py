@@ -1,4 +1,4 @@
-"""Writes a study's report: `front.csv`, `front.png`, `summary.md`."""
+"""Writes a study's report: `front.csv`, `front.png`, `summary.md`, `published.csv` if asked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from analysis import summary, units
 from analysis.findings import Findings, findings
 from analysis.load import StudyData, StudyDataError
 from analysis.plots import Picture, draw, png
+from analysis.published import exported
 
 __all__ = ["FORMATS", "ReportPaths", "write_report"]
 
 FORMATS = ("csv", "png", "md")
+NAMES = {
+    "csv": "front.csv",
+    "png": "front.png",
+    "md": "summary.md",
+    "published": "published.csv",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class ReportPaths:
     csv: str | None = None
     png: str | None = None
     md: str | None = None
+    published: str | None = None
 
 
 def write_report(
@@ -35,6 +43,7 @@ def write_report(
     x: str = "ratio",
     y: str | None = None,
     formats: Collection[str] = FORMATS,
+    published: Collection[str] | None = None,
 ) -> ReportPaths:
     """Write the report; every file is made before the first is written.
 
@@ -45,19 +54,21 @@ def write_report(
         x: A name of :data:`analysis.columns.AXES`.
         y: A metric of the validation split; the study's first objective by default.
         formats: Of :data:`FORMATS`.
+        published: Systems of :data:`analysis.published.SYSTEMS`, instead of the study's own.
 
     Raises:
         StudyDataError: Nothing to report, or the folder cannot be written.
     """
-    found = findings(study, x, y)
+    found = findings(study, x, y, published=published)
     makers = {
         "csv": lambda: table(found).encode(),
         "png": lambda: png(draw(picture(found))),
         "md": lambda: summary.write(found).encode(),
     }
-    names = {"csv": "front.csv", "png": "front.png", "md": "summary.md"}
     made = {kind: makers[kind]() for kind in FORMATS if kind in formats}
-    paths = {kind: f"{folder}/{names[kind]}" for kind in made}
+    if found.published and "csv" in formats:
+        made["published"] = exported(found.published).encode()
+    paths = {kind: f"{folder}/{NAMES[kind]}" for kind in made}
     try:
         filesystem.create_dir(folder, recursive=True)
         for kind, content in made.items():
@@ -108,4 +119,5 @@ def picture(found: Findings) -> Picture:
         {k: p for k, p in found.baselines.items() if p.number(found.axis.name) is not None},
         notes,
         found.margin,
+        found.published,
     )

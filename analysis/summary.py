@@ -10,7 +10,9 @@ from typing import Any
 from analysis import units
 from analysis.columns import RELATIVE, Axis, Point
 from analysis.findings import Findings
+from analysis.markup import bullets, safe
 from analysis.stats import FEWEST_GROUPS, drop_interval, smallest_detectable
+from analysis.summary_published import published_section
 from analysis.summary_tables import baseline_table, front_table
 from trainables.record import Direction, Objective, Status
 
@@ -20,13 +22,14 @@ __all__ = ["counted", "short", "write"]
 def write(found: Findings) -> str:
     """The summary in Markdown."""
     sections = [
-        f"# {_safe(found.study.name)}\n\n{_headline(found)}",
+        f"# {safe(found.study.name)}\n\n{_headline(found)}",
         "![The front](front.png)",
-        "## What to ship\n\n" + _bullets(_answers(found)),
+        "## What to ship\n\n" + bullets(_answers(found)),
         "## Baselines\n\n" + baseline_table(found),
         "## Front\n\n" + front_table(found),
-        "## What was left out\n\n" + _bullets(_left_out(found)),
-        "## What this rests on\n\n" + _bullets(_ground(found)),
+        *([published_section(found)] if found.published else []),
+        "## What was left out\n\n" + bullets(_left_out(found)),
+        "## What this rests on\n\n" + bullets(_ground(found)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -50,7 +53,7 @@ def _headline(found: Findings) -> str:
         return (
             f"**{short(found.certified, found.axis)}**, the smallest of the front whose test drop "
             f"is certified within {margin}{_of_what(found)}: "
-            f"{_safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
+            f"{safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
     first = found.failed_first.dense if found.failed_first else None
     why = "at this n; below is what n can show" if first else "nothing was tested"
@@ -146,7 +149,7 @@ def _smaller_baselines(found: Findings) -> Iterable[tuple[str, Point]]:
 
 
 def _described(point: Point, found: Findings) -> str:
-    text, dense = f"**{short(point, found.axis)}**, {_safe(point.values['setting'])}", point.dense
+    text, dense = f"**{short(point, found.axis)}**, {safe(point.values['setting'])}", point.dense
     if dense:
         share, low, high = 90, dense.lower, dense.upper
         if dense.pair:
@@ -175,7 +178,7 @@ def _left_out(found: Findings) -> Iterable[str]:
         yield f"On the front, stopped early and drawn as they are: {stopped}."
     causes = Counter(row.record.outcome.cause for row in searched if row.record.outcome.cause)
     for cause, count in causes.most_common(5):
-        yield f"Failed, {count}: {_safe(str(cause).splitlines()[0])}"
+        yield f"Failed, {count}: {safe(str(cause).splitlines()[0])}"
     lost = sum(
         row.record.outcome.sha256 is None and row.record.outcome.status is not Status.FAILED
         for row in searched
@@ -192,7 +195,7 @@ def _left_out(found: Findings) -> Iterable[str]:
     for point in [*found.baselines.values(), *found.front]:
         problems = point.verification.problems if point.verification else ()
         for problem in problems:
-            yield f"`{point.values['trial_id']}`: {_safe(problem)}"
+            yield f"`{point.values['trial_id']}`: {safe(problem)}"
 
 
 def _ground(found: Findings) -> Iterable[str]:
@@ -229,21 +232,9 @@ def _ground(found: Findings) -> Iterable[str]:
 def _read_by(reads: Any) -> str:
     if not isinstance(reads, list) or not reads:
         return ""
-    studies = sorted({_safe(_mapping(read).get("study", "?")) for read in reads})
+    studies = sorted({safe(_mapping(read).get("study", "?")) for read in reads})
     return f", by {', '.join(studies)}"
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
-
-
-def _safe(text: object) -> str:
-    """Text of users as Markdown shows it: no markup, one line."""
-    plain = " ".join(str(text).split())
-    for mark in ("\\", "`", "*", "_", "|", "<", ">", "[", "]"):
-        plain = plain.replace(mark, f"\\{mark}")
-    return plain
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

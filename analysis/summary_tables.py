@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from analysis import units
 from analysis.columns import RELATIVE, Point
 from analysis.findings import Findings
+from analysis.markup import table
 from trainables.record import Direction, Objective, Status
 
 __all__ = ["baseline_table", "front_table"]
@@ -64,13 +65,13 @@ def baseline_table(found: Findings) -> str:
         ]
         for name, point in found.baselines.items()
     ]
-    return _table(_head(_BASELINE_HEAD, found.y), rows)
+    return table(_head(_BASELINE_HEAD, found.y), rows)
 
 
 def front_table(found: Findings) -> str:
     """A line a point, in Markdown, and how to read it."""
     rows = [_member(point, found) for point in found.front]
-    return f"{_table(_head(_FRONT_HEAD, found.y), rows)}\n\n{_reading(found.y)}"
+    return f"{table(_head(_FRONT_HEAD, found.y), rows)}\n\n{_reading(found.y)}"
 
 
 def _scores(point: Point, y: Objective) -> Iterable[str]:
@@ -116,9 +117,3 @@ def _count(point: Point, column: str) -> str:
 
 def _yes(point: Point) -> str:
     return "yes" if point.values["verified"] else "no"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head)]
-    lines += [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

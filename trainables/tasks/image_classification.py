@@ -27,13 +27,13 @@ from compression.registry import (
 )
 from compression.rules import patterns, target_layers
 from trainables.cache import cached
-from trainables.data.image_sets import ImageData
+from trainables.data.image_sets import PUBLISHED, ImageData
 from trainables.data.images import ImageSplit, check_divided, divide, image_split
 from trainables.data.preprocessing import Preprocessing
 from trainables.models import finetuning
 from trainables.models import vision as vision_models
 from trainables.models.state import state_hash
-from trainables.record import Direction, Fingerprint, Objective
+from trainables.record import Direction, Fingerprint, Objective, Subject
 from trainables.scoring import metrics
 from trainables.splits import Split
 from trainables.tasks.base import TASKS, Prepared, Task
@@ -98,6 +98,18 @@ class ImageClassification(Task):
     def chance(self) -> float:
         """One in as many as the model has classes."""
         return 1 / self.classes()
+
+    @property
+    def subject(self) -> Subject:
+        """See :class:`Task`. No split is an official one: a published set is divided anew."""
+        size = f" at {self.image_size} pixels" if self.image_size else ""
+        tuned = self.weights == "finetune"
+        weights = f"fine-tuned from {_origin(self.start)}" if tuned else _origin(self.weights)
+        held = (self.validation_share, self.test_share)
+        shares = "/".join(f"{100 * share:.4g}" for share in (1 - sum(held), *held))
+        part = f" of {self.limit} images" if self.limit else ""
+        data = self.data if self.data in PUBLISHED else "folder"
+        return Subject(f"{self.model}{size}, {weights}", data, f"{shares}{part} by the seed")
 
     def images(self) -> ImageData:
         """Where the images are."""
@@ -276,6 +288,11 @@ def _mismatch(names: tuple[str, ...], own: int, data: str) -> str:
         f"data: {found} in '{data}', the weights tell {own} classes apart; weights: finetune "
         "replaces the last layer and trains it, labels: dense needs no labels"
     )
+
+
+def _origin(weights: str) -> str:
+    """Where weights are from, in words."""
+    return {"library": "library weights", "none": "no weights"}.get(weights, "weights of a file")
 
 
 def _check_file(key: str, weights: str) -> None:
