@@ -213,8 +213,10 @@ def _validate(
         config = StudyConfig.model_validate({"name": stem, **document.data}, context=context)
         if not errors:
             config._document, config._plugin_versions = document, versions
-            config.search_space()
-            return config
+            refused = list(config.searcher.refusals(config.search_space().params))
+            if not refused:
+                return config
+            errors += [f"{_place(document, ('searcher',))}: {text}" for text in refused]
     except pydantic.ValidationError as error:
         errors += [line for e in error.errors() for line in _lines(e, document)]
     except InvalidSetting as error:

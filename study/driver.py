@@ -53,8 +53,8 @@ class View(Protocol):
 class Asks(Protocol):
     """Where new suggestions come from."""
 
-    def ask(self, number: int) -> dict[str, Scalar]:
-        """The suggestion of this number."""
+    def ask(self, number: int) -> dict[str, Scalar] | None:
+        """The suggestion of this number, if any is left."""
 
     def tell(self, number: int, record: Record) -> None:
         """How it ended."""
@@ -183,7 +183,8 @@ class Driver:
             if self.searched >= self.plan.trials:
                 return None
             number = max([-1, *self.state.trials]) + 1
-            params = self.search.ask(number)
+            if (params := self.search.ask(number)) is None:
+                break
             trial = self.plan.space.to_trial(params, self.plan.seed)
             self._suggest(number, SEARCH, params, trial)
             if self._unless_known(number) is not None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study.searchers import Searcher
+from study.searchers import Exhausted, Searcher
 from study.space import Space
 from study.state import TrialState as Suggestion
 from trainables.record import Direction, Objective, Record, Scalar, Status
@@ -59,14 +59,18 @@ class StudySearch(OptunaSearch):
         self._asked: dict[int, int] = {}
         self._optuna: optuna.Study = cast(optuna.Study, self._ot_study)
 
-    def ask(self, number: int) -> dict[str, Scalar]:
-        """The flat suggestion of this number."""
+    def ask(self, number: int) -> dict[str, Scalar] | None:
+        """The flat suggestion of this number; None if nothing is left to suggest."""
         seed = int(digest([str(self._study_seed), str(number)]), 16) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._optuna.sampler = self._searcher.sampler(seed)
             trial = self._optuna.ask()
-            params = self._study_space.define(trial)
+            try:
+                params = self._study_space.define(trial)
+            except Exhausted:
+                self._optuna.tell(trial, state=TrialState.FAIL)
+                return None
         self._asked[number] = trial.number
         return params
 

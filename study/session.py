@@ -172,7 +172,7 @@ class Session:
         if driver.broken:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
-            live.say("the space is exhausted: the searcher suggests only what was run already")
+            live.say("the space is exhausted: nothing is left to suggest that was not run already")
 
     def _driver(self, search: StudySearch, rungs: Rungs, live: Live) -> Driver:
         config = self.config

@@ -158,6 +158,11 @@ def test_all_errors_at_once_wherever_they_come_from(cli, tmp_path):
         (["--set", "spice.rank=1"], "unknown key 'spice'; did you mean 'space'?"),
         (["--set", "space.rank=["], "command line: space.rank:1: malformed YAML"),
         (["--set", "=3"], "'' is no key"),
+        (
+            ["--set", "space.method={svd: {rank: [40]}}"],
+            "svd: at rank 40 the factors",
+        ),
+        (["--set", "searcher=grid", "--set", "space.optimizer=sgd"], "grid: sgd.lr is a range"),
         (["--storage", "nowhere://x"], "command line: storage: storage 'nowhere://x'"),
         (["--storage", ""], "command line: storage: expected text to have at least 1 char"),
         (["--storage", "/dev/null/x", "--dry-run"], "storage: cannot write"),

@@ -5,8 +5,30 @@ from __future__ import annotations
 import pytest
 from fake_runner import CONFIG, FakeRunner
 
+from compression.registry import InvalidSetting
+from study.combinations import combinations, ranges
 from study.config import parse_config
+from study.options import corners_of
+from study.plan import plan_lines
 from study.searchers import SEARCHERS
+
+LISTS = "optimizer: [{adam: {lr: [1e-3, 1e-2]}}, {sgd: {lr: 0.1}}]"
+GRID = """
+task: digits
+trials: 99
+epochs: 3
+searcher: grid
+scheduler: fifo
+space:
+  method:
+    - rtn: {bits: [2, 3], mode: symmetric, group_size: 0}
+    - svd: {rank: [3, 0], energy: 0.5}
+  adapter: [none, lora]
+  init: zeros
+  rank: [1, 2]
+  optimizer: [{adam: {lr: [1e-3, 1e-2]}}, {sgd: {lr: 0.1, momentum: 0.9}}]
+"""
+UNSEEDED = ("grid",)  # its order is that of the lists
 
 
 def _suggested(runner):
@@ -15,7 +37,10 @@ def _suggested(runner):
 
 @pytest.fixture(params=SEARCHERS)
 def config(request):
-    return parse_config(CONFIG.replace("{tpe: {startup: 4}}", request.param))
+    text = CONFIG.replace("{tpe: {startup: 4}}", request.param)
+    if request.param == "grid":
+        text = text.replace("optimizer: [adam, sgd]", LISTS)
+    return parse_config(text)
 
 
 def test_same_seed_same_study(config):
@@ -24,7 +49,8 @@ def test_same_seed_same_study(config):
 
 def test_another_seed_another_study(config):
     other = config.model_copy(update={"seed": 1})
-    assert _suggested(FakeRunner(config).run()) != _suggested(FakeRunner(other).run())
+    same = _suggested(FakeRunner(config).run()) == _suggested(FakeRunner(other).run())
+    assert same == (config.searcher.name in UNSEEDED)
 
 
 def test_suggestions_are_in_the_space(config):
@@ -40,3 +66,63 @@ def test_the_next_suggestion_does_not_depend_on_what_was_asked_in_between(config
     cut = next(i for i, e in enumerate(whole.log) if getattr(e, "number", -1) == 6)
     again = FakeRunner(config, events=list(whole.log[:cut])).run()
     assert _suggested(again) == _suggested(whole)
+
+
+# grid
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return parse_config(GRID)
+
+
+def test_a_grid_is_every_combination_once_in_the_order_of_the_lists(grid):
+    params = grid.search_space().params
+    every = list(corners_of(list(params.items()), {}))
+    runner = FakeRunner(grid).run()
+    assert _suggested(runner) == every
+    assert runner.driver.exhausted
+    # 2 of rtn and 2 of svd, each without and with a recovery: 2 ranks x (2 + 1) optimizers.
+    assert len(every) == combinations(params) == (2 + 2) * (1 + 2 * 3)
+    assert runner.state.counts()["completed"] == len(every)
+
+
+@pytest.mark.parametrize("concurrency", [2, 3])
+def test_a_grid_is_the_same_with_trials_side_by_side(grid, concurrency):
+    whole = _suggested(FakeRunner(grid).run())
+    assert _suggested(FakeRunner(grid, concurrency=concurrency).run()) == whole
+
+
+@pytest.mark.parametrize("first", [1, 7, 28])
+def test_a_grid_goes_on_where_it_was(grid, first):
+    short = FakeRunner(grid.model_copy(update={"trials": first})).run()
+    whole = FakeRunner(grid).run()
+    assert _suggested(short) == _suggested(whole)[:first]
+    again = FakeRunner(grid, events=list(short.log)).run()
+    assert _suggested(again) == _suggested(whole)
+    assert again.driver.exhausted
+
+
+def test_trials_that_fail_are_not_tried_again_by_a_grid(grid):
+    runner = FakeRunner(grid, fails=lambda trial: bool(trial.epochs)).run()
+    assert len(_suggested(runner)) == combinations(grid.search_space().params)
+
+
+def test_a_grid_refuses_ranges_by_name():
+    text = GRID.replace("rank: [1, 2]", "rank: {low: 1, high: 4}").replace("lr: 0.1, ", "")
+    with pytest.raises(InvalidSetting) as caught:
+        parse_config(text, "g.yaml")
+    rank, lr = sorted(caught.value.errors)
+    assert rank == (
+        "g.yaml:5: searcher: grid: rank is a range, 1 to 4; write a list, such as [1, 2, 3, 4]"
+    )
+    assert lr.startswith("g.yaml:5: searcher: grid: sgd.lr is a range, ")
+    assert "write a list" in lr
+
+
+def test_the_plan_counts_combinations_where_they_are_finite(grid):
+    assert "space, 28 combinations:" in plan_lines(grid)
+    config = parse_config(CONFIG)
+    assert combinations(config.search_space().params) is None
+    assert set(ranges(config.search_space().params)) == {"adam.lr", "sgd.lr"}
+    assert "space:" in plan_lines(config)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compression.registry import Plugin, Registry
+from study.options import Param
+
+
+class Exhausted(Exception):
+    """What a sampler raises when nothing is left to suggest: the study ends."""
 
 
 class Searcher(Plugin, ABC):
@@ -15,6 +21,10 @@ class Searcher(Plugin, ABC):
     a function of these and of what was told: a resumed study suggests what an undisturbed one
     would.
     """
+
+    def refusals(self, params: Mapping[str, Param]) -> Iterator[str]:
+        """Why it cannot search a space of these parameters: a sentence each. By default it can."""
+        yield from ()
 
     @abstractmethod
     def sampler(self, seed: int) -> Any:

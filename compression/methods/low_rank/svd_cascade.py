@@ -118,7 +118,8 @@ class SVDCascade(Method):
         if not self.rank or self.factor_bits in QUANTISED:
             return None
         rows, columns = matrix_shape(shape)
-        return RankLimit(self.pairs * self.rank, rows * columns / (rows + columns))
+        formula = "m n / (m + n) of all pairs together"
+        return RankLimit(self.pairs * self.rank, rows * columns / (rows + columns), formula)
 
     def _of_rank(self, rank: int) -> SVDCascade:
         """Itself resolved: neither share nor scope is read any longer."""

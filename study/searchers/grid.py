@@ -1,0 +1,36 @@
+"""All combinations, one after the other."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compression.registry import IntRange
+from study.combinations import ranges
+from study.options import Param
+from study.searchers.base import SEARCHERS, Searcher
+
+
+@SEARCHERS.register("grid")
+class Grid(Searcher):
+    """Every combination of a finite space once, in the order of its lists.
+
+    The last knob changes first, and the seed changes nothing. So many ``trials`` as there are
+    combinations (``--dry-run`` counts them) run all; fewer run the first ones; with more the study
+    ends when the space is exhausted.
+    """
+
+    def refusals(self, params: Mapping[str, Param]) -> Iterator[str]:
+        """See :class:`Searcher`: ranges have no list of combinations."""
+        for key, domain in ranges(params).items():
+            few = [domain.low, domain.high]
+            if isinstance(domain, IntRange) and domain.high - domain.low < 10:
+                few = list(range(domain.low, domain.high + 1))
+            yield (
+                f"{self.name}: {key} is a range, {domain.low:g} to {domain.high:g}; write a list, "
+                f"such as [{', '.join(f'{value:g}' for value in few)}]"
+            )
+
+    def sampler(self, seed: int) -> Any:
+        """See :class:`Searcher`."""
+        from study.searchers.in_order import InOrder
+
+        return InOrder()
