@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from networks import generator, inputs, layer_stats, network, rule
+from published_sizes import NOMINAL, RANKS, WAYS, size_of, weight_ratio
 
 from compression import load, save
 from compression.adapters import ADAPTERS
@@ -183,3 +184,46 @@ def test_alpha_that_would_do_nothing_is_refused_with_the_reason(name):
 def test_alpha_alone_may_be_searched_under_a_free_init(name):
     space = parse_config(ALPHA.format(name)).search_space()
     assert space.params["alpha"].when == {"adapter": ("lora",), "init": (name,)}
+
+
+# The published table: every ratio is measured on the model it is of, none by a formula.
+
+POINTS = [
+    (compressor, way, rank, printed)
+    for compressor, ways in WAYS.items()
+    for way in ways
+    for rank, printed in zip(RANKS, NOMINAL[compressor], strict=True)
+]
+
+
+@pytest.mark.parametrize(("compressor", "way", "rank", "printed"), POINTS)
+def test_published_ratios_are_nominal_ones_and_a_few_percent_of_the_model(
+    compressor, way, rank, printed
+):
+    size = size_of(WAYS[compressor][way], rank)
+    assert f"{size.nominal_ratio:.2f}" == printed
+    assert 1.0245 <= size.ratio <= 1.0445
+    assert size.layer_ratio < weight_ratio(size) <= size.nominal_ratio
+
+
+@pytest.mark.parametrize(
+    ("compressor", "way", "rank", "expected"),
+    [
+        ("sparse", "corrected", 2, "13.12"),
+        ("sparse", "corrected", 128, "2.23"),
+        ("sparse", "as published", 128, "2.23"),
+        ("int1", "corrected", 2, "26.22"),
+        ("int1", "as published", 2, "26.91"),
+    ],
+)
+def test_ratios_with_positions_and_scales(compressor, way, rank, expected):
+    """4 bits for the position of one weight in 16; a scale of 16 bits a row; no zeros in W."""
+    size = size_of(WAYS[compressor][way], rank)
+    assert f"{weight_ratio(size):.2f}" == expected
+    bias = 4 * 1000  # which stays: the ratio of the layer has it on both sides
+    assert size.targets.untouched == size.dense_targets.untouched == bias
+    assert size.dense_targets.total == 4 * 1000 * 512 + bias
+
+
+def test_the_file_at_the_published_27x_is_4_percent_smaller():
+    assert f"{size_of(WAYS['int1']['as published'], 2).ratio:.3f}" == "1.044"
