@@ -73,13 +73,15 @@ SYSTEMS: Mapping[str, System] = {
     "pc_lora": System(
         "002 PC-LoRA",
         "CIFAR-10 and the weights of ViT-B, or IMDb and those of BERT",
-        "python -m study.run --config study/configs/pc_lora.yaml --set task=...",
+        "python -m study.run --config study/configs/pc_lora.yaml --set "
+        "'task={image_classification: {model: timm/vit_base_patch16_224, weights: finetune, data: cifar10}}'",
     ),
     "svd_lora": System(
         "003 SVDLoRA",
         "CIFAR-10 and a model that its authors do not name",
-        "python -m study.run --config study/configs/svd_lora.yaml "
-        "--set task.image_classification.data=cifar10",
+        "python -m study.run --config study/configs/resnet18_fc.yaml --set "
+        "'task={image_classification: {weights: finetune, data: cifar10}}' "
+        "--set 'space.method=[svd_cascade]'",
     ),
 }
 

@@ -17,12 +17,12 @@ _UNSTATED = "not stated"
 def published_section(found: Findings) -> str:
     """What was asked of others' figures: of whom, whether comparable, and what a study takes."""
     subject = subject_of(found.study.info)
-    said = (f"{key} {safe(value or _UNSTATED)}" for key, value in vars(subject).items())
+    said = (f"{key}: {safe(value or _UNSTATED)}" for key, value in vars(subject).items())
     rows = [_row(one) for one in found.published]
     reading = (
-        f"This study: {', '.join(said)}. A published point is comparable where all three are the "
-        "same words, and so are the metric and what the ratio counts; what is not stated equals "
-        "nothing."
+        f"This study's {'; '.join(said)}. A published point is comparable where all three are "
+        "the same words, and so are the metric and what the ratio counts; what is not stated "
+        "equals nothing."
     )
     absent = bullets(_absent(found))
     return "\n\n".join(filter(None, ["## Published points", reading, absent, table(_HEAD, rows)]))

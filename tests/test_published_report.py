@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,8 @@ from analysis.load import StudyDataError, load_study
 from analysis.plots import draw, png
 from analysis.published import SYSTEMS, Placed, parse_points, published_points
 from analysis.report import picture, write_report
+from compression.registry import errors_of
+from study.config import load_config
 from trainables.record import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -159,3 +162,16 @@ def test_the_command_refuses_a_name_that_is_none(names, message, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_command_of_a_reproduction_is_a_command(name):
+    words = shlex.split(SYSTEMS[name].command)
+    assert words[:4] == ["python", "-m", "study.run", "--config"]
+    config = ROOT / words[4]
+    if not config.is_file():
+        pytest.skip(f"{words[4]} is not here")
+    overrides = dict(w.split("=", 1) for w in words[6::2])
+    assert set(words[5::2]) == {"--set"}
+    errors = errors_of(lambda: load_config(config, overrides))
+    assert all("/path/to/" in text for text in errors)
