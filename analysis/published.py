@@ -74,7 +74,8 @@ SYSTEMS: Mapping[str, System] = {
         "002 PC-LoRA",
         "CIFAR-10 and the weights of ViT-B, or IMDb and those of BERT",
         "python -m study.run --config study/configs/pc_lora.yaml --set "
-        "'task={image_classification: {model: timm/vit_base_patch16_224, weights: finetune, data: cifar10}}'",
+        "'task={image_classification: "
+        "{model: timm/vit_base_patch16_224, weights: finetune, data: cifar10}}'",
     ),
     "svd_lora": System(
         "003 SVDLoRA",
