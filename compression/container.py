@@ -21,6 +21,7 @@ from compression.methods.chain import method_from_json, method_to_json
 from compression.registry import InvalidSetting, Plugin, naming
 from compression.rules import Compression, LayerEntry
 
+RESERVED = "__metadata__"
 SCHEMA = 1
 _ENTRY = "paretune"
 _BLANK = "0" * 64
@@ -58,7 +59,13 @@ class Header(NamedTuple):
 
 
 def pack_file(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[str, str]) -> bytes:
-    """The bytes of a file, checksum filled in."""
+    """The bytes of a file, checksum filled in.
+
+    Raises:
+        ArtifactError: a tensor has the name that safetensors keeps for its own metadata.
+    """
+    if RESERVED in tensors:
+        raise ArtifactError(f"a tensor is named '{RESERVED}', which safetensors keeps for itself")
     entry = json.dumps(_to_json(done, about), separators=(",", ":"))
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = bytearray(write_tensors(on_cpu, {_ENTRY: entry}))
@@ -73,7 +80,7 @@ def file_bytes(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[
     and the tensors one after the other, wide dtypes first, then by name.
     """
     entry = json.dumps(_to_json(done, about), separators=(",", ":"))
-    header: dict[str, Any] = {"__metadata__": {_ENTRY: entry}}
+    header: dict[str, Any] = {RESERVED: {_ENTRY: entry}}
     offset = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (_rank(item[1]), item[0])):
         end = offset + tensor.nbytes
@@ -110,7 +117,7 @@ def _metadata(data: bytes) -> str:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
         raise ArtifactError(f"cut short at {len(data)} bytes, or no safetensors file")
-    entries = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    entries = json.loads(data[8 : 8 + size]).get(RESERVED, {})
     if _ENTRY not in entries:
         raise ArtifactError("a safetensors file, but not one written by paretune")
     return str(entries[_ENTRY])

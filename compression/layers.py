@@ -8,7 +8,7 @@ because everything that takes the dense layer then takes the compressed one.
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ def install(layer: nn.Module, packed: CompressedWeight) -> None:
     layer.packed = packed
     if packed.method.base_is_gone and isinstance(layer, nn.Linear):
         # No product with zeros.
-        layer.forward = MethodType(_bias_alone, layer)  # type: ignore[method-assign]
+        layer.forward = partial(_bias_alone, layer)  # type: ignore[method-assign]
 
 
 def _bias_alone(layer: nn.Linear, x: Tensor) -> Tensor:

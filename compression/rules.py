@@ -245,9 +245,6 @@ def _rule_errors(rule: Rule, layers: Sequence[nn.Module]) -> Iterator[str]:
             yield f"rule '{rule.pattern}': {no_smaller(rule.rank, most)}"
     if rule.alpha is not None and not rule.alpha > 0:
         yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
-    elif rule.alpha is not None and rule.init.fixes_alpha:
-        why = f"{rule.init.name} starts at a delta of its own, at scale 1"
-        yield f"rule '{rule.pattern}': alpha has no effect, {why}"
 
 
 def leaves_alone(method: Method, adapter: Adapter) -> bool:

@@ -186,6 +186,11 @@ def cast(shape, k):
     return 2 * math.prod(shape)
 
 
+def nothing(shape, k):
+    """0."""
+    return 0
+
+
 FORMULAS = {
     "none": none,
     "cast": cast,
@@ -193,6 +198,7 @@ FORMULAS = {
     "awq": awq,
     "hqq": hqq,
     "int1": int1,
+    "sign": sign,
     "ternary": ternary,
     **dict.fromkeys(("nf4", "fp4"), codebook),
     **dict.fromkeys(("magnitude", "lamp", "global_magnitude", "chita"), unstructured),
@@ -206,6 +212,7 @@ FORMULAS = {
     "tucker2": tucker2,
     "cp": cp,
     "svd_cascade": svd_cascade,
+    "drop_base": nothing,
     "dsformer": dsformer,
     **dict.fromkeys(("channels", "loraprune", "drop_blocks"), none),
 }

@@ -68,6 +68,11 @@ WHOLE = [name for name in METHODS if not issubclass(METHODS[name], Structural)]
 SINGLE = [name for name in METHODS if METHODS[name].plan is Method.plan]
 
 
+def fit(method, adapter):
+    """Whether something is left of a layer."""
+    return adapter != "none" or not METHODS[method].base_is_gone
+
+
 def methods_and_inits():
     """Each method with the plainest init, each init with a plain method; not all with all."""
     model = network()

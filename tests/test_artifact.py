@@ -15,6 +15,7 @@ from networks import (
     TARGETS,
     WHOLE,
     calibration,
+    fit,
     generator,
     inputs,
     methods_and_inits,
@@ -52,7 +53,7 @@ def trained(method="rtn", init="zeros", adapter="lora", rank=3, rest="none", **a
 def combinations():
     pairs = [(method, init) for method, init in methods_and_inits() if method in WHOLE]
     for (method, init), adapter in itertools.product(pairs, ADAPTERS):
-        if adapter != "none" or init == "zeros":
+        if (adapter != "none" or init == "zeros") and fit(method, adapter):
             yield method, init, adapter
 
 

@@ -142,3 +142,10 @@ def test_a_file_with_missing_and_unknown_tensors_names_both():
     data = container.pack_file({"x": torch.zeros(1)}, Compression(entries), {})
     with pytest.raises(ArtifactError, match=r"missing: 0.weight, 0.bias; .*unknown .*: x"):
         deserialize(data, build_small())
+
+
+def test_a_tensor_named_as_the_metadata_is_refused():
+    model = nn.Module()
+    model.register_buffer("__metadata__", torch.zeros(2))
+    with pytest.raises(ArtifactError, match="'__metadata__'"):
+        serialize(model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from byte_formulas import DELEGATING, FORMULAS, formula
 from chain_values import VALUES
-from networks import calibration, layer_stats, network, pattern_for, rule, variants
+from networks import calibration, fit, layer_stats, network, pattern_for, rule, variants
 
 from compression.layers import packed_of
 from compression.methods import METHODS, chain
@@ -92,7 +92,9 @@ def test_what_a_structural_method_leaves_is_dense():
 def test_planned_over_a_model_bytes_are_the_formula(name):
     model, pattern = network(), pattern_for(name)
     shapes = {k: tuple(v.weight.shape) for k, v in target_layers(model, [pattern]).items()}
-    compress_model(model, [rule(name, pattern=pattern)], ["*"], calibration=calibration())
+    adapter = ("none", 0) if fit(name, "none") else ("lora", 2)
+    made = rule(name, "zeros", *adapter, pattern=pattern)
+    compress_model(model, [made], ["*"], calibration=calibration())
     for layer, shape in shapes.items():
         found = model.get_submodule(layer)
         packed = packed_of(found)

@@ -62,8 +62,12 @@ def staged(method="rtn", adapter="lora"):
     def forward(inputs):
         return model(inputs["x"])
 
-    return task, trial, Stage(
-        model, forward, data.train, data.validation, data.model, lambda m: forward, reads=READS
+    return (
+        task,
+        trial,
+        Stage(
+            model, forward, data.train, data.validation, data.model, lambda m: forward, reads=READS
+        ),
     )
 
 

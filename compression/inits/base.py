@@ -40,9 +40,9 @@ class Init(Plugin, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What calibration has to compute for it."""
     fixes_alpha: ClassVar[bool] = True
-    """Whether its delta is not zero: it starts at scale 1, and alpha would only unbalance B and A.
+    """Whether it starts at a delta of its own: at scale 1, so that alpha would only unbalance B, A.
 
-    With B = 0, False, alpha is the scale of all that is learnt.
+    Where it starts at B = 0 alpha scales all that is learnt.
     """
 
     @abstractmethod

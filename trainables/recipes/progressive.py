@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -108,21 +109,19 @@ class Fading(Training):
         done = self.steps / (self.end * self.total_steps)
         return self.decay(done) if done < 1 else 0.0
 
-    def forward(self) -> Forward:
-        """The blend at this step. At lambda = 0 the dense weights are not touched."""
+    def changed(self) -> AbstractContextManager[None]:
+        """See :meth:`Training.changed`: the blend. At lambda = 0 no dense weight is touched."""
         fade = self.fade
-        if not fade:
-            return self.stage.forward
-
-        def forward(inputs: Inputs) -> Tensor:
-            with watching(self.stage.model, {n: _adding(fade, t) for n, t in self.terms.items()}):
-                return self.stage.forward(inputs)
-
-        return forward
+        seers = {name: _adding(fade, term) for name, term in self.terms.items()} if fade else {}
+        return watching(self.stage.model, seers)
 
     def blended(self) -> Forward:
         """See :meth:`Run.blended`."""
-        return self.forward()
+        return self._blend if self.fade else self.stage.forward
+
+    def _blend(self, inputs: Inputs) -> Tensor:
+        with self.changed():
+            return self.stage.forward(inputs)
 
 
 def _adding(fade: float, term: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

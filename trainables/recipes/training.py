@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from trainables.recipes.base import NonFiniteLoss, Progress, Run
 from trainables.record import Trial
 from trainables.splits import Inputs
 from trainables.stage import Stage
-from trainables.tasks.base import Forward, Task
+from trainables.tasks.base import Task
 
 
 class Lesson(NamedTuple):
@@ -47,19 +48,20 @@ class Training(Run):
         self.scaler = scaler(self.device, trial.precision)
         self.epochs_done = self.steps = 0
         self.total_steps = trial.epochs * math.ceil(len(stage.train) / trial.batch_size)
-        self.raced = Raced(stage.forward, self.device, self.total_steps)
+        self.forward = Raced(stage.forward, self.device, self.total_steps)
 
-    def forward(self) -> Forward:
-        """What is trained at this step; compiled where that is faster and nothing is watched."""
-        return self.stage.forward if self.lesson.distillation else self.raced
+    def changed(self) -> AbstractContextManager[None]:
+        """Within it the model computes what is trained at this step: as it is, by default."""
+        return nullcontext()
 
     def step_loss(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """The loss of a batch, a scalar."""
         weight, distillation = self.lesson
         if distillation is None:
-            return self._task_loss(self.forward()(inputs), labels)
-        with distillation.watching() as seen:
-            outputs = self.forward()(inputs)
+            with self.changed():
+                return self._task_loss(self.forward(inputs), labels)
+        with self.changed(), distillation.watching() as seen:
+            outputs = self.stage.forward(inputs)
         features = (1 - weight) * distillation.loss(inputs, outputs, seen)
         return features + weight * self._task_loss(outputs, labels) if weight else features
 
@@ -81,7 +83,7 @@ class Training(Run):
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.raced.step()
+            self.forward.step()
             self.steps += 1
             losses.append(loss.detach())
         # Looked at once an epoch: reading every loss would make the device wait at every step.

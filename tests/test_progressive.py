@@ -1,0 +1,307 @@
+"""PC-LoRA: the base fades out, and what ships never holds it."""
+
+import math
+
+import pytest
+import safetensors.torch
+import torch
+from networks import rule
+from tiny_task import Shelf, TinyTask, dense, make_trial
+from torch import nn
+
+from compression.artifact import deserialize
+from compression.model import compress_model, trainable
+from compression.registry import InvalidSetting
+from trainables import features
+from trainables.attempt import Attempt
+from trainables.build import build
+from trainables.frozen.recall import recalling
+from trainables.recipes import RECIPES
+from trainables.recipes.progressive import DECAYS
+from trainables.record import Choice, Fingerprint, LayerRule, Trial
+from trainables.stage import whole
+from trainables.tasks import Prepared
+from trainables.tasks.base import observe
+
+EPOCHS = 5
+
+
+class Unbatched(TinyTask):
+    """The same network, in which no layer lies at a cut."""
+
+
+class Head(TinyTask):
+    """Only the last layer is compressed: all before it is run once."""
+
+    targets = ("8",)
+
+
+class Own(TinyTask):
+    """A dense model of its own, which a test may spoil."""
+
+    def __init__(self, model):
+        object.__setattr__(self, "model", model)
+
+    def prepare(self, seed):
+        data = super().prepare(seed)
+        return Prepared(self.model, data.train, data.validation, Fingerprint("own", "d"))
+
+
+def trial(init="zeros", method="drop_base", epochs=EPOCHS, **recipe):
+    return make_trial(
+        method, init=init, epochs=epochs, recipe=Choice("progressive", recipe), seed=3
+    )
+
+
+def started(task=None, stage_of=whole, **settings):
+    task = task or TinyTask()
+    data, asked = task.prepare(0), trial(**settings)
+    model = build(task, data, asked)
+    stage = whole(task, model, data) if stage_of is whole else stage_of(task, data, model)
+    return RECIPES.build("progressive", asked.recipe.args).start(stage, task, asked)
+
+
+def moved(run, seed=0):
+    """The run with factors and biases that are not what they start at."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in run.params:
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return run
+
+
+def images():
+    return TinyTask().prepare(0).validation.tensors
+
+
+def put(run, share):
+    """The run at a share of the decay."""
+    run.steps = math.ceil(share * run.end * run.total_steps)
+    return run
+
+
+@pytest.mark.parametrize("init", ["zeros", "residual"])
+def test_at_the_start_the_blend_is_the_dense_model(init):
+    run = started(init=init)
+    assert run.fade == 1
+    outputs = run.blended()(images())
+    torch.testing.assert_close(outputs, dense()(images()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_decays_fall_from_one_to_zero(decay):
+    values = [DECAYS[decay](t / 20) for t in range(21)]
+    assert values[0] == 1
+    assert values[-1] == pytest.approx(0, abs=1e-15)
+    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_sine_falls_at_once_and_cosine_late():
+    assert DECAYS["sine"](0.5) == pytest.approx(1 - math.sqrt(0.5))
+    assert DECAYS["cosine"](0.5) == pytest.approx(math.sqrt(0.5))
+    assert DECAYS["linear"](0.25) == 0.75
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_the_blend_is_the_formula(share):
+    """``y = lambda (W x + b) + B A x + c``, layer by layer."""
+    run = put(moved(started()), share)
+    fade, x = run.fade, images()
+    assert 0 < fade < 1
+    model, teacher = run.stage.model, dense()
+    for index, layer in enumerate(teacher):
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            x = layer(x)
+            continue
+        ours = model[index]
+        delta = ours.lora_B["default"](ours.lora_A["default"](x))  # alpha is the rank: scale 1
+        c = ours.base_layer.bias
+        shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+        x = fade * layer(x) + delta + (0 if c is None else c.view(shape))
+    torch.testing.assert_close(run.blended()(images()), x, rtol=1e-4, atol=1e-5)
+
+
+def test_at_lambda_zero_the_weights_are_not_touched():
+    """Weights that are NaN reach the blend, and nothing once lambda is 0."""
+    task = Own(dense())
+    run = moved(started(task))
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.fill_(torch.nan)
+    blend = put(run, 0.5).blended()(images())
+    assert blend.isnan().all()
+    put(run, 1)
+    assert run.fade == 0
+    assert run.blended() is run.stage.forward
+    # BatchNorm belongs to what is left as it was, so it is put right again.
+    run.stage.model[1].load_state_dict(dense()[1].state_dict())
+    assert run.blended()(images()).isfinite().all()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("teacher", ["model", "layer"])
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_distillation_alone_moves_both_factors(teacher, relative, share):
+    run = put(moved(started(task_weight=0.0, teacher=teacher, relative=relative)), share)
+    run.step_loss(images(), torch.zeros(48, dtype=torch.long)).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in trainable(run.stage.model))
+
+
+def test_nothing_is_learnt_where_the_blend_is_the_teacher():
+    run = started(task_weight=0.0)
+    assert run.step_loss(images(), torch.zeros(48, dtype=torch.long)).item() < 1e-10
+    put(run, 0.5)
+    assert run.step_loss(images(), torch.zeros(48, dtype=torch.long)).item() > 1e-3
+
+
+@pytest.mark.parametrize("end", [0.01, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("epochs", [1, 5, 10])
+def test_nothing_is_stopped_before_lambda_is_zero(end, epochs):
+    recipe = RECIPES.build("progressive", {"end": end})
+    least = recipe.min_fidelity(epochs)
+    assert least <= epochs
+    run = started(end=end, epochs=epochs)
+    run.steps = least * run.total_steps // epochs
+    assert run.fade == 0
+    if least > 1:
+        run.steps = (least - 1) * run.total_steps // epochs
+        assert run.fade > 0
+
+
+def test_reports_are_of_what_ships_and_the_blend_stands_beside():
+    task, shelf = TinyTask(), Shelf()
+    data = task.prepare(0)
+    attempt = Attempt(task, data, trial(end=0.6), shelf)
+    while not attempt.finished:
+        attempt.advance()
+    reports = attempt.outcome.curve
+    assert reports[0].metrics["blended_accuracy"] == 1  # the dense model made the labels
+    assert reports[0].metrics["accuracy"] < 0.5
+    for report in reports[3:]:
+        assert report.metrics["blended_accuracy"] == report.metrics["accuracy"]
+    file = deserialize(shelf.files[f"{attempt.trial_id}.safetensors"], task.architecture())
+    observed = observe(task, lambda x: task.forward(file, x), data.validation)
+    assert task.score(observed, data.validation.labels)["accuracy"] == pytest.approx(
+        attempt.outcome.metrics["val"]["accuracy"]
+    )
+
+
+def test_the_base_is_gone_from_the_file():
+    """What a layer's file holds is A, B and c: counted from the file, not from what we say."""
+    task, shelf = TinyTask(), Shelf()
+    attempt = Attempt(task, task.prepare(0), trial(), shelf)
+    while not attempt.finished:
+        attempt.advance()
+    tensors = safetensors.torch.load(shelf.files[f"{attempt.trial_id}.safetensors"])
+    dense_layers = {"0": (6, 9, 0), "3": (5, 54, 1), "6": (12, 45, 1), "8": (7, 12, 1)}
+    for name, (rows, columns, has_bias) in dense_layers.items():
+        own = {key: t for key, t in tensors.items() if key.startswith(f"{name}.")}
+        assert sum(t.numel() for t in own.values()) == 2 * (rows + columns) + has_bias * rows
+        assert f"{name}.weight" not in own
+    assert attempt.outcome.size.targets.base == 0
+
+
+@pytest.mark.parametrize("rest", ["none", "cast"])
+def test_biases_are_trained_and_stored(rest):
+    task, shelf = TinyTask(), Shelf()
+    data, asked = task.prepare(0), trial()
+    asked = make_trial(**{"method": "drop_base", "recipe": asked.recipe, "rest": Choice(rest)})
+    before = {n: p.detach().clone() for n, p in data.model.named_parameters()}
+    attempt = Attempt(task, data, asked, shelf)
+    while not attempt.finished:
+        attempt.advance()
+    tensors = safetensors.torch.load(shelf.files[f"{attempt.trial_id}.safetensors"])
+    assert tensors["8.bias"].dtype is (torch.float16 if rest == "cast" else torch.float32)
+    assert tensors["8.bias"].abs().sum() > 0
+    assert not torch.equal(tensors["8.bias"].float(), before["8.bias"])
+    assert all(torch.equal(p, before[n]) for n, p in data.model.named_parameters())
+
+
+def test_a_layer_at_the_cut_is_compared_in_the_same_forward():
+    """What stands at the cut is what the dense model's layer gets too: the teacher is not run."""
+    task = Head()
+    data, asked = task.prepare(0), trial(init="residual")
+    model = build(task, data, asked)
+    stage = recalling(features.stage(task, data, model))
+    run = moved(RECIPES.build("progressive").start(stage, task, asked))
+    batch = stage.train.batch(torch.arange(20))
+
+    def untouchable(inputs):
+        raise AssertionError("the teacher was run")
+
+    distillation = run.lesson.distillation
+    reference = distillation.teacher(batch.inputs)
+    distillation.teacher = untouchable
+    put(run, 0.5)
+    with run.changed(), distillation.watching() as seen:
+        outputs = run.stage.forward(batch.inputs)
+    expected = (outputs - reference).square().mean()
+    torch.testing.assert_close(distillation.loss(batch.inputs, outputs, seen), expected)
+
+
+def test_on_cached_features_training_is_that_of_the_whole_model():
+    def trained(stage_of):
+        task = Head()
+        data, asked = task.prepare(0), trial()
+        stage = stage_of(task, data, build(task, data, asked))
+        run = RECIPES.build("progressive").start(stage, task, asked)
+        return [run.advance().train_loss for _ in range(3)]
+
+    cached = trained(lambda task, data, model: recalling(features.stage(task, data, model)))
+    plain = trained(lambda task, data, model: whole(task, model, data))
+    assert cached == pytest.approx(plain, rel=1e-4)
+
+
+REFUSED = {
+    "a base that stays": ({"method": "int1"}, {}, "int1 keeps it"),
+    "a feature that is not there": ({}, {"features": "blocks.9.*"}, r"'blocks\.9\.\*' matches no"),
+}
+
+
+@pytest.mark.parametrize(("settings", "recipe", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_trained_is_refused(settings, recipe, message):
+    with pytest.raises(InvalidSetting, match=message):
+        started(**settings, **recipe)
+
+
+@pytest.mark.parametrize("end", [0.0, -0.5, 1.5, 1e9])
+def test_a_decay_that_ends_outside_training_is_refused(end):
+    with pytest.raises(InvalidSetting, match=r"progressive\.end: .*(after|before|expected)"):
+        RECIPES.build("progressive", {"end": end})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("knob", [{"features": "6"}, {"teacher": "layer"}, {"relative": True}])
+def test_knobs_of_the_teacher_mean_nothing_without_it(recipe, knob):
+    with pytest.raises(InvalidSetting, match="no effect.*task_weight < 1"):
+        RECIPES.build(recipe, {"task_weight": 1.0, **knob})
+
+
+@pytest.mark.parametrize("init", ["residual", "eora"])
+def test_without_a_base_the_start_is_the_truncated_svd(init):
+    """``drop_base`` under ``residual``: the nearest matrix of the rank."""
+    if init == "eora":
+        pytest.skip("whitened: in test_corrections")
+    model = compress_model(dense(), [rule("drop_base", init, "lora", 2)], ["6"])
+    wrapped = model[6]
+    delta = wrapped.lora_B["default"].weight @ wrapped.lora_A["default"].weight
+    u, s, vh = torch.linalg.svd(dense()[6].weight, full_matrices=False)
+    torch.testing.assert_close(delta, (u[:, :2] * s[:2]) @ vh[:2], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_left_without_an_adapter():
+    with pytest.raises(InvalidSetting, match="leaves nothing without an adapter"):
+        compress_model(dense(), [rule("drop_base")], ["*"])
+
+
+def test_a_rank_that_saves_nothing_is_refused():
+    # 45 x 12: m n / (m + n) = 9.47
+    compress_model(dense(), [rule("drop_base", "zeros", "lora", 9)], ["6"])
+    with pytest.raises(InvalidSetting, match=r"rank 10.*expected at most 9"):
+        compress_model(dense(), [rule("drop_base", "zeros", "lora", 10)], ["6"])
+
+
+def test_a_trial_says_so_too():
+    plain = Trial(Choice("tiny"), (LayerRule((Choice("drop_base"),)),))
+    with pytest.raises(InvalidSetting, match="leaves nothing"):
+        build(TinyTask(), TinyTask().prepare(0), plain)
