@@ -1,0 +1,110 @@
+"""What a config may ask of recipes, of methods that leave no base, and of alpha."""
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from compression.registry import InvalidSetting
+from study.baselines import baselines
+from study.config import make_config
+from study.run import main
+from trainables.record import Choice
+
+FADING = {
+    "task": "digits",
+    "epochs": 10,
+    "recipe": "progressive",
+    "space": {
+        "method": ["drop_base"],
+        "adapter": ["lora"],
+        "init": ["zeros", "residual"],
+        "rank": [2, 4],
+    },
+}
+
+
+def changed(**space):
+    return {**FADING, "space": {**FADING["space"], **space}}
+
+
+def knobs(**of_progressive):
+    return {**FADING, "recipe": {"progressive": of_progressive}}
+
+
+REFUSED = {
+    "a decay that ends after training": (knobs(end=1.5), "progressive.*end would|after training"),
+    "a decay that ends before it": (knobs(end=0.0), "before it has begun"),
+    "one of several": (knobs(end=[0.5, 1.5]), "after training"),
+    "a layer that does not exist": (knobs(features="blocks.7.*"), r"'blocks\.7\.\*' matches no"),
+    "an unknown decay": (knobs(decay="exponential"), "expected one of linear, sine, cosine"),
+    "a decay of another recipe": (
+        {**FADING, "recipe": {"recover": {"decay": "linear"}}},
+        "unknown knob of recover 'decay'",
+    ),
+    "a teacher without a lesson": (
+        knobs(task_weight=1.0, teacher="layer"),
+        r"teacher: has no effect.*task_weight < 1",
+    ),
+    "a base that stays": (changed(method=["drop_base", "rtn"]), "rtn keeps it: use method drop_"),
+    "an adapter that is no sum": (changed(adapter=["dora"]), "adapter dora is no sum"),
+    "nothing left": (changed(adapter=["none", "lora"]), "none: drop_base leaves nothing"),
+    "a rank that saves nothing": (changed(rank=[2, 20]), r"20: .*expected at most 19"),
+    "alpha under an init that fixes it": (
+        changed(init=["residual"], alpha=[8, 16]),
+        "alpha: has no effect under init residual",
+    ),
+    "an unknown recipe": ({**FADING, "recipe": "progresive"}, "did you mean 'progressive'"),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_means_nothing_is_refused_with_the_reason(config, message, tmp_path):
+    with pytest.raises(InvalidSetting, match=message):
+        make_config(config)
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(config))
+    told = CliRunner().invoke(main, ["--config", str(file), "--dry-run"])
+    assert told.exit_code == 2
+    assert "bad.yaml" in told.output
+
+
+def test_the_decay_is_in_the_space_under_progressive_only():
+    asked = {"decay": ["linear", "sine"], "end": [0.5, 0.8]}
+    config = make_config({**FADING, "recipe": ["recover", {"progressive": asked}]})
+    params = config.search_space().params
+    for key in ("progressive.decay", "progressive.end"):
+        assert params[key].when == {"recipe": ("progressive",)}
+    drawn = {"method": "drop_base", "adapter": "lora", "lora.dtype": "float32", "init": "zeros"}
+    assert not params["progressive.end"].applies({**drawn, "recipe": "recover"})
+    assert params["progressive.end"].applies({**drawn, "recipe": "progressive"})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "least"),
+    [
+        ("recover", 0),
+        ("progressive", 8),
+        ({"progressive": {"end": [0.31, 0.55]}}, 6),
+        (["recover", {"progressive": {"end": 0.5}}], 5),
+    ],
+)
+def test_nothing_is_stopped_before_the_last_base_is_gone(recipe, least):
+    assert make_config({**FADING, "recipe": recipe}).search_space().min_fidelity() == least
+
+
+def test_alpha_exists_where_the_init_leaves_it_open():
+    params = make_config(changed(alpha=[8, 16], init=["paper", "residual"])).search_space().params
+    assert params["alpha"].when["init"] == ("paper",)
+
+
+def test_the_dense_baseline_recovers_with_its_base():
+    found = baselines(make_config(FADING).search_space(), 0)
+    assert found["dense_recovered"].recipe == Choice("recover")
+    assert {trial.recipe for trial in found.values()} == {Choice("recover")}
+
+
+def test_a_config_is_read_back_as_it_was():
+    for recipe in ("progressive", ["recover", {"progressive": {"end": [0.5, 0.8]}}]):
+        config = make_config({**FADING, "recipe": recipe})
+        again = make_config(config.to_json())
+        assert again.search_space() == config.search_space()
