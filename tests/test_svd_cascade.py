@@ -12,7 +12,10 @@ from compression.methods.low_rank.factors import truncated
 from compression.model import Rule, compress_model, compression_of
 from compression.rank_limits import oversized
 from compression.registry import InvalidSetting
-from study.config import parse_config
+from study.combinations import combinations
+from study.config import load_config, parse_config
+from study.options import corner_plugins
+from study.run import DEFAULT
 
 WIDTH, INSIDE = 512, 2048
 # A transformer's encoder block: queries, keys, values, outputs, and two layers of its inside.
@@ -232,3 +235,28 @@ def test_a_config_is_refused_such_a_rank(method, expected):
     assert "is largest for '1', 19.5" in line
     fits = method.replace("20", "19").replace("7", "6")
     parse_config(f"task: digits\nspace:\n  method: {fits}\n")
+
+
+# The published sweeps
+
+
+@pytest.mark.parametrize("sweep", ["pairs", "share"])
+def test_a_published_sweep_is_a_grid_that_its_trials_go_through(sweep):
+    path = DEFAULT.parent / f"svd_lora_{sweep}.yaml"
+    config = load_config(path)
+    assert combinations(config.search_space().params) == config.trials
+    knobs = {"factor_bits": "4", "group_size": "0"}
+    quantised = {f"space.method.svd_cascade.{knob}": value for knob, value in knobs.items()}
+    params = load_config(path, quantised).search_space().params
+    assert combinations(params) == config.trials
+    assert {spec.factor_bits for spec in _cascades(params)} == {4}
+
+
+def test_the_corrected_study_rounds_every_factor():
+    params = load_config(DEFAULT.parent / "svd_lora.yaml").search_space().params
+    assert {spec.factor_bits for spec in _cascades(params)} == {3, 4, 8}
+
+
+def _cascades(params):
+    own = {key: param for key, param in params.items() if key.startswith("svd_cascade.")}
+    return list(corner_plugins("method", "svd_cascade", own))
