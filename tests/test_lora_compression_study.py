@@ -114,16 +114,15 @@ def test_a_study_of_jpegs_has_the_published_ratios(name, settings, tmp_path):
     study = load_study(str(tmp_path / "results" / "s"))
     searched = [row.record for row in study.rows if row.role == "search"]
     assert len(searched) == 3
-    scored = [r for r in searched if r.outcome.status is Status.COMPLETED]
-    assert scored  # as published some may diverge
-    for record in scored:
-        (rule,) = record.trial.layers
-        size = record.outcome.size
+    assert any(r.outcome.status is Status.COMPLETED for r in searched)
+    for record in searched:
+        if record.outcome.status is Status.FAILED:  # as published some may diverge
+            assert record.outcome.error.startswith("NonFiniteMetric")
+            continue
+        (rule,), size = record.trial.layers, record.outcome.size
         assert f"{size.nominal_ratio:.2f}" == PRINTED[rule.methods[0].name][rule.rank]
         assert 1.0245 <= size.ratio <= 1.0445
         assert (rule.alpha is None) == (rule.init.name == "residual")
-    for record in set(searched) - set(scored):
-        assert record.outcome.error.startswith("NonFiniteMetric: val/loss")
     described = json.loads((tmp_path / "results" / "s" / "study.json").read_text())
     assert described["config"]["published"] == ["lora_compression"]
     assert (tmp_path / "results" / "s" / "report" / "published.csv").stat().st_size
