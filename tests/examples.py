@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import text_examples
+import translation_examples
 
 
 def image_folder(folder: Path, classes: int = 3, each: int = 24, size: int = 40) -> Path:
@@ -50,6 +51,7 @@ SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "causal_lm": text_examples.causal_lm,
     "image_classification": _image_classification,
     "product_reviews": text_examples.product_reviews,
+    "seq2seq": translation_examples.seq2seq,
     "text_classification": text_examples.text_classification,
     "imagenet_crops": lambda _: {"crops": 2, "image_size": 96},
 }

@@ -8,6 +8,7 @@ from trainables.tasks.image_classification import ImageClassification
 from trainables.tasks.imagenet_crops import ImagenetCrops
 from trainables.tasks.mnist import Mnist5k
 from trainables.tasks.product_reviews import ProductReviews
+from trainables.tasks.seq2seq import Seq2Seq
 from trainables.tasks.text_classification import TextClassification
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Mnist5k",
     "Prepared",
     "ProductReviews",
+    "Seq2Seq",
     "Split",
     "Task",
     "TensorSplit",
