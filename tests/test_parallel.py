@@ -165,3 +165,13 @@ def test_texts_come_back_from_their_bytes():
     texts = ["Größe", "a", "Ein langer Satz, mit Umlauten: äöüß.", ""]
     labels = torch.from_numpy(pairs.text_bytes(texts))
     assert [pairs.bytes_text(row) for row in labels] == texts
+
+
+def test_the_small_model_s_tokenizer_knows_no_text_of_a_file():
+    """It is one for all seeds, so whatever it had of a file could be of test."""
+    tokenizer = pairs.subwords(600)
+    again = pairs.subwords(600)
+    assert tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    text = "Zwölf Boxkämpfer jagen Viktor – 東京 🙂"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text

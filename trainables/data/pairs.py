@@ -130,20 +130,17 @@ def divided(data: str, source: str, target: str, seed: int) -> tuple[Pairs, Pair
     return train._replace(notes=every.notes), validation, test
 
 
-def subwords(data: str, source: str, target: str, vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer of both languages, as transformers takes it.
+def subwords(vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer, as transformers takes it.
 
-    It may not depend on a seed, as workers get one for all. So it is made of synthetic sentences
-    that are drawn for it alone; of a file, of all texts.
+    One for every seed, as a task has no other to give its workers. So it is made of synthetic
+    sentences that are drawn for it alone: one of a file's texts would know those of test. Being of
+    bytes it takes any other text too, in more pieces.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    if data == SYNTHETIC:
-        texts = [text for pair in sentence_pairs(*_WORDS) for text in pair]
-    else:
-        found = read(data, source, target)
-        texts = [*found.sources, *found.targets]
+    texts = [text for pair in sentence_pairs(*_WORDS) for text in pair]
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     key = f"bpe of pairs 1|{vocabulary}|{content}"
     raw = Tokenizer.from_str(cached(key, lambda: _trained(texts, vocabulary)).decode())

@@ -92,7 +92,7 @@ class Seq2Seq(Task):
     def tokenizer(self) -> Any:
         """Of both languages."""
         if self.model == SMALL:
-            return pairs.subwords(self.data, self.source, self.target, self.vocabulary)
+            return pairs.subwords(self.vocabulary)
         found = language_models.tokenizer(self.folder())
         if self.languages:
             found.src_lang, found.tgt_lang = self.languages.split(",")
