@@ -76,7 +76,7 @@ OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pc+kd layer": ("zeros", "progressive", {**KD, "teacher": "layer"}),
     "pc+kd from svd": ("residual", "progressive", KD),
     "pc+kd from whitened": ("eora", "progressive", KD),
-    "pc+kd from whitened, relative": ("eora", "progressive", {**KD, "relative": True}),
+    "pc+kd relative from whitened": ("eora", "progressive", {**KD, "relative": True}),
     "svd+kd relative": ("residual", "recover", {**KD, "relative": True}),
     "whitened+kd relative": ("eora", "recover", {**KD, "relative": True}),
 }
