@@ -240,7 +240,7 @@ def test_a_config_is_refused_such_a_rank(method, expected):
 # The published sweeps
 
 
-@pytest.mark.parametrize("sweep", ["pairs", "share"])
+@pytest.mark.parametrize("sweep", ["pairs", "share", "translation"])
 def test_a_published_sweep_is_a_grid_that_its_trials_go_through(sweep):
     path = DEFAULT.parent / f"svd_lora_{sweep}.yaml"
     config = load_config(path)
