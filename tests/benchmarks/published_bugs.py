@@ -12,7 +12,7 @@ ranks, alphas, optimizers, batches, epochs, random search and no early stopping:
 corrected with ``--trials`` each, and the corrected one with each error alone, with half as many,
 being over half of the cells: signs without scale, tiles of 1x16, the largest by signed value, a
 delta of alpha B A. All but the first store the adapter in half precision, which pays for the bytes
-of scales: with both in single precision nothing corrected is as small as the smallest signs.
+of scales: in single precision nothing corrected is as small as signs of the smallest rank.
 
 After the last study of a seed each chosen model is loaded from its file and scored on test, once;
 the scores stay in the folder and the models go. What is finished there is not run again.
@@ -40,8 +40,8 @@ from trainables.tasks import TASKS
 from trainables.tasks.base import observe
 
 TASKS_OF: dict[str, dict[str, Any]] = {
-    "digits": {"task": "digits", "rank": [1, 2, 4]},
-    "mnist5k": {"task": "mnist5k", "rank": [1, 2, 4, 8]},
+    "digits": {"task": "digits", "rank": [2, 4, 8]},  # at rank 1 alpha / r is alpha
+    "mnist5k": {"task": "mnist5k", "rank": [2, 4, 8]},
     "imagenet_crops": {
         "task": {"imagenet_crops": {"layers": "classifier", "crops": 40}},
         "rank": [4, 16, 64],
