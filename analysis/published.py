@@ -75,14 +75,14 @@ SYSTEMS: Mapping[str, System] = {
         "CIFAR-10 and the weights of ViT-B, or IMDb and those of BERT",
         "python -m study.run --config study/configs/pc_lora.yaml --set "
         "'task={image_classification: "
-        "{model: timm/vit_base_patch16_224, weights: finetune, data: cifar10}}'",
+        "{model: timm/vit_base_patch16_224, weights: finetune, data: cifar10, layers: blocks.*}}' "
+        "--set 'space.rank=[8, 16, 32, 64]'",
     ),
     "svd_lora": System(
         "003 SVDLoRA",
         "CIFAR-10 and a model that its authors do not name",
-        "python -m study.run --config study/configs/resnet18_fc.yaml --set "
-        "'task={image_classification: {weights: finetune, data: cifar10}}' "
-        "--set 'space.method=[svd_cascade]'",
+        "python -m study.run --config study/configs/svd_lora_share.yaml --set "
+        "'task={image_classification: {model: resnet18, weights: finetune, data: cifar10}}'",
     ),
 }
 

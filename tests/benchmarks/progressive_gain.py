@@ -1,7 +1,8 @@
 """PC-LoRA beside truncated and whitened SVD of the same bytes, the same training and epochs.
 
     python tests/benchmarks/progressive_gain.py [--task digits] [--first 0] [--seeds 5]
-                    [--rates a,b] [--schedule constant] [--arms a,b] [--workers 2] [--output FILE]
+                    [--rates a,b | --rates-of FILE] [--schedule constant] [--arms a,b] [--workers 2]
+                    [--output FILE]
 
 Every arm ends with the same tensors, factors A and B of one rank in each layer and a bias c: they
 differ in where these start and in what they learn from. `pc` fades the base out (recipe
@@ -10,7 +11,8 @@ differ in where these start and in what they learn from. `pc` fades the base out
 `recover`); `+kd` learns 80% from the dense model's features. Others try PC-LoRA's open knobs.
 
 For each seed, which varies split, dense training and recovery, each arm runs once with every
-learning rate; validation chooses the rate, and that file is scored on test. Printed are the test
+learning rate; validation chooses the rate, and that file is scored on test. With --rates-of each
+arm has the rate that the seed of another run chose. Printed are the test
 metric over the seeds, and the differences to each SVD arm, paired by seed, with 95% t-intervals.
 With --output, what is there already is not run again.
 """
@@ -51,9 +53,9 @@ TASKS: dict[str, dict[str, Any]] = {
                 "epochs": 2,
             },
         ],
-        "ranks": [16, 64],
+        "ranks": [32],
         "rates": [3e-4, 1e-3, 3e-3],
-        "epochs": 5,
+        "epochs": 4,
         "batch": 32,
     },
 }
@@ -68,6 +70,12 @@ ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "whitened+kd": ("eora", "recover", KD),
 }
 OPEN: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "pc cosine": ("zeros", "progressive", {**ALONE, "decay": "cosine"}),
+    "pc sine": ("zeros", "progressive", {**ALONE, "decay": "sine"}),
+    "pc q=0.5": ("zeros", "progressive", {**ALONE, "end": 0.5}),
+    "pc from svd": ("residual", "progressive", ALONE),
+    "pc from whitened": ("eora", "progressive", ALONE),
+    "pc from svd q=0.3": ("residual", "progressive", {**ALONE, "end": 0.3}),
     "pc+kd cosine": ("zeros", "progressive", {**KD, "decay": "cosine"}),
     "pc+kd sine": ("zeros", "progressive", {**KD, "decay": "sine"}),
     "pc+kd q=0.5": ("zeros", "progressive", {**KD, "end": 0.5}),
@@ -159,12 +167,15 @@ def tested(name: str, folder: str, trial_id: str, seed: int) -> float:
     return float(task.score(observe(task, forward, split), split.labels)[task.metric])
 
 
+Rates = dict[tuple[str, int], list[float]]
+
+
 def cell(
-    name: str, folder: str, rates: list[float], schedule: str, key: tuple[str, int, int]
+    name: str, folder: str, rates: Rates, schedule: str, key: tuple[str, int, int]
 ) -> dict[str, Any]:
     """An arm at a rank and seed: all rates, of which validation chooses one for test."""
     arm, rank, seed = key
-    runs = [trained(folder, (schedule, name, arm, rank, rate, seed)) for rate in rates]
+    runs = [trained(folder, (schedule, name, arm, rank, rate, seed)) for rate in rates[arm, rank]]
     scored = [run for run in runs if "validation" in run]
     best = max(scored, key=lambda run: run["validation"], default=None)
     found = {"arm": arm, "rank": rank, "seed": seed, "runs": runs}
@@ -182,20 +193,21 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="digits")
     parser.add_argument("--arms", default=",".join({**ARMS, **OPEN}), help="which of them")
     parser.add_argument("--rates", help="learning rates, instead of the task's own")
+    parser.add_argument("--rates-of", type=Path, help="an --output of another seed")
     parser.add_argument("--schedule", default="constant", help="of the learning rate")
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
     given = parser.parse_args()
     own = TASKS[given.task]
-    rates = [float(rate) for rate in given.rates.split(",")] if given.rates else own["rates"]
+    arms = given.arms.split(",")
+    rates = rates_of(given, list(itertools.product(arms, own["ranks"])))
     seeds = range(given.first, given.first + given.seeds)
     done = json.loads(given.output.read_text()) if given.output and given.output.exists() else {}
     cells: dict[str, Any] = done.get("cells", {})
-    keys = itertools.product(seeds, own["ranks"], given.arms.split(","))
+    keys = itertools.product(seeds, own["ranks"], arms)
     left = [(a, r, s) for s, r, a in keys if f"{a}|{r}|{s}" not in cells]
     found = {
         "machine": machine(),
         "task": given.task,
-        "rates": rates,
         "schedule": given.schedule,
         "cells": cells,
     }
@@ -211,6 +223,15 @@ def main() -> None:
                   f"{one.get('test')}, {shown.get('rate')}", flush=True)  # fmt: skip
             keep(given.output, found)
     print("\n" + table(summary(list(cells.values()))))
+
+
+def rates_of(given: argparse.Namespace, keys: list[tuple[str, int]]) -> Rates:
+    """What each arm and rank tries."""
+    if given.rates_of:
+        cells = json.loads(given.rates_of.read_text())["cells"].values()
+        return {(one["arm"], one["rank"]): [one["chosen"]["rate"]] for one in cells}
+    texts = given.rates.split(",") if given.rates else TASKS[given.task]["rates"]
+    return dict.fromkeys(keys, [float(text) for text in texts])
 
 
 def summary(cells: list[dict[str, Any]]) -> list[list[str]]:
