@@ -5,12 +5,13 @@ import math
 import pytest
 import safetensors.torch
 import torch
+from fading import Head, Own, images, moved, put, started, trial
 from networks import rule
 from tiny_task import Shelf, TinyTask, dense, make_trial
 from torch import nn
 
 from compression.artifact import deserialize
-from compression.model import compress_model, trainable
+from compression.model import compress_model
 from compression.registry import InvalidSetting
 from trainables import features
 from trainables.attempt import Attempt
@@ -18,66 +19,9 @@ from trainables.build import build
 from trainables.frozen.recall import recalling
 from trainables.recipes import RECIPES
 from trainables.recipes.progressive import DECAYS
-from trainables.record import Choice, Fingerprint, LayerRule, Trial
+from trainables.record import Choice, LayerRule, Trial
 from trainables.stage import whole
-from trainables.tasks import Prepared
 from trainables.tasks.base import observe
-
-EPOCHS = 5
-
-
-class Unbatched(TinyTask):
-    """The same network, in which no layer lies at a cut."""
-
-
-class Head(TinyTask):
-    """Only the last layer is compressed: all before it is run once."""
-
-    targets = ("8",)
-
-
-class Own(TinyTask):
-    """A dense model of its own, which a test may spoil."""
-
-    def __init__(self, model):
-        object.__setattr__(self, "model", model)
-
-    def prepare(self, seed):
-        data = super().prepare(seed)
-        return Prepared(self.model, data.train, data.validation, Fingerprint("own", "d"))
-
-
-def trial(init="zeros", method="drop_base", epochs=EPOCHS, **recipe):
-    return make_trial(
-        method, init=init, epochs=epochs, recipe=Choice("progressive", recipe), seed=3
-    )
-
-
-def started(task=None, stage_of=whole, **settings):
-    task = task or TinyTask()
-    data, asked = task.prepare(0), trial(**settings)
-    model = build(task, data, asked)
-    stage = whole(task, model, data) if stage_of is whole else stage_of(task, data, model)
-    return RECIPES.build("progressive", asked.recipe.args).start(stage, task, asked)
-
-
-def moved(run, seed=0):
-    """The run with factors and biases that are not what they start at."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in run.params:
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return run
-
-
-def images():
-    return TinyTask().prepare(0).validation.tensors
-
-
-def put(run, share):
-    """The run at a share of the decay."""
-    run.steps = math.ceil(share * run.end * run.total_steps)
-    return run
 
 
 @pytest.mark.parametrize("init", ["zeros", "residual"])
@@ -136,22 +80,6 @@ def test_at_lambda_zero_the_weights_are_not_touched():
     # BatchNorm belongs to what is left as it was, so it is put right again.
     run.stage.model[1].load_state_dict(dense()[1].state_dict())
     assert run.blended()(images()).isfinite().all()
-
-
-@pytest.mark.parametrize("relative", [False, True])
-@pytest.mark.parametrize("teacher", ["model", "layer"])
-@pytest.mark.parametrize("share", [0.5, 1])
-def test_distillation_alone_moves_both_factors(teacher, relative, share):
-    run = put(moved(started(task_weight=0.0, teacher=teacher, relative=relative)), share)
-    run.step_loss(images(), torch.zeros(48, dtype=torch.long)).backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in trainable(run.stage.model))
-
-
-def test_nothing_is_learnt_where_the_blend_is_the_teacher():
-    run = started(task_weight=0.0)
-    assert run.step_loss(images(), torch.zeros(48, dtype=torch.long)).item() < 1e-10
-    put(run, 0.5)
-    assert run.step_loss(images(), torch.zeros(48, dtype=torch.long)).item() > 1e-3
 
 
 @pytest.mark.parametrize("end", [0.01, 0.5, 0.8, 1.0])
@@ -217,28 +145,6 @@ def test_biases_are_trained_and_stored(rest):
     assert all(torch.equal(p, before[n]) for n, p in data.model.named_parameters())
 
 
-def test_a_layer_at_the_cut_is_compared_in_the_same_forward():
-    """What stands at the cut is what the dense model's layer gets too: the teacher is not run."""
-    task = Head()
-    data, asked = task.prepare(0), trial(init="residual")
-    model = build(task, data, asked)
-    stage = recalling(features.stage(task, data, model))
-    run = moved(RECIPES.build("progressive").start(stage, task, asked))
-    batch = stage.train.batch(torch.arange(20))
-
-    def untouchable(inputs):
-        raise AssertionError("the teacher was run")
-
-    distillation = run.lesson.distillation
-    reference = distillation.teacher(batch.inputs)
-    distillation.teacher = untouchable
-    put(run, 0.5)
-    with run.changed(), distillation.watching() as seen:
-        outputs = run.stage.forward(batch.inputs)
-    expected = (outputs - reference).square().mean()
-    torch.testing.assert_close(distillation.loss(batch.inputs, outputs, seen), expected)
-
-
 def test_on_cached_features_training_is_that_of_the_whole_model():
     def trained(stage_of):
         task = Head()
@@ -270,19 +176,9 @@ def test_a_decay_that_ends_outside_training_is_refused(end):
         RECIPES.build("progressive", {"end": end})
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("knob", [{"features": "6"}, {"teacher": "layer"}, {"relative": True}])
-def test_knobs_of_the_teacher_mean_nothing_without_it(recipe, knob):
-    with pytest.raises(InvalidSetting, match="no effect.*task_weight < 1"):
-        RECIPES.build(recipe, {"task_weight": 1.0, **knob})
-
-
-@pytest.mark.parametrize("init", ["residual", "eora"])
-def test_without_a_base_the_start_is_the_truncated_svd(init):
+def test_without_a_base_the_start_is_the_truncated_svd():
     """``drop_base`` under ``residual``: the nearest matrix of the rank."""
-    if init == "eora":
-        pytest.skip("whitened: in test_corrections")
-    model = compress_model(dense(), [rule("drop_base", init, "lora", 2)], ["6"])
+    model = compress_model(dense(), [rule("drop_base", "residual", "lora", 2)], ["6"])
     wrapped = model[6]
     delta = wrapped.lora_B["default"].weight @ wrapped.lora_A["default"].weight
     u, s, vh = torch.linalg.svd(dense()[6].weight, full_matrices=False)
