@@ -12,6 +12,7 @@ from analysis.comparisons import Comparison, compare
 from analysis.load import Row, StudyData, StudyDataError
 from trainables.record import (
     NONE,
+    Choice,
     Direction,
     Objective,
     Outcome,
@@ -96,6 +97,10 @@ class Point:
         return None if value is None or isinstance(value, str) else float(value)
 
 
+PLAIN = Choice("recover")
+"""The recipe that a setting need not name."""
+
+
 def setting(row: Row) -> str:
     """One line that says what the trial was: ``rtn(bits=3) + residual lora r4``."""
     parts = []
@@ -104,7 +109,9 @@ def setting(row: Row) -> str:
         if rule.adapter != NONE:
             text += f" + {rule.init} {rule.adapter} r{rule.rank}"
         parts.append(text if rule.pattern == "*" else f"{rule.pattern}: {text}")
-    rest = row.record.trial.rest
+    rest, recipe = row.record.trial.rest, row.record.trial.recipe
+    if recipe != PLAIN:
+        parts.append(str(recipe))
     return "; ".join(parts) + (f"; rest {rest}" if rest != NONE else "")
 
 
@@ -183,6 +190,7 @@ def _asked(row: Row) -> dict[str, Value]:
         "init": each([rule.init.name for rule in rules]),
         "adapter": each([rule.adapter.name for rule in rules]),
         "rank": max(rule.rank for rule in rules),
+        "recipe": str(trial.recipe) if trial.epochs else "",
         "optimizer": trial.optimizer.name,
         "setting": setting(row),
         "lr": trial.lr or None,

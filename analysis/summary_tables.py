@@ -23,9 +23,10 @@ _BASELINE_HEAD = (
     "file bytes",
     "verified",
 )
+_ASKED = ("method", "init", "adapter", "rank", "recipe", "optimizer")
 _FRONT_HEAD = (
-    *("ratio", "layer ratio", "vs fp16", "file bytes", "method", "init", "adapter", "rank"),
-    *("optimizer", "epochs", "val", "test", "drop", "bound", "vs recovered", "verified", "trial"),
+    *("ratio", "layer ratio", "vs fp16", "file bytes", *_ASKED),
+    *("epochs", "val", "test", "drop", "bound", "vs recovered", "verified", "trial"),
 )
 
 
@@ -95,7 +96,7 @@ def _member(point: Point, found: Findings) -> list[str]:
     return [
         *(_times(point, name) for name in ("ratio", "layer_ratio", "ratio_vs_fp16")),
         _count(point, "file_bytes"),
-        *(str(values[name]) for name in ("method", "init", "adapter", "rank", "optimizer")),
+        *(str(values[name]) for name in _ASKED),
         f"{values['epochs_done']}{stopped}",
         *_scores(point, found.y),
         *_drops(point, found.y),

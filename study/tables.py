@@ -109,7 +109,7 @@ def asked(trial: Trial) -> dict[str, Any]:
         "rank": max(rule.rank for rule in rules),
         "alpha": one.alpha if one else None,
         "rest": str(trial.rest),
-        "recipe": trial.recipe.name,
+        "recipe": str(trial.recipe),
         "optimizer": trial.optimizer.name,
         "lr": trial.lr or None,
         "batch_size": trial.batch_size or None,

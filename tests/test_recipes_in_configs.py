@@ -1,14 +1,19 @@
 """What a config may ask of recipes, of methods that leave no base, and of alpha."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from analysis.columns import setting
+from analysis.load import Row
 from compression.registry import InvalidSetting
 from study.baselines import baselines
 from study.config import make_config
 from study.run import main
-from trainables.record import Choice
+from study.tables import asked
+from trainables.record import Choice, Fingerprint, Origin, Outcome, Record, Status
 
 FADING = {
     "task": "digits",
@@ -108,3 +113,16 @@ def test_a_config_is_read_back_as_it_was():
         config = make_config({**FADING, "recipe": recipe})
         again = make_config(config.to_json())
         assert again.search_space() == config.search_space()
+
+
+def test_a_setting_names_its_recipe_unless_it_is_plain():
+    def row(recipe):
+        trial = baselines(make_config(FADING).search_space(), 0)["dense_recovered"]
+        failed = Outcome(Status.FAILED, error="none: made up")
+        origin = Origin(Fingerprint("w", "d"))
+        return Row(Record(replace(trial, recipe=recipe), failed, origin), "search", 0)
+
+    assert setting(row(Choice("recover"))) == "none + zeros lora r4"
+    sine = Choice("progressive", {"decay": "sine"})
+    assert setting(row(sine)) == "none + zeros lora r4; progressive(decay=sine)"
+    assert asked(row(sine).record.trial)["recipe"] == "progressive(decay=sine)"
