@@ -1,8 +1,8 @@
 """PC-LoRA beside truncated and whitened SVD of the same bytes, the same training and epochs.
 
     python tests/benchmarks/progressive_gain.py [--task digits] [--first 0] [--seeds 5]
-                    [--rates a,b | --rates-of FILE] [--schedule constant] [--arms a,b] [--workers 2]
-                    [--output FILE]
+                    [--rates a,b | --rates-of FILE] [--schedule constant] [--arms a,b] [--ranks a,b]
+                    [--workers 2] [--output FILE]
 
 Every arm ends with the same tensors, factors A and B of one rank in each layer and a bias c: they
 differ in where these start and in what they learn from. `pc` fades the base out (recipe
@@ -48,13 +48,13 @@ TASKS: dict[str, dict[str, Any]] = {
             "product_reviews",
             {
                 "layers": "bert.encoder.layer.[345].*, bert.pooler.dense",
-                "train_on": 2000,
+                "train_on": 1500,
                 "limit": 6000,
                 "epochs": 2,
             },
         ],
         "ranks": [32],
-        "rates": [3e-4, 1e-3, 3e-3],
+        "rates": [1e-3, 3e-3],
         "epochs": 4,
         "batch": 32,
     },
@@ -191,6 +191,7 @@ def main() -> None:
     for option, default in {"first": 0, "seeds": 5, "workers": 2}.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--task", choices=TASKS, default="digits")
+    parser.add_argument("--ranks", help="ranks, instead of the task's own")
     parser.add_argument("--arms", default=",".join({**ARMS, **OPEN}), help="which of them")
     parser.add_argument("--rates", help="learning rates, instead of the task's own")
     parser.add_argument("--rates-of", type=Path, help="an --output of another seed")
@@ -199,11 +200,12 @@ def main() -> None:
     given = parser.parse_args()
     own = TASKS[given.task]
     arms = given.arms.split(",")
-    rates = rates_of(given, list(itertools.product(arms, own["ranks"])))
+    ranks = [int(rank) for rank in given.ranks.split(",")] if given.ranks else own["ranks"]
+    rates = rates_of(given, list(itertools.product(arms, ranks)))
     seeds = range(given.first, given.first + given.seeds)
     done = json.loads(given.output.read_text()) if given.output and given.output.exists() else {}
     cells: dict[str, Any] = done.get("cells", {})
-    keys = itertools.product(seeds, own["ranks"], arms)
+    keys = itertools.product(seeds, ranks, arms)
     left = [(a, r, s) for s, r, a in keys if f"{a}|{r}|{s}" not in cells]
     found = {
         "machine": machine(),
