@@ -46,4 +46,8 @@ def install(layer: nn.Module, packed: CompressedWeight) -> None:
 def _bias_alone(layer: nn.Linear, x: Tensor) -> Tensor:
     """The output (..., m) of a layer without a weight."""
     shape = (*x.shape[:-1], layer.out_features)
-    return x.new_zeros(shape) if layer.bias is None else layer.bias.expand(shape)
+    if layer.bias is None:
+        return x.new_zeros(shape)
+    mixed = torch.is_autocast_enabled(x.device.type)  # where a product would be in half precision
+    dtype = torch.get_autocast_dtype(x.device.type) if mixed else layer.bias.dtype
+    return layer.bias.to(dtype).expand(shape)

@@ -135,12 +135,14 @@ class Knob:
 
     ``search`` is None for a knob that a study leaves at its default unless asked. ``when`` maps
     other fields to the values under which this knob has an effect; elsewhere it keeps its default.
+    ``found`` says that the work itself finds the value: files hold it, and no study may ask for it.
     """
 
     valid: Domain | Text
     search: Domain | None = None
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     help: str = ""
+    found: bool = False
 
 
 def knob(
@@ -149,9 +151,10 @@ def knob(
     search: Domain | None = None,
     when: Mapping[str, tuple[Scalar, ...]] | None = None,
     help: str = "",
+    found: bool = False,
 ) -> Any:
     """Declare a plugin's field: see :class:`Knob`."""
-    meta = Knob(valid, search, dict(when or {}), help)
+    meta = Knob(valid, search, dict(when or {}), help, found)
     return field(default=default, metadata={"knob": meta})
 
 

@@ -205,6 +205,8 @@ def _named(registry: Registry[Any], item: object) -> tuple[str, Mapping[str, Any
 def _knob(name: str, key: str, known: Mapping[str, Knob]) -> Knob:
     if key not in known:
         raise UnknownName(f"knob of {name}", key, known or ["(none)"])
+    if known[key].found:
+        raise InvalidSetting(["is found while compressing, and cannot be asked for"])
     return known[key]
 
 

@@ -118,9 +118,7 @@ class StudyConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> StudyConfig:
-        if problems := recipe_problems(
-            self.recipe, self.space.method, self.space.adapter, self.task
-        ):
+        if problems := recipe_problems(self.recipe, dict(self.space), self.task):
             raise Located([(("recipe",), problem) for problem in problems])
         return self
 

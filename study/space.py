@@ -7,9 +7,10 @@ suggestion to a :class:`~trainables.record.Trial`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from compression.adapters import ADAPTERS
 from compression.inits import INITS
 from compression.methods.chain import split
 from compression.registry import (
@@ -152,9 +153,34 @@ def build_space(
             raise InvalidSetting(
                 [f"{axis}: {key} already names another plugin's knob" for key in clash]
             )
+        if axis == "init":  # by now it is known which starts leave alpha free
+            found |= _of_alpha(params, options, "alpha" in values)
         if adapted or not when:
             params |= found
     return Space(choice(task), epochs, params, precision)
+
+
+def _of_alpha(
+    params: dict[str, Param], options: Mapping[str, Sequence[Option]], searched: bool
+) -> dict[str, Param]:
+    """The knobs of adapters that say what alpha means, taken out to where it does.
+
+    Raises:
+        InvalidSetting: they are set, and there is no alpha.
+    """
+    keys = {
+        f"{option.name}.{knob}": option
+        for option in options["adapter"]
+        for knob in ADAPTERS[option.name].of_alpha
+        if f"{option.name}.{knob}" in params
+    }
+    if keys and not searched:
+        raise InvalidSetting(
+            [f"adapter: {key}: has no effect without an alpha; set space.alpha" for key in keys]
+        )
+    free = {"init": _with_alpha(options["init"])} if keys else {}
+    return {key: replace(param, when={**param.when, **free})
+            for key in keys if (param := params.pop(key))}  # fmt: skip
 
 
 def _with_alpha(inits: Sequence[Option]) -> tuple[str, ...]:

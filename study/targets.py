@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compression.methods import METHODS
@@ -58,17 +58,20 @@ def method_problems(options: Sequence[Option], task: Task) -> list[str]:
 
 
 def recipe_problems(
-    recipes: Sequence[Option], methods: Sequence[Option], adapters: Sequence[Option], task: Task
+    recipes: Sequence[Option], space: Mapping[str, Sequence[Option]], task: Task
 ) -> list[str]:
     """What recipes cannot train, of what the study would have them train."""
     model = task.skeleton()
-    made = [method for option in methods for method in _corners("method", option)]
-    used = [a for option in adapters for a in _corners("adapter", option) if a.name != "none"]
+    made, used, starts = (
+        [plugin for option in space[axis] for plugin in _corners(axis, option)]
+        for axis in ("method", "adapter", "init")
+    )
+    used = [adapter for adapter in used if adapter.name != "none"]
     found = {
         f"{recipe.name}: {text}": None
         for option in recipes
         for recipe in _corners("recipe", option)
-        for text in recipe.refusals(model, made, used)
+        for text in recipe.refusals(model, made, used, starts)
     }
     return list(found)
 

@@ -5,13 +5,15 @@ import copy
 import pytest
 import torch
 from fading import Head, images, moved, put, started, trial
-from tiny_task import TinyTask, dense, make_trial
+from tiny_task import Shelf, TinyTask, dense, make_trial
+from torch import nn
 
 from compression.model import trainable
 from compression.registry import InvalidSetting
 from trainables import features
+from trainables.attempt import Attempt
 from trainables.build import build
-from trainables.distillation import Seen, feature_names, watching
+from trainables.distillation import Seen, feature_names, feature_problems, watching
 from trainables.frozen.recall import recalling
 from trainables.recipes import RECIPES
 from trainables.record import Choice
@@ -55,7 +57,9 @@ def test_a_layer_at_the_cut_is_compared_in_the_same_forward():
     with run.changed(), distillation.watching() as seen:
         outputs = run.stage.forward(batch.inputs)
     expected = (outputs - reference).square().mean()
-    torch.testing.assert_close(distillation.loss(batch.inputs, outputs, seen), expected)
+    torch.testing.assert_close(
+        distillation.loss(batch.inputs, outputs, batch.labels, seen), expected
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -78,7 +82,7 @@ def gap(run):
     distillation = run.lesson.distillation
     with torch.no_grad(), distillation.watching() as seen:
         outputs = run.stage.forward(images())
-    return distillation.loss(images(), outputs, seen).item()
+    return distillation.loss(images(), outputs, LABELS, seen).item()
 
 
 @pytest.mark.parametrize("teacher", ["model", "layer"])
@@ -117,7 +121,7 @@ def test_relative_errors_do_not_depend_on_the_size_of_features():
     given, target = torch.randn(6, 4), torch.randn(6, 4)
     run = recovering(task_weight=0.5, relative=True)
     distillation = run.lesson.distillation
-    one, other = (distillation._gap(s * given, s * target, None) for s in (1.0, 1000.0))
+    one, other = (distillation._gap(s * given, s * target, []) for s in (1.0, 1000.0))
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(one, (given - target).square().sum() / target.square().sum())
 
@@ -125,12 +129,11 @@ def test_relative_errors_do_not_depend_on_the_size_of_features():
 def test_padding_is_not_compared():
     distillation = recovering(task_weight=0.5).lesson.distillation
     student, target = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    found = distillation._gap(student, target, mask)
-    kept = mask.bool()
-    torch.testing.assert_close(found, (student[kept] - target[kept]).square().mean())
-    spoilt = torch.where(kept[..., None], target, torch.tensor(1e9))
-    torch.testing.assert_close(distillation._gap(student, spoilt, mask), found)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    found = distillation._gap(student, target, [mask])
+    torch.testing.assert_close(found, (student[mask] - target[mask]).square().mean())
+    spoilt = torch.where(mask[..., None], target, torch.tensor(1e9))
+    torch.testing.assert_close(distillation._gap(student, spoilt, [mask]), found)
 
 
 def test_features_are_named_by_patterns_in_model_order():
@@ -164,3 +167,96 @@ def test_what_is_watched_is_what_the_layer_gave_in_the_end():
     torch.testing.assert_close(seen.inputs["6"], hidden)
     torch.testing.assert_close(seen.outputs["6"], model[6](hidden) + 1)
     torch.testing.assert_close(outputs, model[7:](model[6](hidden) + 1))
+
+
+def test_flat_features_have_no_padding():
+    """Outputs (b, d) are not masked where there happen to be as many as tokens."""
+    distillation = recovering(task_weight=0.5).lesson.distillation
+    student, target = torch.randn(4, 7), torch.randn(4, 7)
+    mask = torch.zeros(4, 7, dtype=torch.bool)
+    expected = (student - target).square().mean()
+    torch.testing.assert_close(distillation._gap(student, target, [mask]), expected)
+
+
+def test_half_precision_does_not_overflow_and_nothing_is_no_error():
+    distillation = recovering(task_weight=0.5, relative=True).lesson.distillation
+    far = torch.full((2, 3), 300.0).half()
+    assert distillation._gap(far, -far, []).isfinite()
+    assert distillation._gap(torch.zeros(2, 3), torch.zeros(2, 3), []) == 0
+    assert distillation._gap(torch.ones(2, 3), torch.zeros(2, 3), []) == 1
+
+
+FEATURES = ["6", "1", "0,8", "*"]
+
+
+@pytest.mark.parametrize("wanted", FEATURES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_named_features_are_the_same_with_and_without_a_cache(recipe, wanted):
+    """Modules in front of what is trained are not run on a cache: then there is none."""
+    method = "int1" if RECIPES[recipe].keeps_base else "drop_base"
+    args = {"task_weight": 0.5, "features": wanted}
+
+    def losses(cached):
+        asked = make_trial(method, recipe=Choice(recipe, args), epochs=2)
+        task = Head()
+        attempt = Attempt(task, task.prepare(0), asked, Shelf(), cached=cached)
+        while not attempt.finished:
+            attempt.advance()
+        assert attempt.outcome.error is None, attempt.outcome.error
+        return [report.train_loss for report in attempt.outcome.curve[1:]]
+
+    assert losses(True) == losses(False)
+
+
+def test_a_feature_that_is_not_called_is_named():
+    run = recovering(task_weight=0.5)
+    seen = Seen(outputs={name: torch.zeros(1) for name in ("0", "3", "8")})
+    with pytest.raises(InvalidSetting, match="features: '6': not called"):
+        run.lesson.distillation.loss(images(), torch.zeros(1), LABELS, seen)
+
+
+class Blocks(nn.Module):
+    """A list of layers, and one that is called by keyword and gives several things."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3)])
+        self.norm = nn.LayerNorm(3)
+
+    def forward(self, x):
+        return {"hidden": self.norm(self.layers[0](x)), "more": None}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "teacher", "message"),
+    [
+        ("layers", "model", "'layers' is a ModuleList, which puts nothing out"),
+        ("norm", "layer", "'norm' is a LayerNorm; teacher layer takes Linear and Conv2d alone"),
+        ("layer.0", "model", "'layer.0' matches no module"),
+    ],
+)
+def test_features_that_say_nothing_are_refused(wanted, teacher, message):
+    assert [text for text in feature_problems(Blocks(), wanted, teacher) if message in text]
+    assert not list(feature_problems(Blocks(), "norm", "model"))
+
+
+def test_of_several_outputs_the_first_tensor_is_seen():
+    seen, model = Seen(), nn.Sequential(Blocks())
+    with watching(model, {"0": seen.of("0")}):
+        outputs = model(torch.randn(2, 3))
+    assert seen.outputs["0"] is outputs["hidden"]
+
+
+@pytest.mark.parametrize("rest", ["none", "cast"])
+@pytest.mark.parametrize("init", ["zeros", "residual"])
+def test_the_dense_model_gets_no_gradients(init, rest):
+    task = TinyTask()
+    data = task.prepare(0)
+    recipe = Choice("progressive", {"task_weight": 0.5})
+    asked = make_trial("drop_base", init=init, recipe=recipe, rest=Choice(rest), epochs=2)
+    run = RECIPES.build("progressive").start(
+        whole(task, build(task, data, asked), data), task, asked
+    )
+    run.advance()
+    terms = [parameter for term in run.terms.values() for parameter in term.parameters()]
+    assert all(p.grad is None for p in (*data.model.parameters(), *terms))

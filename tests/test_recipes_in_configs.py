@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from analysis.columns import setting
 from analysis.load import Row
 from compression.registry import InvalidSetting
-from study.baselines import baselines
+from study.baselines import Typical, baselines
 from study.config import make_config
 from study.run import main
 from study.tables import asked
@@ -37,6 +37,22 @@ def knobs(**of_progressive):
 
 
 REFUSED = {
+    "neither base nor delta": (
+        {**FADING, "recipe": "recover"},
+        "zeros starts at nothing.*residual, or recipe progressive",
+    ),
+    "a structure that fades": (
+        changed(method=[["channels", "drop_base"]]),
+        "dense model's own layers, and channels",
+    ),
+    "a scaling of no alpha": (
+        changed(adapter=[{"lora": {"scaling": ["alpha"]}}]),
+        "adapter: lora.scaling: has no effect without an alpha",
+    ),
+    "what is found": (
+        {"task": "digits", "space": {"method": [{"sign": {"zeros": [0, 5]}}]}},
+        "zeros: is found while compressing",
+    ),
     "a decay that ends after training": (knobs(end=1.5), "progressive.*end would|after training"),
     "a decay that ends before it": (knobs(end=0.0), "before it has begun"),
     "one of several": (knobs(end=[0.5, 1.5]), "after training"),
@@ -50,7 +66,7 @@ REFUSED = {
         knobs(task_weight=1.0, teacher="layer"),
         r"teacher: has no effect.*task_weight < 1",
     ),
-    "a base that stays": (changed(method=["drop_base", "rtn"]), "rtn keeps it: use method drop_"),
+    "a base that stays": (changed(method=["drop_base", "rtn"]), "rtn keeps it: use drop_base"),
     "an adapter that is no sum": (changed(adapter=["dora"]), "adapter dora is no sum"),
     "nothing left": (changed(adapter=["none", "lora"]), "none: drop_base leaves nothing"),
     "a rank that saves nothing": (changed(rank=[2, 20]), r"20: .*expected at most 19"),
@@ -75,7 +91,8 @@ def test_what_means_nothing_is_refused_with_the_reason(config, message, tmp_path
 
 def test_the_decay_is_in_the_space_under_progressive_only():
     asked = {"decay": ["linear", "sine"], "end": [0.5, 0.8]}
-    config = make_config({**FADING, "recipe": ["recover", {"progressive": asked}]})
+    started = changed(init=["residual", "eora"])
+    config = make_config({**started, "recipe": ["recover", {"progressive": asked}]})
     params = config.search_space().params
     for key in ("progressive.decay", "progressive.end"):
         assert params[key].when == {"recipe": ("progressive",)}
@@ -90,16 +107,31 @@ def test_the_decay_is_in_the_space_under_progressive_only():
         ("recover", 0),
         ("progressive", 8),
         ({"progressive": {"end": [0.31, 0.55]}}, 6),
+        ({"progressive": {"end": 0.7}}, 7),
         (["recover", {"progressive": {"end": 0.5}}], 5),
     ],
 )
 def test_nothing_is_stopped_before_the_last_base_is_gone(recipe, least):
-    assert make_config({**FADING, "recipe": recipe}).search_space().min_fidelity() == least
+    config = make_config({**changed(init=["residual"]), "recipe": recipe})
+    assert config.search_space().min_fidelity() == least
 
 
 def test_alpha_exists_where_the_init_leaves_it_open():
-    params = make_config(changed(alpha=[8, 16], init=["paper", "residual"])).search_space().params
-    assert params["alpha"].when["init"] == ("paper",)
+    scaled = changed(
+        alpha=[8, 16],
+        init=["paper", "residual"],
+        adapter=[{"lora": {"scaling": ["alpha", "alpha_over_rank"]}}],
+    )
+    space = make_config(scaled).search_space()
+    for key in ("alpha", "lora.scaling"):
+        assert space.params[key].when["init"] == ("paper",)
+    keys = list(space.params)
+    assert keys.index("init") < keys.index("lora.scaling")
+    for init in ("paper", "residual"):
+        params = space.define(Typical({"init": init, "lora.scaling": "alpha"}))
+        (rule,) = space.to_trial(params, 0).layers
+        assert (rule.alpha is not None) is (init == "paper")
+        assert rule.adapter == Choice("lora", {"scaling": "alpha"} if init == "paper" else {})
 
 
 def test_the_dense_baseline_recovers_with_its_base():
@@ -110,7 +142,7 @@ def test_the_dense_baseline_recovers_with_its_base():
 
 def test_a_config_is_read_back_as_it_was():
     for recipe in ("progressive", ["recover", {"progressive": {"end": [0.5, 0.8]}}]):
-        config = make_config({**FADING, "recipe": recipe})
+        config = make_config({**changed(init=["residual"]), "recipe": recipe})
         again = make_config(config.to_json())
         assert again.search_space() == config.search_space()
 

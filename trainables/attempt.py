@@ -148,7 +148,7 @@ class Attempt:
 
     def _staged(self, model: nn.Module) -> Stage:
         """The stage on cached features, with the outputs of frozen layers there in memory."""
-        if not self.cached:
+        if not self.cached or self.recipe.whole_model:
             return whole(self.task, model, self.data)
         training, dtype = self.trial.epochs > 0, getattr(torch, self.trial.precision)
         stage = features.stage(self.task, self.data, model, training=training, dtype=dtype)

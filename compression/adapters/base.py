@@ -37,6 +37,8 @@ class Adapter(Plugin, ABC):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
+    of_alpha: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that say what alpha means: without an alpha they mean nothing."""
     additive: ClassVar[bool] = False
     """Whether the layer is the base plus a linear delta ``scale B A``, whatever the base is."""
 

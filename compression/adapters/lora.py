@@ -31,6 +31,7 @@ class Lora(Adapter):
     )
 
     additive = True
+    of_alpha = frozenset({"scaling"})
     scaling: str = knob(
         "alpha_over_rank", Values(("alpha_over_rank", "alpha")), help="what B A is multiplied by"
     )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compression.layers import packed_of
 from trainables.splits import Inputs, Split, StandIn
 from trainables.stage import Stage
 from trainables.tasks.base import Forward
@@ -82,6 +83,8 @@ def _frozen_base(model: nn.Module, name: str) -> nn.Module | None:
     base = model.get_submodule(name)._modules.get("base_layer")
     if not isinstance(base, nn.Module) or any(p.requires_grad for p in base.parameters()):
         return None
+    if (packed := packed_of(base)) is not None and packed.method.base_is_gone:
+        return None  # zeros
     return base
 
 

@@ -121,6 +121,30 @@ def tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def fast_tokenizer(folder: Path) -> Any:
+    """The same, or why there is none: of sentencepiece files alone transformers makes a slow one.
+
+    Raises:
+        InvalidSetting: the folder holds no tokenizer.json that can be read.
+    """
+    try:
+        found = tokenizer(folder)
+    except (ImportError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidSetting(
+            [f"model: no tokenizer can be made of '{folder}': {reason}"]
+        ) from error
+    if not found.is_fast:
+        raise InvalidSetting(
+            [
+                f"model: '{folder}' has a slow tokenizer, without tokenizer.json, as Marian's "
+                "checkpoints have; convert it (transformers.convert_slow_tokenizer), save the "
+                "result there, and set tokenizer_class to PreTrainedTokenizerFast"
+            ]
+        )
+    return found
+
+
 def raw_tokenizer(folder: Path) -> Any:
     """The same as ``tokenizers`` has it: ids and offsets, no special tokens unless asked."""
     from tokenizers import Tokenizer

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from compression.adapters import Adapter
+from compression.inits import Init
 from compression.methods import Method
 from compression.registry import Plugin, Registry
 from trainables.checkpoint import State
@@ -67,10 +68,22 @@ class Recipe(Plugin, ABC):
     keeps_base: ClassVar[bool] = True
     """Whether a model can be trained by it whose base stays: the dense one, say."""
 
+    @property
+    def whole_model(self) -> bool:
+        """Whether it looks at parts of the model in front of the layers that a trial changes.
+
+        These are not run then where features are cached, so the whole model is.
+        """
+        return False
+
     def refusals(
-        self, model: nn.Module, methods: Collection[Method], adapters: Collection[Adapter]
+        self,
+        model: nn.Module,
+        methods: Collection[Method],
+        adapters: Collection[Adapter],
+        inits: Collection[Init] = (),
     ) -> Iterator[str]:
-        """Why it cannot train this dense model under these methods and adapters, none but used.
+        """Why it cannot train this dense model under these methods, adapters and inits.
 
         A sentence each, as far as the architecture tells; values may be on the device ``meta``.
         """

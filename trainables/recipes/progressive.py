@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
 from compression.adapters import Adapter
+from compression.inits import Init
 from compression.kinds import bare
 from compression.methods import Method
+from compression.methods.chain import split
 from compression.model import compression_of
 from compression.registry import FloatRange, Values, knob
-from trainables.distillation import dense_on, watching
+from trainables.checkpoint import State, flatten, unflatten
+from trainables.distillation import watching
+from trainables.hardware.devices import move
 from trainables.recipes.base import RECIPES, Run
 from trainables.recipes.taught import Taught
 from trainables.recipes.training import Lesson, Training
@@ -41,7 +47,8 @@ class Progressive(Taught):
     whatever lambda is. The accuracy of the blend is reported as ``blended_...``. c starts at 0.
 
     Where an init starts at a delta B0 A0 of its own (``residual``: the truncated SVD), only what it
-    lacks fades, ``lambda (W - B0 A0) x``, and c starts at b: lambda = 1 is the dense model always.
+    lacks fades, ``lambda (W - B0 A0) x``, and c starts at b: lambda = 1 is the dense model always,
+    to the rounding of what is stored in half precision.
 
     The loss is ``w L_task + (1 - w) L_features``, features being those of the layers and the
     outputs. The sources at hand fix neither q, w, rank nor the layers: the defaults are those of
@@ -68,15 +75,24 @@ class Progressive(Taught):
 
     def min_fidelity(self, epochs: int) -> int:
         """Epochs until lambda is 0: before, what ships is not yet what is trained."""
-        return math.ceil(self.end * epochs)
+        # 0.55 of 100 is 55, not 55.000...01
+        return math.ceil(Fraction(str(self.end)) * epochs)
 
     def refusals(
-        self, model: nn.Module, methods: Collection[Method], adapters: Collection[Adapter]
+        self,
+        model: nn.Module,
+        methods: Collection[Method],
+        adapters: Collection[Adapter],
+        inits: Collection[Init] = (),
     ) -> Iterator[str]:
         """See :meth:`Recipe.refusals`."""
-        yield from super().refusals(model, methods, adapters)
-        for name in dict.fromkeys(m.name for m in methods if not m.base_is_gone):
-            yield f"leaves nothing of the base, and {name} keeps it: use method drop_base"
+        yield from super().refusals(model, methods, adapters, inits)
+        for method in dict.fromkeys(methods):
+            structural, kept = split(method)
+            if structural:
+                yield f"what fades is the dense model's own layers, and {method.name} changes them"
+            elif not kept.base_is_gone:
+                yield f"leaves nothing of the base, and {method.name} keeps it: use drop_base"
         for name in dict.fromkeys(a.name for a in adapters if not a.additive):
             yield f"adapter {name} is no sum of base and delta: use lora"
 
@@ -99,15 +115,14 @@ class Fading(Training):
         end: float,
     ) -> None:
         super().__init__(stage, task, trial, lesson)
-        self.decay, self.end = decay, end
-        taught = lesson.distillation
-        self.terms = fading_terms(stage, taught.dense if taught else dense_on(stage, self.device))
+        self.decay, self.end = decay, Fraction(str(end))  # the decimal that was written
+        self.terms = fading_terms(stage, self.device)
 
     @property
     def fade(self) -> float:
         """The lambda of the next step; exactly 0 from the end of the decay on."""
         done = self.steps / (self.end * self.total_steps)
-        return self.decay(done) if done < 1 else 0.0
+        return self.decay(float(done)) if done < 1 else 0.0
 
     def changed(self) -> AbstractContextManager[None]:
         """See :meth:`Training.changed`: the blend. At lambda = 0 no dense weight is touched."""
@@ -123,6 +138,27 @@ class Fading(Training):
         with self.changed():
             return self.stage.forward(inputs)
 
+    def state(self) -> State:
+        """See :class:`Run`: also what fades, by its hash."""
+        return flatten({**unflatten(super().state()), "terms": self._terms_hash()})
+
+    def restore(self, state: State) -> None:
+        """See :class:`Run`.
+
+        Raises:
+            ValueError: compressed again, the model starts elsewhere, so that something else fades.
+        """
+        if unflatten(state)["terms"] != self._terms_hash():
+            raise ValueError("compressed here, the model starts at another delta than it did")
+        super().restore(state)
+
+    def _terms_hash(self) -> str:
+        found = hashlib.sha256()
+        for term in self.terms.values():
+            for parameter in term.parameters():
+                found.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
 
 def _adding(fade: float, term: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     def add(given: Tensor, output: Tensor) -> Tensor:
@@ -133,21 +169,23 @@ def _adding(fade: float, term: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 @torch.no_grad()
-def fading_terms(stage: Stage, dense: nn.Module) -> Mapping[str, nn.Module]:
+def fading_terms(stage: Stage, device: torch.device) -> Mapping[str, nn.Module]:
     """What fades of each layer, ``(W - B0 A0) x + (b - c0)``; c0 is set where the delta is 0.
 
-    Where it is, that is the dense layer itself, which nobody may change.
+    Where it is, that is the dense layer itself, which nobody may change, or its copy elsewhere.
     """
+    stage.dense.requires_grad_(False)
     done, terms = compression_of(stage.model), {}
     for name, entry in done.layers.items():
         if not entry.rank:
             continue
-        layer, live = dense.get_submodule(name), entry.adapter.parameters(stage.model, [name])
+        layer, live = stage.dense.get_submodule(name), entry.adapter.parameters(stage.model, [name])
         b, a = live[f"{name}.lora_B"].flatten(1), live[f"{name}.lora_A"].flatten(1)
         delta = entry.alpha / entry.rank * b @ a
         bias = bare(stage.model.get_submodule(name)).bias
+        if delta.any() or device.type != "cpu":
+            layer = move(copy.deepcopy(layer), device)
         if delta.any():
-            layer = copy.deepcopy(layer)
             layer.get_parameter("weight").sub_(delta.view_as(layer.get_parameter("weight")))
             if bias is not None:
                 layer.get_parameter("bias").sub_(bias)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from torch import nn
 
 from compression.adapters import Adapter
+from compression.inits import Init
 from compression.methods import Method
 from compression.registry import ANYTHING, FloatRange, InvalidSetting, Text, Values, knob
 from compression.rules import compression_of
@@ -53,16 +54,25 @@ class Taught(Recipe):
                 yield f"{self.name}.{f.name}: has no effect; it is read only with task_weight < 1"
 
     @property
+    def whole_model(self) -> bool:
+        """See :class:`Recipe`: named features may lie in front of what is trained."""
+        return self.distils and self.features != ADAPTED
+
+    @property
     def distils(self) -> bool:
         """Whether anything is learnt from the dense model's features."""
         return self.task_weight < 1
 
     def refusals(
-        self, model: nn.Module, methods: Collection[Method], adapters: Collection[Adapter]
+        self,
+        model: nn.Module,
+        methods: Collection[Method],
+        adapters: Collection[Adapter],
+        inits: Collection[Init] = (),
     ) -> Iterator[str]:
         """See :meth:`Recipe.refusals`."""
         if self.distils:
-            yield from feature_problems(model, self.features)
+            yield from feature_problems(model, self.features, self.teacher)
             yield from structural_problem(methods)
 
     def lesson(self, stage: Stage) -> Lesson:

@@ -62,7 +62,7 @@ class Training(Run):
                 return self._task_loss(self.forward(inputs), labels)
         with self.changed(), distillation.watching() as seen:
             outputs = self.stage.forward(inputs)
-        features = (1 - weight) * distillation.loss(inputs, outputs, seen)
+        features = (1 - weight) * distillation.loss(inputs, outputs, labels, seen)
         return features + weight * self._task_loss(outputs, labels) if weight else features
 
     def _task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ class Training(Run):
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.forward.step()
+            if self.lesson.distillation is None:  # else it is not called
+                self.forward.step()
             self.steps += 1
             losses.append(loss.detach())
         # Looked at once an epoch: reading every loss would make the device wait at every step.

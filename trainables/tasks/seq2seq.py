@@ -93,7 +93,7 @@ class Seq2Seq(Task):
         """Of both languages."""
         if self.model == SMALL:
             return pairs.subwords(self.vocabulary)
-        found = language_models.tokenizer(self.folder())
+        found = language_models.fast_tokenizer(self.folder())
         if self.languages:
             found.src_lang, found.tgt_lang = self.languages.split(",")
         return found
@@ -121,7 +121,10 @@ class Seq2Seq(Task):
         errors = [*errors_of(translations.require_sacrebleu)]
         errors += [] if self.model == SMALL else errors_of(self.folder)
         errors += errors_of(partial(pairs.check, self.data, self.source, self.target))
-        errors = errors or [*errors_of(lambda: target_layers(self.skeleton(), self.targets))]
+        errors = errors or [
+            *errors_of(lambda: self.tokenizer),
+            *errors_of(lambda: target_layers(self.skeleton(), self.targets)),
+        ]
         if errors:
             raise InvalidSetting(f"{self.name}: {error}" for error in errors)
 

@@ -28,7 +28,7 @@ class Sign(Method):
     """
 
     catalogue_id = "000"
-    zeros: int = knob(0, IntRange(0, 2**31 - 1), help="zeros in W; counted while compressing")
+    zeros: int = knob(0, IntRange(0, 2**31 - 1), help="zeros in W", found=True)
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
