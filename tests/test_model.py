@@ -100,8 +100,7 @@ def test_a_layer_computes_with_its_decoded_weight(method):
 
 
 def test_packed_linear_gives_what_the_layer_gives():
-    alone = [name for name in SINGLE if fit(name, "none")]
-    for method in (name for name in alone if "linear" in METHODS.build(name).kinds):
+    for method in (m for m in SINGLE if fit(m, "none") and "linear" in METHODS[m]().kinds):
         dense, stats = nn.Sequential(nn.Linear(9, 5, bias=False)), {"0": layer_stats((5, 9))}
         layer = compress_model(dense, [rule(method)], ["0"], stats)[0]
         x = torch.randn(3, 9)

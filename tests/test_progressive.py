@@ -16,6 +16,7 @@ from compression.registry import InvalidSetting
 from trainables import features
 from trainables.attempt import Attempt
 from trainables.build import build
+from trainables.checkpoint import State
 from trainables.frozen.recall import recalling
 from trainables.recipes import RECIPES
 from trainables.recipes.progressive import DECAYS
@@ -201,3 +202,32 @@ def test_a_trial_says_so_too():
     plain = Trial(Choice("tiny"), (LayerRule((Choice("drop_base"),)),))
     with pytest.raises(InvalidSetting, match="leaves nothing"):
         build(TinyTask(), TinyTask().prepare(0), plain)
+
+
+@pytest.mark.parametrize("init", ["zeros", "residual"])
+def test_a_trial_goes_on_elsewhere_as_it_would_have(init):
+    def finish(attempt):
+        while not attempt.finished:
+            attempt.advance((2,))
+        return attempt
+
+    task, asked = TinyTask(), trial(init=init)
+    straight, shelf = Attempt(task, task.prepare(0), asked, Shelf()), Shelf()
+    straight.advance((2,))
+    saved = State.from_bytes(straight.state().to_bytes())
+    finish(straight)
+    again = Attempt(task, task.prepare(0), asked, shelf)
+    again.restore(saved)
+    finish(again)
+    assert again.outcome.sha256 == straight.outcome.sha256
+    assert [r.metrics for r in again.curve] == [r.metrics for r in straight.curve]
+
+
+def test_another_base_does_not_fade_in_its_place():
+    """A and B that were trained under one W are of no use under another."""
+    saved = started().state()
+    other = dense()
+    with torch.no_grad():
+        other[8].weight += 1
+    with pytest.raises(ValueError, match="another delta"):
+        started(Own(other)).restore(saved)

@@ -1,5 +1,6 @@
 """Encoder-decoders from folders: taken as they are, compressed, saved, read back, sent away."""
 
+import json
 import os
 import pickle
 import shutil
@@ -124,3 +125,16 @@ def test_what_is_wrong_is_said_at_once(tmp_path):
     encoder = text_examples.encoder(tmp_path / "bert")
     with pytest.raises(InvalidSetting, match="is a bert, no encoder-decoder"):
         TASKS.build("seq2seq", {"model": str(encoder)}).check()
+
+
+def test_a_folder_without_a_fast_tokenizer_is_refused_by_name(tmp_path):
+    """As Marian's checkpoints are published: sentencepiece files and a vocabulary."""
+    task = own(tmp_path, "marian")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    for name in ("source.spm", "target.spm"):
+        (tmp_path / "model" / name).write_bytes(b"")
+    (tmp_path / "model" / "vocab.json").write_text(json.dumps({"<unk>": 0, "</s>": 1}))
+    with pytest.raises(InvalidSetting, match="seq2seq: model: .*tokenizer"):
+        TASKS.build("seq2seq", task.args()).check()

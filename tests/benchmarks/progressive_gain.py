@@ -205,8 +205,11 @@ def main() -> None:
     seeds = range(given.first, given.first + given.seeds)
     done = json.loads(given.output.read_text()) if given.output and given.output.exists() else {}
     cells: dict[str, Any] = done.get("cells", {})
+    asked = {"task": given.task, "schedule": given.schedule}
+    if others := {key: done[key] for key in asked if key in done and done[key] != asked[key]}:
+        parser.error(f"{given.output} is of {others}; name another file")
     keys = itertools.product(seeds, ranks, arms)
-    left = [(a, r, s) for s, r, a in keys if f"{a}|{r}|{s}" not in cells]
+    left = [(a, r, s) for s, r, a in keys if known(cells, (a, r, s), rates) is None]
     found = {
         "machine": machine(),
         "task": given.task,
@@ -231,9 +234,16 @@ def rates_of(given: argparse.Namespace, keys: list[tuple[str, int]]) -> Rates:
     """What each arm and rank tries."""
     if given.rates_of:
         cells = json.loads(given.rates_of.read_text())["cells"].values()
-        return {(one["arm"], one["rank"]): [one["chosen"]["rate"]] for one in cells}
+        return {(c["arm"], c["rank"]): [c["chosen"]["rate"]] for c in cells if "chosen" in c}
     texts = given.rates.split(",") if given.rates else TASKS[given.task]["rates"]
     return dict.fromkeys(keys, [float(text) for text in texts])
+
+
+def known(cells: dict[str, Any], key: tuple[str, int, int], rates: Rates) -> Any:
+    """What was measured already, with the same learning rates."""
+    found = cells.get("|".join(map(str, key)))
+    tried = [run["rate"] for run in found["runs"]] if found else []
+    return found if tried == rates[key[:2]] else None
 
 
 def summary(cells: list[dict[str, Any]]) -> list[list[str]]:
