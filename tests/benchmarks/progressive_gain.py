@@ -55,7 +55,7 @@ TASKS: dict[str, dict[str, Any]] = {
         ],
         "ranks": [32],
         "rates": [1e-3, 3e-3],
-        "epochs": 4,
+        "epochs": 2,
         "batch": 32,
     },
 }
