@@ -214,17 +214,17 @@ def _baselines(axes: Any, picture: Picture) -> None:
         if x is None or y is None:
             continue
         _pair(axes, x, y, test, "D", INK)
-        text = name.replace("_", " + ").replace("recovered", "recovery")
-        up = name == "dense_recovered"
-        offset = (0, 9) if up else (0, -9)
+        # An adapter makes it larger than dense: its name goes to the left of dense's.
+        aside = name == "dense_recovered"
+        text = "dense +\nrecovery" if aside else name
         ends = sorted((y, y if test is None else test), key=picture.y.loss)
         axes.annotate(
             text,
-            (x, ends[0 if up else 1]),
-            offset,
+            (x, ends[1]),
+            (6 if aside else 0, -9),
             textcoords="offset points",
-            ha="center",
-            va="bottom" if up else "top",
+            ha="right" if aside else "center",
+            va="top",
             fontsize=9,
             path_effects=[withStroke(linewidth=3, foreground="white")],
             zorder=8,
