@@ -47,16 +47,16 @@ TASKS: dict[str, dict[str, Any]] = {
         "task": [
             "product_reviews",
             {
-                "layers": "bert.encoder.layer.[345].*, bert.pooler.dense",
+                "layers": "bert.encoder.layer.[45].*, bert.pooler.dense",
                 "train_on": 1500,
-                "limit": 6000,
+                "limit": 5000,
                 "epochs": 2,
             },
         ],
         "ranks": [32],
-        "rates": [1e-3, 3e-3],
+        "rates": [1e-3],
         "epochs": 2,
-        "batch": 32,
+        "batch": 16,
     },
 }
 KD = {"task_weight": 0.2}
