@@ -9,7 +9,7 @@ from tiny_task import Shelf, TinyTask, make_trial
 from trainables.attempt import Attempt, _set_params, probe, tensor_hash
 from trainables.hardware import devices, memory, peak
 from trainables.hardware.sending import send_tensor
-from trainables.record import OUT_OF_MEMORY, Status
+from trainables.record import OUT_OF_MEMORY, Choice, Status
 from trainables.tasks import TensorSplit
 
 pytestmark = pytest.mark.gpu
@@ -30,9 +30,13 @@ def run(device, **more):
     return attempt, shelf
 
 
-def test_same_start_and_same_losses_on_both_devices(cuda):
-    here, mine = run(devices.CPU)
-    there, theirs = run(cuda)
+FADING = {"method": "drop_base", "recipe": Choice("progressive", {"relative": True})}
+
+
+@pytest.mark.parametrize("asked", [{}, FADING, FADING | {"init": "residual"}])
+def test_same_start_and_same_losses_on_both_devices(cuda, asked):
+    here, mine = run(devices.CPU, **asked)
+    there, theirs = run(cuda, **asked)
     assert there.stage.model[0].weight.device == cuda
     starts = [a.outcome.curve[0].metrics for a in (here, there)]
     assert starts[0] == pytest.approx(starts[1], rel=1e-5)
