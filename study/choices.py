@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -22,10 +21,8 @@ from compression.registry import (
 from study.options import AXES, Option, knobs_of, option_problems
 from study.plugins import PluginFile
 from study.yaml_lines import Path
-from trainables.record import PRECISIONS
 
 P = TypeVar("P", bound=Plugin)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Located(ValueError):
@@ -214,69 +211,6 @@ def _fixed(value: object, knob: Knob) -> Any:
     if problem := knob.valid.problem(value):
         raise InvalidSetting([problem])
     return float(value) if isinstance(knob.valid, FloatRange) else value  # type: ignore[arg-type]
-
-
-def parse_duration(value: object) -> float | None:
-    """Seconds from ``90``, ``90s``, ``30m``, ``1.5h`` or ``1d``.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value))
-    if not found or not float(found[1]):
-        raise ValueError(f"expected a time above 0 such as 90s, 30m or 2h, got {value!r}")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-def parse_fraction(value: object) -> float:
-    """A fraction from ``0.01`` or ``1pp``.
-
-    Raises:
-        ValueError: anything else, or a number outside [0, 1].
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?)\s*(pp)?", str(value))
-    if not found or not 0 <= (fraction := float(found[1]) / (100 if found[2] else 1)) <= 1:
-        raise ValueError(f"expected a fraction from 0 to 1 such as 0.01, or 1pp, got {value!r}")
-    return fraction
-
-
-def parse_concurrency(value: Any) -> Any:
-    """A number of trials at once, or ``auto``.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if value != "auto" and (type(value) is not int or value < 1):
-        raise ValueError(f"expected a number of trials above 0, or auto, got {value!r}")
-    return value
-
-
-def parse_gpus(value: Any) -> Any:
-    """GPUs of a trial: none, a fraction of one, several, or ``auto``.
-
-    Raises:
-        ValueError: anything else.
-    """
-    fits = type(value) in (int, float) and (0.001 <= value < 1 or (value >= 0 and value % 1 == 0))
-    if value != "auto" and not fits:
-        raise ValueError(
-            "expected 0, a fraction of a GPU from 0.001 on, a whole number of them, or auto, got "
-            f"{value!r}"
-        )
-    return value if value == "auto" else float(value)
-
-
-def parse_precision(value: object) -> str:
-    """The precision of training steps.
-
-    Raises:
-        UnknownName: anything that is none.
-    """
-    if not isinstance(value, str) or value not in PRECISIONS:
-        raise UnknownName("precision", str(value), PRECISIONS)
-    return value
 
 
 def plain(value: Any) -> Any:

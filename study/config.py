@@ -24,14 +24,8 @@ from compression.registry import (
     UnknownName,
 )
 from study import yaml_lines
-from study.choices import (
-    Located,
-    parse_concurrency,
-    parse_duration,
-    parse_plugin,
-    parse_precision,
-    plain,
-)
+from study.amounts import parse_concurrency, parse_duration, parse_precision
+from study.choices import Located, parse_plugin, plain
 from study.plugins import PluginFile, load_entry_points
 from study.schedulers import SCHEDULERS, Scheduler
 from study.searchers import SEARCHERS, Searcher

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field, PlainValidator, StrictInt
 
 from analysis.published import SYSTEMS
 from compression.registry import UnknownName
-from study.choices import Located, parse_fraction, parse_gpus
+from study.amounts import parse_fraction, parse_gpus
+from study.choices import Located
 
 Count = Annotated[StrictInt, Field(gt=0)]
 

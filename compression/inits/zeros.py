@@ -29,5 +29,9 @@ class Zeros(Init):
     ) -> Start:
         """See :meth:`Init.start`."""
         rows, columns = weight.flatten(1).shape
-        a = random_rows(rank, columns, generator).to(weight)
+        a = self.rows(rank, columns, generator).to(weight)
         return Start(compress(weight), weight.new_zeros(rows, rank), a)
+
+    def rows(self, rank: int, columns: int, generator: torch.Generator | None) -> Tensor:
+        """A, (rank, columns)."""
+        return random_rows(rank, columns, generator)
