@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from compression.methods.base import Shape, Slot
-from compression.registry import Plugin, Registry
+from compression.acting import Acting
+from compression.kinds import bare, kind_of
+from compression.methods.base import CompressedWeight, Method, Shape, Slot
+from compression.precision import narrow
+from compression.registry import Plugin, Registry, naming
+from compression.stats import LayerStats, Need
 
 
 class AdapterStart(NamedTuple):
-    """One layer's delta ``B A`` at scale 1, with B (out, rank) and A (rank, in), and its alpha.
+    """Where one layer's adapter starts: its rank, 0 without one, its alpha, and its delta.
 
-    The adapter's own scale is ``alpha / rank``; it is divided out of B, so the delta starts as
-    B A whatever alpha is.
+    ``B A`` is the delta at scale 1, B (out, rank) and A (rank, in); None for adapters that start
+    at the base as it is. The adapter's own scale is ``alpha / rank``; it is divided out of B, so
+    the delta starts as B A whatever alpha is. ``dense`` is the weight before it was compressed, for
+    adapters that ask for it.
     """
 
-    B: Tensor
-    A: Tensor
+    rank: int
     alpha: float
+    B: Tensor | None = None
+    A: Tensor | None = None
+    dense: Tensor | None = None
 
-    @property
-    def rank(self) -> int:
-        """Columns of B."""
-        return self.B.shape[1]
+
+class Pair(NamedTuple):
+    """Two trained factors of a delta ``scale * B.flatten(1) @ A.flatten(1)``."""
+
+    A: nn.Parameter
+    B: nn.Parameter
+    scale: float
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What is stored of an adapted layer as it stands: an adapter, or a weight without one.
+
+    ``packed`` takes the place of the layer's weight where the adapter was merged into it.
+    """
+
+    adapter: Adapter | None
+    rank: int = 0
+    alpha: float = 0.0
+    packed: CompressedWeight | None = None
 
 
 class Adapter(Plugin, ABC):
@@ -37,14 +64,47 @@ class Adapter(Plugin, ABC):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
-    of_alpha: ClassVar[frozenset[str]] = frozenset()
-    """Knobs that say what alpha means: without an alpha they mean nothing."""
+    ranked: ClassVar[bool] = True
+    """Whether it has a rank; else its size follows from its own knobs."""
+    scaled: ClassVar[bool] = True
+    """Whether its delta is scaled by alpha."""
+    takes_delta: ClassVar[bool] = False
+    """Whether it can start at a delta B A, and so under any init; else under ``zeros`` alone."""
     additive: ClassVar[bool] = False
     """Whether the layer is the base plus a linear delta ``scale B A``, whatever the base is."""
+    of_alpha: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that say what alpha means: without an alpha they mean nothing."""
+    lr_factor: ClassVar[float] = 1.0
+    """Times an optimizer's own range of learning rates, made for LoRA, it is this one's."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What calibration has to compute for it."""
+    merges: ClassVar[bool] = False
+    """Whether it ends inside the layer's packed weight, and nothing of it is stored."""
 
     def scale(self, alpha: float | None, rank: int) -> float:
         """What B A is multiplied by; ``alpha`` None asks for 1."""
         return 1.0 if alpha is None else alpha / rank
+
+    def refusals(
+        self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
+    ) -> Iterator[str]:
+        """Why it cannot sit on these layers at this rank, under these methods: a sentence each.
+
+        As far as the architecture tells; values may be on the device ``meta``. By default: layers
+        of kinds that it does not take.
+        """
+        for name, layer in layers.items():
+            if (kind := kind_of(bare(layer))) != "embedding" and kind not in self.kinds:
+                yield f"{self.name} cannot take '{name}', a layer of type {type(layer).__name__}"
+
+    def ranks(
+        self, rank: int, shapes: Mapping[str, Shape], stats: Mapping[str, LayerStats]
+    ) -> dict[str, int]:
+        """The rank of each layer, in model order, where ``rank`` is asked for; 0 is no adapter.
+
+        By default the same for all, clamped to min(out, in).
+        """
+        return {name: min(rank, shape[0], prod(shape[1:])) for name, shape in shapes.items()}
 
     @abstractmethod
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
@@ -56,7 +116,10 @@ class Adapter(Plugin, ABC):
 
     @abstractmethod
     def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Its live parameters by ``layer.suffix``: to train, to round, to store."""
+        """Its live tensors by ``layer.suffix``, all that training may change: to keep, to store.
+
+        One that several layers share is there once, under the first of them.
+        """
 
     @abstractmethod
     def layout(self, layers: Mapping[str, tuple[Shape, int]]) -> dict[str, Slot]:
@@ -75,9 +138,37 @@ class Adapter(Plugin, ABC):
     def macs(self, shape: Shape, rank: int) -> int:
         """Multiply-accumulates that it adds for each output position."""
 
-    @abstractmethod
-    def nominal_bits(self, shape: Shape, rank: int) -> int:
-        """Bits of its values, as published tables count."""
+    def nominal_bits(self, layers: Mapping[str, tuple[Shape, int]]) -> int:
+        """Bits of its values, as published tables count: by default of all that is stored."""
+        return sum(8 * slot.nbytes for slot in self.layout(layers).values())
+
+    @torch.no_grad()
+    def settle(self, model: nn.Module, layers: Mapping[str, tuple[Shape, int]]) -> None:
+        """Change its live tensors, in place, to the values that are stored.
+
+        By default they are rounded to the dtypes of the layout.
+        """
+        live = self.parameters(model, layers)
+        for key, slot in self.layout(layers).items():
+            if slot.dtype != live[key].dtype:
+                with naming(key):
+                    live[key].copy_(narrow(live[key].detach(), slot.dtype))
+
+    def shipped(self, model: nn.Module, layer: str, own: Shipped) -> Shipped:
+        """What is stored of a layer, once settled; ``own`` is all of it, with rank and alpha."""
+        return own
+
+    def stored(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of the layers' shipped form, settled, by ``layer.suffix``."""
+        return self.parameters(model, layers)
+
+    def pairs(self, model: nn.Module, layers: Iterable[str]) -> list[Pair]:
+        """The factors A and B that are trained, where it has such; none by default."""
+        return []
+
+    def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting | None:
+        """What it does of itself while it is trained, if anything."""
+        return None
 
 
 ADAPTERS: Registry[Adapter] = Registry("adapter", Adapter)
