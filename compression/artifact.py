@@ -22,8 +22,8 @@ from compression.layers import install
 from compression.methods import NoMethod
 from compression.methods.base import CompressedWeight
 from compression.registry import InvalidSetting, naming
-from compression.rules import Compression, LayerEntry, compression_of, shapes
-from compression.stored import dense_name, identity, packed_slots, stored_tensors
+from compression.rules import Compression, LayerEntry, shapes
+from compression.stored import as_shipped, dense_name, identity, packed_slots, stored_tensors
 
 __all__ = ["ArtifactError", "Header", "deserialize", "load", "read_header", "save", "serialize"]
 
@@ -39,7 +39,7 @@ def serialize(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes
         ArtifactError: the model computes with other values than the file would hold.
     """
     tensors = {name: stored.tensor for name, stored in stored_tensors(model).items()}
-    return pack_file(tensors, compression_of(model), about or {})
+    return pack_file(tensors, as_shipped(model), about or {})
 
 
 def save(

@@ -159,9 +159,10 @@ def _to_json(done: Compression, about: Mapping[str, str]) -> dict[str, Any]:
 
 def _spec_to_json(entry: LayerEntry, names: list[str]) -> dict[str, Any]:
     spec: dict[str, Any] = {"layers": names, "method": method_to_json(entry.method)}
-    if entry.rank:
-        adapter = _plugin_to_json(entry.adapter)
-        spec |= {"adapter": adapter, "rank": entry.rank, "alpha": entry.alpha}
+    if entry.adapted:
+        spec |= {"adapter": _plugin_to_json(entry.adapter)}
+        spec |= {"rank": entry.rank} if entry.adapter.ranked else {}
+        spec |= {"alpha": entry.alpha} if entry.adapter.scaled else {}
     return spec
 
 

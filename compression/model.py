@@ -14,7 +14,6 @@ from compression.kinds import bare
 from compression.methods import Method, NoMethod
 from compression.one_layer import Result, Work
 from compression.planning import Planning
-from compression.precision import narrow
 from compression.registry import naming
 from compression.rules import (
     Compression,
@@ -90,7 +89,7 @@ def compress_model(
     results = _compress_layers(planning, specs, generator)
     done = _done(planning, results, rest)
     _round_rest(model, done.layers, rest)
-    _attach(model, results)
+    _attach(model, results, generator)
     model.compression = done  # type: ignore[assignment]
     return model
 
@@ -100,11 +99,12 @@ def _compress_layers(
 ) -> list[Result]:
     """Layer after layer, in model order."""
     rule_of = {name: rule for rule, names in planning.assigned.items() for name in names}
+    ranks = {n: r for rule in planning.assigned for n, r in planning.ranks(rule).items()}
     work = Work(planning.model, planning.stats or {}, generator, planning.calibration)
     sequential = any(method.sequential for method in specs.values())
     with work.as_adapted() if sequential else contextlib.nullcontext():
         return [
-            work.compress(name, layer, rule_of[name], specs[name])
+            work.compress(name, layer, rule_of[name], specs[name], ranks.get(name, 0))
             for name, layer in planning.layers.items()
             if name in rule_of
         ]
@@ -114,17 +114,22 @@ def _done(planning: Planning, results: Sequence[Result], rest: Method) -> Compre
     entries = dict.fromkeys(planning.layers, LayerEntry(NoMethod()))
     entries |= {result.name: result.entry for result in results}
     if isinstance(rest, NoMethod):  # else the table must say which layers the rest leaves out
-        entries = {n: e for n, e in entries.items() if e.rank or not isinstance(e.method, NoMethod)}
+        entries = {
+            n: e for n, e in entries.items() if e.adapted or not isinstance(e.method, NoMethod)
+        }
     notes = [f"edit: {edit}" for edit in planning.edits] + planning.notes
     notes += [f"{result.name}: {note}" for result in results for note in result.notes]
     return Compression(entries, rest, planning.edits, tuple(notes))
 
 
-def _attach(model: nn.Module, results: Sequence[Result]) -> None:
-    """Put each adapter on all its layers at once."""
-    for adapter in dict.fromkeys(result.entry.adapter for result in results):
-        starts = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
-        adapter.attach(model, starts)
+def _attach(model: nn.Module, results: Sequence[Result], generator: torch.Generator | None) -> None:
+    """Put each adapter on all its layers at once; what it draws follows the generator."""
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**31 - 1, (), generator=generator)))
+        for adapter in dict.fromkeys(result.entry.adapter for result in results):
+            starts = {r.name: r.start for r in results if r.start and r.entry.adapter == adapter}
+            adapter.attach(model, starts)
 
 
 def _untie(
@@ -160,28 +165,25 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def trained_biases(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The biases among them, by ``layer.bias``."""
-    return {
-        f"{name}.bias": bias
-        for name, entry in compression_of(model).layers.items()
-        if entry.method.base_is_gone and (bias := bare(model.get_submodule(name)).bias) is not None
+def adapter_tensors(model: nn.Module) -> list[Tensor]:
+    """All that training may change, in a fixed order: of adapters also what is no parameter."""
+    done = compression_of(model)
+    found = {id(parameter): parameter.data for parameter in trainable(model)}
+    for adapter, entries in done.adapted().items():
+        for tensor in adapter.parameters(model, entries).values():
+            found.setdefault(id(tensor), tensor.detach())
+    return list(found.values())
+
+
+def trained_rest(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What is trained beside the adapters' own: biases of layers without a base, norms; by name."""
+    own = {
+        id(tensor)
+        for adapter, entries in compression_of(model).adapted().items()
+        for tensor in adapter.parameters(model, entries).values()
     }
-
-
-def _roundings(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each trained parameter that is stored in fewer bits, with the values stored."""
-    for adapter, entries in compression_of(model).adapted().items():
-        live = adapter.parameters(model, entries)
-        for key, slot in adapter.layout(shapes(model, entries)).items():
-            if slot.dtype != live[key].dtype:
-                with naming(key):
-                    stored = narrow(live[key].detach(), slot.dtype)
-                yield live[key], stored.to(live[key].dtype)
-    rest = compression_of(model).rest
-    for name, bias in trained_biases(model).items() if not isinstance(rest, NoMethod) else ():
-        with naming(name):
-            yield bias, rest.compress(bias.detach()).dense().to(bias.dtype)
+    named = model.named_parameters()
+    return {n: p for n, p in named if p.requires_grad and id(p) not in own}
 
 
 @torch.no_grad()
@@ -190,19 +192,26 @@ def finalize(model: nn.Module) -> nn.Module:
 
     What is scored must be what is saved: score after this, or within :func:`as_saved`.
     """
-    for parameter, stored in _roundings(model):
-        parameter.copy_(stored)
+    done = compression_of(model)
+    rest = trained_rest(model)
+    for adapter, entries in done.adapted().items():
+        adapter.settle(model, shapes(model, entries))
+    for name, parameter in rest.items() if not isinstance(done.rest, NoMethod) else ():
+        with naming(name):
+            stored = done.rest.compress(parameter.detach()).dense().to(parameter.dtype)
+            parameter.copy_(stored)
     return model
 
 
 @contextlib.contextmanager
 def as_saved(model: nn.Module) -> Iterator[nn.Module]:
     """Within the block the model computes with what is stored; then it is as it was."""
-    before = [(parameter, parameter.detach().clone()) for parameter, _ in _roundings(model)]
+    live = adapter_tensors(model)
+    before = [tensor.clone() for tensor in live]
     finalize(model)
     try:
         yield model
     finally:
         with torch.no_grad():
-            for parameter, values in before:
-                parameter.copy_(values)
+            for tensor, values in zip(live, before, strict=True):
+                tensor.copy_(values)

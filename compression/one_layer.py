@@ -17,7 +17,7 @@ from compression.collecting import collect
 from compression.kinds import kind_of
 from compression.layers import install
 from compression.methods import Method, NoMethod
-from compression.methods.base import CompressedWeight, matrix_shape
+from compression.methods.base import CompressedWeight
 from compression.precision import narrow
 from compression.registry import InvalidSetting, naming
 from compression.rules import LayerEntry, Rule, leaves_alone
@@ -61,10 +61,14 @@ class Work:
                 layer.weight.data = base
             self.bases = None
 
-    def compress(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> Result:
-        """Compress and adapt one layer."""
+    def compress(
+        self, name: str, layer: nn.Module, rule: Rule, method: Method, rank: int
+    ) -> Result:
+        """Compress and adapt one layer; of rank 0 is no adapter, where it has ranks."""
         with naming(name), torch.no_grad():
-            adapter = NoAdapter() if kind_of(layer) == "embedding" else rule.adapter
+            adapter = rule.adapter
+            if kind_of(layer) == "embedding" or (adapter.ranked and not rank):
+                adapter = NoAdapter()
             if leaves_alone(method, adapter):
                 return Result(name, LayerEntry(method))
             if isinstance(adapter, NoAdapter):
@@ -73,7 +77,7 @@ class Work:
                 unadapted = [] if adapter == rule.adapter else [f"no {rule.adapter.name}"]
                 notes = (*unadapted, *_install(layer, base))
                 return Result(name, LayerEntry(base.method), None, notes)
-            return self._adapted(name, layer, rule, method)
+            return self._adapted(name, layer, rule, method, rank)
 
     def _of(self, name: str, method: Method) -> LayerStats | None:
         """The layer's statistics: of the dense model, or of it as compressed so far."""
@@ -83,26 +87,31 @@ class Work:
             raise InvalidSetting([f"{method.name}: needs calibration examples, and has none"])
         return collect(self.model, [name], method.needs, self.calibration)[name]
 
-    def _adapted(self, name: str, layer: nn.Module, rule: Rule, method: Method) -> Result:
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        rank = min(rule.rank, *matrix_shape(tuple(weight.shape)))
-        alpha = rule.adapter.scale(rule.alpha, rule.rank) * rank
+    def _adapted(
+        self, name: str, layer: nn.Module, rule: Rule, method: Method, rank: int
+    ) -> Result:
+        adapter, weight = rule.adapter, layer.get_parameter("weight")
+        alpha = adapter.scale(rule.alpha, rule.rank) * rank if adapter.scaled else 0.0
         compress = partial(method.compress, stats=self._of(name, method))
-        dense = self.stats.get(name)
-        base, b, a = rule.init.start(weight.detach().float(), compress, rank, dense, self.generator)
+        b = a = None
+        if adapter.takes_delta:
+            w, stats = weight.detach().float(), self.stats.get(name)
+            base, b, a = rule.init.start(w, compress, rank, stats, self.generator)
+        else:
+            base = compress(weight)
         notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
+        dense = weight.detach() if adapter.merges else None
         notes += _install(layer, base)
         if base.method.base_is_gone and layer.bias is not None:
             # A new tensor: the old one may be the dense model's too.
             layer.bias = nn.Parameter(layer.bias.detach().clone())  # type: ignore[operator]
-        start = AdapterStart(b, a, alpha)
-        self._add(layer, start, rule.adapter)
-        entry = LayerEntry(base.method, rule.adapter, rank, alpha)
-        return Result(name, entry, start, tuple(notes))
+        start = AdapterStart(rank, alpha, b, a, dense)
+        self._add(layer, start, adapter)
+        return Result(name, LayerEntry(base.method, adapter, rank, alpha), start, tuple(notes))
 
     def _add(self, layer: nn.Module, start: AdapterStart, adapter: Adapter) -> None:
         """B A, of factors as they will be stored, onto a layer within :meth:`as_adapted`."""
-        if self.bases is None:
+        if self.bases is None or start.B is None or start.A is None:
             return
         base: Tensor = layer.weight.data  # type: ignore[assignment]
         slots = adapter.layout({"": (tuple(base.shape), start.rank)}).values()

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from compression.adapters import NoAdapter
 from compression.calibration import Calibration
 from compression.collecting import collect
 from compression.edits import Edit
+from compression.kinds import kind_of
 from compression.methods import Method, Plan
 from compression.methods.base import Scene
 from compression.one_layer import put
@@ -79,6 +81,16 @@ class Planning:
                 put(self.model.get_submodule(name), weight)
         self.edits += edits
         self.layers = among(self.layers, layers_of(self.model))
+
+    def ranks(self, rule: Rule) -> dict[str, int]:
+        """The adapter's rank on each layer of a rule that is left."""
+        if isinstance(rule.adapter, NoAdapter):
+            return {}
+        found = {n: m for n, m in self._of(rule).items() if kind_of(m) in rule.adapter.kinds}
+        weights = {
+            name: tuple(layer.get_parameter("weight").shape) for name, layer in found.items()
+        }
+        return rule.adapter.ranks(rule.rank, weights, self.stats or {})
 
     def _of(self, rule: Rule) -> dict[str, nn.Module]:
         return among(self.assigned[rule], self.layers)

@@ -64,8 +64,10 @@ class Rule:
 
     @property
     def init_needs(self) -> frozenset[Need]:
-        """What its init needs, if there is an adapter to start."""
-        return frozenset() if isinstance(self.adapter, NoAdapter) else self.init.needs
+        """What its init and its adapter need, if there is an adapter to start."""
+        if isinstance(self.adapter, NoAdapter):
+            return frozenset()
+        return self.init.needs | self.adapter.needs
 
 
 def dense_needs(rules: Iterable[Rule]) -> frozenset[Need]:
@@ -88,6 +90,11 @@ class LayerEntry:
     rank: int = 0
     alpha: float = 0.0
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the layer carries an adapter."""
+        return not isinstance(self.adapter, NoAdapter)
+
 
 @dataclass(frozen=True)
 class Compression:
@@ -107,7 +114,7 @@ class Compression:
         """The layers that carry an adapter, by adapter."""
         found: dict[Adapter, dict[str, LayerEntry]] = {}
         for name, entry in self.layers.items():
-            if entry.rank:
+            if entry.adapted:
                 found.setdefault(entry.adapter, {})[name] = entry
         return found
 
@@ -217,7 +224,7 @@ def check(
         errors.append(f"rest: {rest.name} cannot take tensors of any shape; use none or cast")
     shared = shared_weights(model)
     for rule, names in assigned.items():
-        errors.extend(_rule_errors(rule, [layers[name] for name in names]))
+        errors.extend(_rule_errors(rule, {name: layers[name] for name in names}))
         errors.extend(rule.method.refusals(model, {name: layers[name] for name in names}))
         weights = {name: tuple(bare(layers[name]).weight.shape) for name in names}
         errors.extend(filter(None, [oversized(rule.method, weights)]))
@@ -227,24 +234,43 @@ def check(
         raise InvalidSetting(errors)
 
 
-def _rule_errors(rule: Rule, layers: Sequence[nn.Module]) -> Iterator[str]:
-    limit = max(min(matrix_shape(tuple(bare(layer).weight.shape))) for layer in layers)
-    if isinstance(rule.adapter, NoAdapter):
+def _rule_errors(rule: Rule, layers: Mapping[str, nn.Module]) -> Iterator[str]:
+    shapes = [tuple(bare(layer).weight.shape) for layer in layers.values()]
+    limit, adapter = max(min(matrix_shape(shape)) for shape in shapes), rule.adapter
+    where = f"rule '{rule.pattern}'"
+    if isinstance(adapter, NoAdapter):
         if rule.rank:
-            yield f"rule '{rule.pattern}': rank {rule.rank} has no effect without an adapter"
+            yield f"{where}: rank {rule.rank} has no effect without an adapter"
         if rule.kept.base_is_gone:
-            yield f"rule '{rule.pattern}': {rule.kept.name} leaves nothing without an adapter"
+            yield f"{where}: {rule.kept.name} leaves nothing without an adapter"
+    elif not adapter.ranked:
+        if rule.rank:
+            yield f"{where}: rank {rule.rank} has no effect: adapter {adapter.name} has none"
     elif rule.rank < 1:
-        yield f"rule '{rule.pattern}': adapter {rule.adapter.name} needs a rank of at least 1"
+        yield f"{where}: adapter {adapter.name} needs a rank of at least 1"
     elif rule.rank > limit:
-        where = f"min(out, in) = {limit} of its largest layer"
-        yield f"rule '{rule.pattern}': rank {rule.rank} is above {where}"
+        yield f"{where}: rank {rule.rank} is above min(out, in) = {limit} of its largest layer"
     elif rule.kept.base_is_gone:
-        most = max(smaller_rank(tuple(bare(layer).weight.shape)) for layer in layers)
+        most = max(map(smaller_rank, shapes))
         if rule.rank > most:
-            yield f"rule '{rule.pattern}': {no_smaller(rule.rank, most)}"
-    if rule.alpha is not None and not rule.alpha > 0:
-        yield f"rule '{rule.pattern}': alpha must be above 0, got {rule.alpha}"
+            yield f"{where}: {no_smaller(rule.rank, most)}"
+    if rule.alpha is not None:
+        if not rule.alpha > 0:
+            yield f"{where}: alpha must be above 0, got {rule.alpha}"
+        elif not adapter.scaled:
+            yield f"{where}: alpha has no effect under adapter {adapter.name}"
+    if not isinstance(adapter, NoAdapter):
+        yield from start_problems(adapter, rule.init, rule.rank)
+        if not adapter.ranked or rule.rank >= 1:
+            yield from adapter.refusals(layers, rule.rank, [rule.kept])
+
+
+def start_problems(adapter: Adapter, init: Init, rank: int) -> Iterator[str]:
+    """Why an adapter cannot start as an init says."""
+    if not adapter.takes_delta and not isinstance(init, Zeros):
+        yield f"adapter {adapter.name} starts at the base as it is: init {init.name} has no effect"
+    elif adapter.takes_delta and (problem := init.rank_problem(rank)):
+        yield problem
 
 
 def leaves_alone(method: Method, adapter: Adapter) -> bool:
@@ -255,10 +281,6 @@ def leaves_alone(method: Method, adapter: Adapter) -> bool:
 def _layer_errors(
     name: str, layer: nn.Module, rule: Rule, shared: Mapping[int, str]
 ) -> Iterator[str]:
-    kind = kind_of(bare(layer))
-    # An embedding gets no adapter: it is compressed, and stays so.
-    if kind != "embedding" and kind not in rule.adapter.kinds:
-        yield f"{rule.adapter.name} cannot take '{name}', a layer of type {type(layer).__name__}"
     if not leaves_alone(rule.method, rule.adapter) and (
         names := shared.get(id(bare(layer).weight))
     ):

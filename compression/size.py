@@ -14,8 +14,8 @@ from compression.container import file_bytes
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods.base import Part, Shape
-from compression.rules import compression_of, target_layers
-from compression.stored import stored_tensors
+from compression.rules import Compression, shapes, target_layers
+from compression.stored import as_shipped, stored_tensors
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -67,19 +67,19 @@ def measure(
         if layer in layers:
             ours[part] += tensor.nbytes
     tensors = {name: tensor for name, (tensor, _) in stored.items()}
-    length = file_bytes(tensors, compression_of(model), about or {})
+    done = as_shipped(model)
+    length = file_bytes(tensors, done, about or {})
     whole["header"] = length - sum(whole.values())
-    bits = sum(_nominal_bits(model, name, layer) for name, layer in layers.items())
+    bits = sum(map(_nominal_bits, layers.values()))
+    for adapter, entries in done.adapted().items():
+        own = {name: entry for name, entry in entries.items() if name in layers}
+        bits += adapter.nominal_bits(shapes(model, own)) if own else 0
     return Bytes(whole, ours, bits)
 
 
-def _nominal_bits(model: nn.Module, name: str, layer: nn.Module) -> int:
-    packed, weight = packed_of(layer), bare(layer).weight
-    entry = compression_of(model).layers.get(name)
-    bits = packed.nominal_bits() if packed else 8 * int(weight.nbytes)
-    if entry is None or not entry.rank:
-        return bits
-    return bits + entry.adapter.nominal_bits(tuple(weight.shape), entry.rank)
+def _nominal_bits(layer: nn.Module) -> int:
+    packed = packed_of(layer)
+    return packed.nominal_bits() if packed else 8 * int(bare(layer).weight.nbytes)
 
 
 @torch.no_grad()
@@ -120,13 +120,13 @@ def macs(model: nn.Module, positions: Mapping[str, int]) -> int:
         model: dense or compressed.
         positions: as :func:`positions` of this model, or of one with the same structure, gives.
     """
-    layers = target_layers(model, ["*"]).items()
-    return sum(_layer_macs(model, name, layer) * positions[name] for name, layer in layers)
+    layers, done = target_layers(model, ["*"]).items(), as_shipped(model)
+    return sum(_layer_macs(done, name, layer) * positions[name] for name, layer in layers)
 
 
-def _layer_macs(model: nn.Module, name: str, module: nn.Module) -> int:
+def _layer_macs(done: Compression, name: str, module: nn.Module) -> int:
     packed = packed_of(module)
     shape: Shape = tuple(bare(module).weight.shape)
-    entry = compression_of(model).layers.get(name)
-    added = entry.adapter.macs(shape, entry.rank) if entry and entry.rank else 0
+    entry = done.layers.get(name)
+    added = entry.adapter.macs(shape, entry.rank) if entry and entry.adapted else 0
     return (packed.macs() if packed else math.prod(shape)) + added

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from compression.adapters import NoAdapter, Shipped
 from compression.container import ArtifactError
+from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods import Method, NoMethod
-from compression.methods.base import Part
-from compression.rules import Compression, compression_of, shapes
+from compression.methods.base import Part, Slot
+from compression.rules import Compression, LayerEntry, compression_of
 
 
 class Stored(NamedTuple):
@@ -30,8 +33,14 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
     Raises:
         ArtifactError: the model computes with other values than the file would hold.
     """
-    done = compression_of(model)
+    done, ships = compression_of(model), shipped(model)
     packed = packed_slots(model, done.layers)
+    merged = {
+        f"{layer}.{slot}": Stored(tensor, found.packed.method.layout(found.packed.shape)[slot].part)
+        for layer, found in ships.items()
+        if found.packed is not None
+        for slot, tensor in found.packed.state().items()
+    }
     whole = {f"{name}.weight" for name in done.layers}
     seen: set[Hashable] = set()
     found: dict[str, Stored] = {}
@@ -40,6 +49,8 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
         if name is None or identity(tensor) in seen:
             continue
         seen.add(identity(tensor))
+        if packed.get(name, (name,))[0] in merged or name in merged:
+            continue
         if name in packed:
             name, part = packed[name]
             found[name] = Stored(tensor, part)
@@ -47,18 +58,54 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
             found[name] = Stored(tensor, "untouched")
         else:
             found[name] = Stored(_rest(tensor, done.rest, name), "untouched")
+    found |= merged
+    stays = {layer: ships[layer] for layer in ships if ships[layer].adapter is not None}
     for adapter, entries in done.adapted().items():
-        live = adapter.parameters(model, entries)
-        for key, slot in adapter.layout(shapes(model, entries)).items():
+        live = adapter.stored(model, [name for name in entries if name in stays])
+        for key, slot in _layouts(model, {n: stays[n] for n in entries if n in stays}).items():
             values = live[key].detach().reshape(slot.shape)
             found[key] = Stored(_exactly(values, slot.dtype, key), slot.part)
+    return found
+
+
+def shipped(model: nn.Module) -> dict[str, Shipped]:
+    """What is stored of each adapted layer, once settled."""
+    return {
+        name: entry.adapter.shipped(model, name, Shipped(entry.adapter, entry.rank, entry.alpha))
+        for name, entry in compression_of(model).layers.items()
+        if entry.adapted
+    }
+
+
+def as_shipped(model: nn.Module) -> Compression:
+    """What the file says was done: with the ranks that are left, without what was merged."""
+    done = compression_of(model)
+    layers = dict(done.layers)
+    for name, ships in shipped(model).items():
+        method = ships.packed.method if ships.packed is not None else layers[name].method
+        adapter = ships.adapter or NoAdapter()
+        layers[name] = LayerEntry(method, adapter, ships.rank, ships.alpha)
+    if isinstance(done.rest, NoMethod):  # else the table must say which layers the rest leaves out
+        layers = {
+            n: e for n, e in layers.items() if e.adapted or not isinstance(e.method, NoMethod)
+        }
+    return replace(done, layers=layers)
+
+
+def _layouts(model: nn.Module, layers: Mapping[str, Shipped]) -> dict[str, Slot]:
+    """The adapters' slots, each adapter over all its layers."""
+    found: dict[str, Slot] = {}
+    for adapter in dict.fromkeys(ships.adapter for ships in layers.values() if ships.adapter):
+        own = {name: ships for name, ships in layers.items() if ships.adapter == adapter}
+        weights = {n: tuple(bare(model.get_submodule(n)).weight.shape) for n in own}
+        found |= adapter.layout({name: (weights[name], own[name].rank) for name in own})
     return found
 
 
 def dense_name(key: str, done: Compression) -> str | None:
     """A state-dict key without the adapter's wrapper; None for the adapter's own tensors."""
     for layer, entry in done.layers.items():
-        if entry.rank and key.startswith(f"{layer}."):
+        if entry.adapted and key.startswith(f"{layer}."):
             inner = key.removeprefix(f"{layer}.")
             if not inner.startswith("base_layer."):
                 return None

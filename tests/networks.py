@@ -1,5 +1,6 @@
 """Small networks and rules that the compression tests share."""
 
+import contextlib
 import math
 
 import torch
@@ -11,11 +12,14 @@ from compression.inits import INITS
 from compression.kinds import EVERY_LAYER
 from compression.methods import METHODS, Method
 from compression.methods.structured.structural import Structural
-from compression.model import Rule, target_layers
+from compression.model import Rule, compress_model, target_layers
+from compression.registry import InvalidSetting
 from compression.size import macs, positions
 from compression.stats import GradientStats, InputStats, LayerStats
 
 TARGETS = ["*"]
+# Adapters that meet every method; all the others meet some in test_adapters.
+COMMON = ("none", "lora", "dora")
 
 
 def network(seed=0):
@@ -102,7 +106,10 @@ def rule(method="none", init="zeros", adapter="none", rank=0, alpha=None, patter
 
 
 def variants(registry):
-    """Every plugin of a registry at its defaults and with each searched or valid choice set."""
+    """Every plugin of a registry at its defaults and with each searched or valid choice set.
+
+    Combinations that it refuses are left out.
+    """
     found = []
     for name in registry:
         plugins = [registry.build(name)]
@@ -110,7 +117,8 @@ def variants(registry):
             for domain in (knob.valid, knob.search):
                 for value in getattr(domain, "values", ()):
                     when = {k: v[0] for k, v in knob.when.items()}
-                    plugins.append(registry.build(name, {**when, knob_name: value}))
+                    with contextlib.suppress(InvalidSetting):
+                        plugins.append(registry.build(name, {**when, knob_name: value}))
         found += [p for i, p in enumerate(plugins) if p not in plugins[:i]]
     return found
 
@@ -143,4 +151,45 @@ def layer_stats(shape, groups=1, needs=("inputs", "gradients", "outputs", "sampl
     return LayerStats(
         moments if "inputs" in needs else None,
         gradients if set(needs) - {"inputs"} else None,
+    )
+
+
+def wide_network(seed=0):
+    """Layers whose sizes are multiples of 16, of every kind that adapters take, and norms."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(64, 32),
+        nn.LayerNorm(32),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        nn.ReLU(),
+        nn.Linear(32, 16),
+    ).eval()
+
+
+def adapted(adapter, method="rtn", init=None, model=None, rank=4, calibrated=True, **more):
+    """:func:`wide_network` under an adapter, on the layers that it takes."""
+    model = model or wide_network()
+    pattern = "*" if "conv2d" in adapter.kinds else "[58]*"
+    init = init or ("residual" if adapter.takes_delta else "zeros")
+    return compress_model(
+        model,
+        [
+            rule(
+                method,
+                init,
+                adapter,
+                rank if adapter.ranked else 0,
+                pattern=pattern,
+                **more,
+            )
+        ],
+        [pattern],
+        generator=generator(),
+        calibration=calibration() if calibrated else None,
     )

@@ -12,6 +12,7 @@ import pyarrow.fs
 import pytest
 import torch
 from networks import (
+    COMMON,
     TARGETS,
     WHOLE,
     calibration,
@@ -52,7 +53,7 @@ def trained(method="rtn", init="zeros", adapter="lora", rank=3, rest="none", **a
 
 def combinations():
     pairs = [(method, init) for method, init in methods_and_inits() if method in WHOLE]
-    for (method, init), adapter in itertools.product(pairs, ADAPTERS):
+    for (method, init), adapter in itertools.product(pairs, COMMON):
         if (adapter != "none" or init == "zeros") and fit(method, adapter):
             yield method, init, adapter
 

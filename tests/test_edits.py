@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from networks import generator, macs_of, rule
+from networks import COMMON, generator, macs_of, rule
 from torch import nn
 
-from compression.adapters import ADAPTERS
 from compression.artifact import deserialize, read_header, save, serialize
 from compression.edits import EDITS, Bypass
 from compression.methods import METHODS, Plan
@@ -151,7 +150,7 @@ def test_a_module_tied_to_what_stays_is_refused_and_one_tied_within_is_not():
 
 
 @pytest.mark.parametrize("rest", ["none", "cast"])
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", COMMON)
 @pytest.mark.parametrize("method", [NoMethod, RoundToNearest])
 def test_a_plan_with_edits_round_trips_bitwise(method, adapter, rest, tmp_path):
     model, path = cut(method, adapter, rest), str(tmp_path / "model.safetensors")

@@ -240,6 +240,6 @@ def test_nominal_bits_count_values_only(name, args, bits):
 )
 def test_nominal_ratio_reproduces_the_published_int1_table(rank, published):
     shape = (1000, 512)
-    adapter = ADAPTERS.build("lora").nominal_bits(shape, rank)
+    adapter = ADAPTERS.build("lora").nominal_bits({"fc": (shape, rank)})
     ratio = 32 * 1000 * 512 / (build("int1", scale="none").nominal_bits(shape) + adapter)
     assert ratio == pytest.approx(published, abs=0.006)

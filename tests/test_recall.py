@@ -10,7 +10,6 @@ from networks import WHOLE
 from tiny_task import TinyTask, make_trial
 from torch import nn
 
-from compression.adapters import ADAPTERS
 from compression.methods import METHODS
 from trainables.build import build
 from trainables.calibration import calibrated
@@ -23,7 +22,7 @@ from trainables.splits import TensorSplit
 from trainables.stage import Stage
 from trainables.tasks import Prepared, observe
 
-TRAINED = [name for name in ADAPTERS if name != "none"]
+TRAINED = ["lora", "dora"]
 READS = {"fc": "x"}
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import (
+    COMMON,
     SINGLE,
     TARGETS,
     WHOLE,
@@ -31,7 +32,7 @@ from compression.size import PARTS, measure
 
 
 @pytest.mark.parametrize(
-    ("method", "adapter"), [pair for pair in itertools.product(WHOLE, ADAPTERS) if fit(*pair)]
+    ("method", "adapter"), [pair for pair in itertools.product(WHOLE, COMMON) if fit(*pair)]
 )
 def test_measure_is_the_file_and_the_formula(method, adapter, tmp_path):
     rank = 0 if adapter == "none" else 3
@@ -53,7 +54,7 @@ def test_measure_is_the_file_and_the_formula(method, adapter, tmp_path):
             expected[slot.part] += slot.nbytes
         nominal += entry.method.nominal_bits(shape)
         if entry.rank:
-            nominal += plugin.nominal_bits(shape, entry.rank)
+            nominal += plugin.nominal_bits({name: (shape, entry.rank)})
             for slot in plugin.layout({name: (shape, entry.rank)}).values():
                 expected[slot.part] += slot.nbytes
         expected["untouched"] += 0 if layer.bias is None else 2 * layer.bias.numel()
@@ -123,7 +124,7 @@ def test_macs_of_groups_strides_and_token_inputs():
 
 
 @pytest.mark.parametrize(
-    ("method", "adapter"), [pair for pair in itertools.product(SINGLE, ADAPTERS) if fit(*pair)]
+    ("method", "adapter"), [pair for pair in itertools.product(SINGLE, COMMON) if fit(*pair)]
 )
 def test_macs_add_up_over_method_and_adapter(method, adapter):
     rank, pattern = 0 if adapter == "none" else 2, pattern_for(method)

@@ -87,7 +87,7 @@ def feature_names(stage: Stage, wanted: str) -> tuple[str, ...]:
     """The modules whose outputs are compared, in model order."""
     if wanted == ADAPTED:
         done = compression_of(stage.model)
-        return tuple(name for name, entry in done.layers.items() if entry.rank)
+        return tuple(name for name, entry in done.layers.items() if entry.adapted)
     asked = patterns(wanted)
     every = (name for name, _ in stage.dense.named_modules() if name)
     return tuple(name for name in every if any(fnmatchcase(name, p) for p in asked))

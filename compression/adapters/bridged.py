@@ -51,6 +51,8 @@ class Bridged(Adapter):
     """Frozen random tensors by PEFT's attribute, and what fills them."""
     kept: ClassVar[tuple[str, ...]] = ()
     """Frozen tensors that are stored, by PEFT's attribute."""
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Parameters of PEFT's that are neither trained nor needed, by suffix."""
     kinds = frozenset({"linear"})
 
     @abstractmethod
@@ -167,8 +169,8 @@ class Bridged(Adapter):
     def own_tensors(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Trained and kept tensors of a wrapped layer, by suffix."""
         for key, parameter in module.named_parameters():
-            if parameter.requires_grad and not key.startswith("base_layer."):
-                yield suffix_of(key), parameter
+            if not key.startswith("base_layer.") and (name := suffix_of(key)) not in self.ignored:
+                yield name, parameter
         for attribute in self.kept:
             yield attribute, frozen(module, attribute)
 
@@ -189,13 +191,14 @@ def frozen(module: nn.Module, attribute: str) -> Tensor:
 def wrap(adapter: Bridged, bases: Sequence[nn.Module], rank: int, alpha: float) -> list[nn.Module]:
     """PEFT's layers around plain ones, at one rank and alpha, base parameters as they were."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.utils.peft_types import PeftType
 
-    kind = adapter.peft_type
-    names = [f"layer{i}" for i in range(len(bases))]
-    config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](
-        target_modules=names, **adapter.arguments(rank, alpha)
-    )
+    kind, names = PeftType(adapter.peft_type), [f"layer{i}" for i in range(len(bases))]
+    make: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    config = make(target_modules=names, **adapter.arguments(rank, alpha))
     holder = nn.ModuleDict(dict(zip(names, bases, strict=True)))
+    holder["spare"] = nn.Linear(1, 1)  # PEFT asks the first parameter for its device
+    holder["spare"].to(bases[0].weight.device)  # type: ignore[arg-type]
     trained = [(p, p.requires_grad) for base in bases for p in base.parameters()]
     PEFT_TYPE_TO_TUNER_MAPPING[kind](holder, config, PEFT_NAME)
     for parameter, requires_grad in trained:
@@ -221,19 +224,19 @@ def _template(
     modules = {str(index): wrapped[index] for index in range(len(layers))}
     found = []
     for key, tensor in adapter._tensors(modules).items():
-        index, suffix = key.split(".", 1)
+        position, suffix = key.split(".", 1)
         dtype = DTYPES[adapter.dtype] if tensor.is_floating_point() else tensor.dtype
-        found.append((int(index), suffix, Slot(dtype, tuple(tensor.shape), "adapter")))
+        found.append((int(position), suffix, Slot(dtype, tuple(tensor.shape), "adapter")))
     if adapter.seeded and layers:
         found.append((0, BASIS, Slot(torch.uint8, (8,), "adapter")))
     return tuple(found)
 
 
 def _empty(shape: Shape) -> nn.Module:
-    """A layer of a weight shape, without values to speak of."""
+    """A layer of a weight shape, whatever its values."""
     if len(shape) == 2:
-        return nn.utils.skip_init(nn.Linear, shape[1], shape[0])
-    return nn.utils.skip_init(nn.Conv2d, shape[1], shape[0], shape[2:])
+        return nn.Linear(shape[1], shape[0])
+    return nn.Conv2d(shape[1], shape[0], (shape[2], shape[3]))
 
 
 def _form(shape: Shape) -> str:

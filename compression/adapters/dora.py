@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from compression.adapters import peft_bridge
 from compression.adapters.base import ADAPTERS, AdapterStart
+from compression.adapters.bridged import PEFT_NAME
 from compression.adapters.lora import Lora
 from compression.methods.base import Shape, Slot
 from compression.precision import DTYPES
-from compression.registry import Values, knob
 
 
 @ADAPTERS.register("dora")
@@ -24,27 +25,34 @@ class Dora(Lora):
     Source: Liu et al., DoRA, arXiv 2402.09353.
     """
 
-    dtype: str = knob(
-        "float32", Values(("float32", "float16", "bfloat16")), help="storage format of the adapter"
-    )
-
     additive = False  # its rows are divided by the norm of base and delta together
+
+    def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
+        """See :meth:`Bridged.arguments`."""
+        return {**super().arguments(rank, alpha), "use_dora": True}
 
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""
-        ranks = {name: (start.rank, start.alpha) for name, start in starts.items()}
-        peft_bridge.inject(model, ranks, use_dora=True)
-        peft_bridge.set_factors(model, starts)
-        for name in starts:
-            peft_bridge.reset_magnitude(model, name)
+        super().attach(model, starts)
+        _floor(model, starts)
 
-    def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-        """See :meth:`Adapter.parameters`."""
-        names = list(layers)
-        magnitudes = {
-            f"{name}.magnitude": peft_bridge.magnitude_module(model, name).weight for name in names
-        }
-        return peft_bridge.named(model, names) | magnitudes
+    def restore(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, tuple[int, float]],
+        tensors: Mapping[str, Tensor],
+    ) -> None:
+        """See :meth:`Adapter.restore`."""
+        self._inject(model, layers)
+        _floor(model, layers)
+        with torch.no_grad():
+            for key, parameter in self.parameters(model, layers).items():
+                parameter.copy_(tensors[key].view_as(parameter))
+
+    def own_tensors(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """See :meth:`Bridged.own_tensors`."""
+        for suffix, tensor in super().own_tensors(module):
+            yield ("magnitude" if suffix == "lora_magnitude_vector" else suffix), tensor
 
     def layout(self, layers: Mapping[str, tuple[Shape, int]]) -> dict[str, Slot]:
         """See :meth:`Adapter.layout`."""
@@ -54,22 +62,14 @@ class Dora(Lora):
         }
         return super().layout(layers) | magnitudes
 
-    def restore(
-        self,
-        model: nn.Module,
-        layers: Mapping[str, tuple[int, float]],
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        """See :meth:`Adapter.restore`."""
-        peft_bridge.inject(model, layers, use_dora=True)
-        for name in layers:
-            peft_bridge.reset_magnitude(model, name)
-        peft_bridge.copy_stored(self.parameters(model, layers), tensors)
-
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n) + m``: the row norms are computed once."""
         return super().macs(shape, rank) + shape[0]
 
-    def nominal_bits(self, shape: Shape, rank: int) -> int:
-        """``r (m + n) + m`` values in the bits of their dtype."""
-        return super().nominal_bits(shape, rank) + 8 * DTYPES[self.dtype].itemsize * shape[0]
+
+def _floor(model: nn.Module, layers: Iterable[str]) -> None:
+    """Norms of base + delta at least 1e-6, and the magnitude set to these."""
+    from compression.adapters.peft_dora import install_magnitude
+
+    for name in layers:
+        install_magnitude(model.get_submodule(name), PEFT_NAME)

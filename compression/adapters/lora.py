@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from compression.adapters import peft_bridge
-from compression.adapters.base import ADAPTERS, Adapter, AdapterStart
-from compression.methods.base import Shape, Slot, matrix_shape
+from compression.adapters.base import ADAPTERS, AdapterStart, Pair
+from compression.adapters.bridged import PEFT_NAME, Bridged
+from compression.kinds import bare
+from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.precision import DTYPES
 from compression.registry import Values, knob
 
 
 @ADAPTERS.register("lora")
-class Lora(Adapter):
+class Lora(Bridged):
     """LoRA: ``y = W x + (alpha / r) B A x`` with B (out, r) and A (r, in) trained.
 
     With ``scaling=alpha`` the delta is ``alpha B A x``, as LoRA-Compression (catalogue 000) has it:
@@ -26,11 +29,9 @@ class Lora(Adapter):
     Source: Hu et al., LoRA, arXiv 2106.09685.
     """
 
-    dtype: str = knob(
-        "float32", Values(("float32", "float16", "bfloat16")), help="storage format of the adapter"
-    )
-
-    additive = True
+    peft_type = "LORA"
+    kinds = frozenset({"linear", "conv2d"})
+    additive = takes_delta = True
     of_alpha = frozenset({"scaling"})
     scaling: str = knob(
         "alpha_over_rank", Values(("alpha_over_rank", "alpha")), help="what B A is multiplied by"
@@ -42,14 +43,28 @@ class Lora(Adapter):
             return alpha
         return super().scale(alpha, rank)
 
-    def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
-        """See :meth:`Adapter.attach`."""
-        peft_bridge.inject(model, {name: (s.rank, s.alpha) for name, s in starts.items()})
-        peft_bridge.set_factors(model, starts)
+    def refusals(
+        self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
+    ) -> Iterator[str]:
+        """See :meth:`Adapter.refusals`."""
+        wrong = list(super(Bridged, self).refusals(layers, rank, methods))
+        yield from wrong
+        for name, layer in layers.items():
+            yield from _oddities(self.name, name, bare(layer))
 
-    def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-        """See :meth:`Adapter.parameters`."""
-        return peft_bridge.named(model, layers)
+    def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
+        """See :meth:`Bridged.arguments`."""
+        return {"r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "init_lora_weights": False}
+
+    @torch.no_grad()
+    def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
+        """See :meth:`Adapter.attach`: B gets the start's, with the scale divided out."""
+        super().attach(model, starts)
+        for layer, start in starts.items():
+            if start.A is not None and start.B is not None:
+                a, b, scale = self._factors(model, layer)
+                a.copy_(start.A.view_as(a))
+                b.copy_((start.B / scale).view_as(b))
 
     def layout(self, layers: Mapping[str, tuple[Shape, int]]) -> dict[str, Slot]:
         """See :meth:`Adapter.layout`."""
@@ -60,20 +75,33 @@ class Lora(Adapter):
             slots[f"{name}.lora_B"] = Slot(DTYPES[self.dtype], (rows, rank), "adapter")
         return slots
 
-    def restore(
-        self,
-        model: nn.Module,
-        layers: Mapping[str, tuple[int, float]],
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        """See :meth:`Adapter.restore`."""
-        peft_bridge.inject(model, layers)
-        peft_bridge.copy_stored(self.parameters(model, layers), tensors)
+    def pairs(self, model: nn.Module, layers: Iterable[str]) -> list[Pair]:
+        """See :meth:`Adapter.pairs`."""
+        return [self._factors(model, name) for name in layers]
+
+    def _factors(self, model: nn.Module, layer: str) -> Pair:
+        """PEFT's live A and B of a layer, in their own shapes."""
+        wrapped: Any = model.get_submodule(layer)
+        parts = (wrapped.lora_A[PEFT_NAME].weight, wrapped.lora_B[PEFT_NAME].weight)
+        return Pair(*parts, wrapped.scaling[PEFT_NAME])
 
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n)``."""
         return rank * sum(matrix_shape(shape))
 
-    def nominal_bits(self, shape: Shape, rank: int) -> int:
-        """``r (m + n)`` values in the bits of their dtype."""
-        return 8 * DTYPES[self.dtype].itemsize * rank * sum(matrix_shape(shape))
+
+def _oddities(adapter: str, name: str, module: nn.Module) -> Iterator[str]:
+    """Convolutions whose delta is no convolution by A and then by B."""
+    if not isinstance(module, nn.Conv2d):
+        return
+    odd = {
+        "groups": module.groups != 1,
+        "dilation": module.dilation != (1, 1),
+        "padding_mode": module.padding_mode != "zeros",
+    }
+    for what, is_odd in odd.items():
+        if is_odd:
+            yield (
+                f"{name}: PEFT's {adapter} does not take a Conv2d with "
+                f"{what}={getattr(module, what)!r}; leave the layer out or use adapter none"
+            )

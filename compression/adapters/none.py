@@ -14,6 +14,8 @@ from compression.methods.base import Shape, Slot
 class NoAdapter(Adapter):
     """Nothing is trained: the compressed model as it is."""
 
+    ranked = scaled = False
+
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """Leave the model alone."""
 
@@ -34,9 +36,5 @@ class NoAdapter(Adapter):
         """Leave the model alone."""
 
     def macs(self, shape: Shape, rank: int) -> int:
-        """None."""
-        return 0
-
-    def nominal_bits(self, shape: Shape, rank: int) -> int:
         """None."""
         return 0

@@ -21,10 +21,11 @@ def kaiming(stream: str, tensor: Tensor) -> Tensor:
 
 @ADAPTERS.register("vera")
 class Vera(Bridged):
-    """VeRA: ``y = W x + b * B (d * A x)``, A and B frozen, random, shared by all layers; b, d train.
+    """VeRA: ``y = W x + b * B (d * A x)``, A and B frozen, random, shared; b, d train.
 
-    b (out,) starts at 0, d (rank,) at ``d_initial``. Stored bytes: ``(m + r) bytes a layer``, and 8
-    for the checksum of A and B, which are rebuilt from ``seed``.
+    All layers share A and B. b (out,) starts at 0, d (rank,) at ``d_initial``. Stored bytes, at b
+    a value: ``b (m + r)`` a layer, and 8 in all for the checksum of A and B, which are rebuilt from
+    ``seed``.
 
     Source: Kopiczko et al., VeRA, arXiv 2310.11454.
     """

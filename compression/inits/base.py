@@ -45,6 +45,10 @@ class Init(Plugin, ABC):
     Where it starts at B = 0 alpha scales all that is learnt.
     """
 
+    def rank_problem(self, rank: int) -> str | None:
+        """What is wrong with a rank, whatever the layer; nothing by default."""
+        return None
+
     @abstractmethod
     def start(
         self,

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compression.layers import packed_of
+from compression.model import trained_rest
 from compression.rules import compression_of
 from trainables.frozen import block_cut, fx_cut
 from trainables.frozen.cuts import TOLERANCE, Cut, NoCut, near, one_line
@@ -22,15 +23,17 @@ from trainables.tasks.base import Task
 def changed_layers(model: nn.Module, dense: nn.Module) -> tuple[str, ...]:
     """Dotted names of the modules in which a compressed model differs from the dense one.
 
-    These are the layers with a packed weight or an adapter, and what a structure edit replaced.
+    These are the layers with a packed weight or an adapter, those trained beside adapters (norms),
+    and what a structure edit replaced.
     Other tensors may differ too (``rest``): that is seen in their content.
     """
     done = compression_of(model)
     found = {
         name
         for name, entry in done.layers.items()
-        if entry.rank or packed_of(model.get_submodule(name)) is not None
+        if entry.adapted or packed_of(model.get_submodule(name)) is not None
     }
+    found |= {n.rpartition(".")[0].removesuffix(".base_layer") for n in trained_rest(model)}
     if done.edits:
         found |= _edited(dict(model.named_modules()), dict(dense.named_modules()), found)
     return tuple(sorted(outermost(found)))

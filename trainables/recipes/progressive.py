@@ -177,7 +177,7 @@ def fading_terms(stage: Stage, device: torch.device) -> Mapping[str, nn.Module]:
     stage.dense.requires_grad_(False)
     done, terms = compression_of(stage.model), {}
     for name, entry in done.layers.items():
-        if not entry.rank:
+        if not entry.adapted:
             continue
         layer, live = stage.dense.get_submodule(name), entry.adapter.parameters(stage.model, [name])
         b, a = live[f"{name}.lora_B"].flatten(1), live[f"{name}.lora_A"].flatten(1)

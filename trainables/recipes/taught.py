@@ -83,7 +83,7 @@ class Taught(Recipe):
         """
         done = compression_of(stage.model)
         methods = [entry.method for entry in done.layers.values()]
-        adapters = [entry.adapter for entry in done.layers.values() if entry.rank]
+        adapters = [entry.adapter for entry in done.layers.values() if entry.adapted]
         if errors := list(self.refusals(stage.dense, methods, adapters)):
             raise InvalidSetting(f"{self.name}: {text}" for text in errors)
         if not self.distils:
