@@ -8,6 +8,7 @@ import math
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.artifact import serialize
-from compression.model import as_saved, compression_of, trainable
+from compression.model import adapter_tensors, as_saved, compression_of
 from trainables import features
 from trainables.build import about, build, calibration_seconds, count_macs, measure_size
 from trainables.checkpoint import State, flatten, unflatten
@@ -24,7 +25,16 @@ from trainables.frozen.recall import recalling
 from trainables.hardware import devices
 from trainables.hardware.memory import Meter, is_out_of_memory
 from trainables.recipes import RECIPES, Run
-from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
+from trainables.record import (
+    OUT_OF_MEMORY,
+    Outcome,
+    Report,
+    Size,
+    Status,
+    Trial,
+    from_json,
+    to_json,
+)
 from trainables.splits import Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
@@ -57,11 +67,11 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def base_hash(model: nn.Module) -> str:
-    """SHA-256 of all that a trial does not train."""
-    fixed = {id(p) for p in trainable(model)}
+    """SHA-256 of all that a training does not change."""
+    live = {tensor.data_ptr() for tensor in adapter_tensors(model) if tensor.numel()}
     found = hashlib.sha256()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in fixed:
+        if tensor.data_ptr() not in live:
             found.update(f"{name} {tensor_hash(tensor.detach().contiguous().view(-1))}".encode())
     return found.hexdigest()
 
@@ -137,14 +147,18 @@ class Attempt:
     def _begin(self) -> None:
         model = build(self.task, self.data, self.trial)
         with as_saved(model):
-            self.size: Size = measure_size(model, self.task, self.data, self.trial)
-        self.macs = count_macs(model, self.task, self.data)
+            self.size, self.macs = self._sizes(model)
         self.shipped = self.stage = self._staged(model)
         if self.device.type != "cpu":
             there = self._staged(copy.deepcopy(model))
             self.stage = devices.place(there, self.device, self.task.augments)
         if self.trial.epochs:
             self.run = self.recipe.start(self.stage, self.task, self.trial)
+
+    def _sizes(self, model: nn.Module) -> tuple[Size, int]:
+        """Bytes and multiply-accumulates of a model, within :func:`as_saved`."""
+        size = measure_size(model, self.task, self.data, self.trial)
+        return size, count_macs(model, self.task, self.data)
 
     def _staged(self, model: nn.Module) -> Stage:
         """The stage on cached features, with the outputs of frozen layers there in memory."""
@@ -155,30 +169,37 @@ class Attempt:
         return recalling(stage) if self.trial.epochs else stage
 
     def _report(self, train_loss: float | None, seconds: float) -> None:
-        metrics = self._validate()
+        run, model = self.run, self._stage().model
+        settled, resizes = (run.settled, run.resizes) if run is not None else (True, False)
         epoch = self.epochs_done + 1 if self.curve else 0
+        with run.shipping() if run is not None else nullcontext():
+            raw = [tensor.clone() for tensor in adapter_tensors(model)]
+            with as_saved(model):
+                metrics = self._validate()
+                size, macs = self._sizes(model) if resizes else (self.size, self.macs)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(f"val/{name} is {value} after epoch {epoch}")
-        self.curve.append(Report(epoch, metrics, train_loss, seconds))
+        length = size.file_bytes if resizes else None
+        self.curve.append(Report(epoch, metrics, train_loss, seconds, length, settled))
         if self.best < 0 or self._rank(self.curve[-1]) > self._rank(self.curve[self.best]):
-            self.best = epoch
-            self.best_params = [p.detach().clone() for p in self._params()]
+            self.best, self.best_params = epoch, raw
+            self.size, self.macs = size, macs
 
-    def _rank(self, report: Report) -> tuple[float, float]:
-        """The primary metric, better first; among equals the lower loss."""
+    def _rank(self, report: Report) -> tuple[bool, float, float]:
+        """What has its final form, the primary metric, better first; among equals less loss."""
         better = -self.task.objective.loss(report.metrics[self.task.metric])
-        return better, -report.metrics.get("loss", 0.0)
+        return report.settled, better, -report.metrics.get("loss", 0.0)
 
     def _validate(self) -> dict[str, float]:
+        """The scores of what would ship, and of what is trained in its place."""
         stage = self._stage()
-        with as_saved(stage.model):
-            metrics = self._scores(stage.forward)
-            blended = self.run.blended() if self.run is not None else None
-            if blended is not None:
-                same = blended is stage.forward
-                value = (metrics if same else self._scores(blended))[self.task.metric]
-                metrics[f"blended_{self.task.metric}"] = value
+        metrics = self._scores(stage.forward)
+        blended = self.run.blended() if self.run is not None else None
+        if blended is not None:
+            same = blended is stage.forward
+            value = (metrics if same else self._scores(blended))[self.task.metric]
+            metrics[f"blended_{self.task.metric}"] = value
         return metrics
 
     def _scores(self, forward: Forward) -> dict[str, float]:
@@ -190,7 +211,7 @@ class Attempt:
         if self.shelved and self.shelved[0] == self.best:
             return
         stage = self._shipped()
-        current = [p.detach().clone() for p in trainable(stage.model)]
+        current = [tensor.clone() for tensor in adapter_tensors(stage.model)]
         _set_params(stage.model, self.best_params)
         with as_saved(stage.model):
             artifact = serialize(stage.model, about(self.trial))
@@ -248,9 +269,6 @@ class Attempt:
             raise RuntimeError("the trial has not begun")
         return self.shipped
 
-    def _params(self) -> list[nn.Parameter]:
-        return trainable(self._stage().model)
-
     def state(self) -> State:
         """Everything needed to go on in another process: training, curve, best epoch."""
         if self.run is None:
@@ -259,9 +277,9 @@ class Attempt:
             {
                 "base": base_hash(self._shipped().model),
                 "run": unflatten(self.run.state()),
-                "curve": [
-                    [r.epochs_done, dict(r.metrics), r.train_loss, r.seconds] for r in self.curve
-                ],
+                "curve": [to_json(report) for report in self.curve],
+                "size": to_json(self.size),
+                "macs": self.macs,
                 "best": self.best,
                 "best_params": self.best_params,
                 "seconds": self.seconds,
@@ -285,12 +303,13 @@ class Attempt:
             raise ValueError("compressed here, the model is not the one that was trained on")
         if self.run is not None:
             self.run.restore(flatten(saved["run"]))
-        self.curve = [Report(*row) for row in saved["curve"]]
+        self.curve = [from_json(Report, row) for row in saved["curve"]]
+        self.size, self.macs = from_json(Size, saved["size"]), saved["macs"]
         self.best, self.seconds = saved["best"], saved["seconds"]
         self.best_params = list(saved["best_params"])
 
 
 @torch.no_grad()
 def _set_params(model: nn.Module, values: Sequence[Tensor]) -> None:
-    for param, value in zip(trainable(model), values, strict=True):
-        param.copy_(value)
+    for tensor, value in zip(adapter_tensors(model), values, strict=True):
+        tensor.copy_(value)

@@ -112,15 +112,24 @@ class Size:
 
 @dataclass(frozen=True)
 class Report:
-    """One rung report: metrics of the validation split after so many epochs."""
+    """One rung report: metrics of the validation split after so many epochs.
+
+    ``file_bytes`` is the length of the file that would ship then, where it changes in training;
+    ``settled`` says whether it has its final form: ranks, zeros, bytes.
+    """
 
     epochs_done: int
     metrics: Mapping[str, float]
     train_loss: float | None = None
     seconds: float = 0.0
+    file_bytes: int | None = None
+    settled: bool = True
 
     def __post_init__(self) -> None:
         """Every number is finite."""
+        require(
+            self.file_bytes is None or self.file_bytes > 0, "Report.file_bytes: must be above 0"
+        )
         require(self.epochs_done >= 0, "Report.epochs_done: must be >= 0")
         check_metrics(self.metrics, "Report.metrics")
         if self.train_loss is not None:

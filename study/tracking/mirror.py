@@ -257,6 +257,8 @@ def _curve(trial: TrialState, done: int, last_step: int) -> Iterator[Metric]:
             yield Metric(f"val/{name}", value, at, report.epochs_done)
         if report.train_loss is not None:
             yield Metric("train/loss", report.train_loss, at, report.epochs_done)
+        if report.file_bytes is not None:
+            yield Metric("file_bytes_by_epoch", report.file_bytes, at, report.epochs_done)
 
 
 def _final(trial: TrialState) -> list[Metric]:

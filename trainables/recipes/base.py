@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,20 @@ class Run(ABC):
         Raises:
             NonFiniteLoss: at the first step whose loss is not finite.
         """
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is stored has its final form: ranks, zeros, bytes."""
+        return True
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the bytes of what is stored may change while it is trained."""
+        return False
+
+    def shipping(self) -> AbstractContextManager[None]:
+        """Within it the model holds what would ship now, where that is not what is trained."""
+        return nullcontext()
 
     def blended(self) -> Forward | None:
         """The forward under training, where that is not yet the one that ships; scored beside it.

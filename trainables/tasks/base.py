@@ -119,6 +119,10 @@ class Task(Plugin, ABC):
         """The training loss, a scalar. Cross-entropy unless overridden."""
         return nn.functional.cross_entropy(outputs, labels)
 
+    def predictions(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (k, c) and classes (k,) of the k predictions that the loss counts."""
+        return outputs.flatten(0, -2), labels.flatten()
+
     def training_loss(self, labels: Tensor) -> Loss:
         """The loss of a training on examples with these labels, (n, ...): :meth:`loss`, by default.
 

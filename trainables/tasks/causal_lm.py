@@ -171,8 +171,13 @@ class CausalLM(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of tokens 2..t, in nats."""
+        logits, ahead = self.predictions(outputs, labels)
+        return nn.functional.cross_entropy(logits.float(), ahead)
+
+    def predictions(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Task.predictions`: of tokens 2..t."""
         ahead = corpora.tokens_of(labels)[:, 1:]
-        return nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1).float(), ahead.flatten())
+        return outputs[:, :-1].flatten(0, 1), ahead.flatten()
 
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Sums over each block (:func:`~trainables.scoring.metrics.next_tokens`), its ``bytes``."""

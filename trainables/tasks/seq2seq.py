@@ -201,9 +201,14 @@ class Seq2Seq(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the tokens of translations, in nats."""
-        ahead = labels[:, : outputs.shape[1]].flatten()
-        logits = outputs.flatten(0, 1).float()
-        return nn.functional.cross_entropy(logits, ahead, ignore_index=pairs.IGNORED)
+        logits, ahead = self.predictions(outputs, labels)
+        return nn.functional.cross_entropy(logits.float(), ahead)
+
+    def predictions(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Task.predictions`: of the tokens of translations, without padding."""
+        ahead = labels[:, : outputs.shape[1]]
+        counts = ahead != pairs.IGNORED
+        return outputs[counts], ahead[counts]
 
     def observe(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What each sentence adds to the scores: :func:`trainables.scoring.translations.counts`."""
