@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from compression.adapters.base import Pair
 from compression.registry import FloatRange, knob
 from trainables.optimizers.base import OPTIMIZERS, Optimizer
 
@@ -16,6 +17,8 @@ class Adam(Optimizer):
     beta1: float = knob(0.9, FloatRange(0.0, 0.999))
     beta2: float = knob(0.999, FloatRange(0.0, 0.99999))
 
-    def build(self, params: Sequence[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    def build(
+        self, params: Sequence[torch.nn.Parameter], lr: float, pairs: Sequence[Pair] = ()
+    ) -> torch.optim.Optimizer:
         """See :class:`Optimizer`."""
         return torch.optim.Adam(params, lr=lr, betas=(self.beta1, self.beta2), fused=True)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from compression.adapters.base import Pair
 from compression.registry import FloatRange, Plugin, Registry
 
 
@@ -19,10 +20,23 @@ class Optimizer(Plugin, ABC):
     """
 
     lr: ClassVar[FloatRange]
+    of_pairs: ClassVar[bool] = False
+    """Whether it treats the factors A and B of a delta apart.
+
+    Adapters without such factors are refused with it.
+    """
 
     @abstractmethod
-    def build(self, params: Sequence[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        """The optimizer over ``params``."""
+    def build(
+        self, params: Sequence[torch.nn.Parameter], lr: float, pairs: Sequence[Pair] = ()
+    ) -> torch.optim.Optimizer:
+        """The optimizer over ``params``, in training mode where it has modes.
+
+        ``pairs`` are those among ``params`` that are the factors of a delta; what is in no pair is
+        trained plainly. A group with ``lr_ratio`` in its dict is stepped at that times the
+        learning rate: whoever sets ``group["lr"]`` multiplies by it. Its state is made of tensors
+        and JSON scalars, and holds all that its steps depend on.
+        """
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", Optimizer)

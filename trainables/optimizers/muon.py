@@ -1,12 +1,13 @@
 """Muon for matrices, AdamW for the rest."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
+from compression.adapters.base import Pair
 from compression.registry import FloatRange, knob
 from trainables.optimizers.base import OPTIMIZERS, Optimizer
+from trainables.optimizers.joined import Joined
 
 
 @OPTIMIZERS.register("muon")
@@ -21,7 +22,9 @@ class Muon(Optimizer):
     momentum: float = knob(0.95, FloatRange(0.0, 0.999))
     weight_decay: float = knob(0.0, FloatRange(0.0, 1.0))
 
-    def build(self, params: Sequence[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    def build(
+        self, params: Sequence[torch.nn.Parameter], lr: float, pairs: Sequence[Pair] = ()
+    ) -> torch.optim.Optimizer:
         """See :class:`Optimizer`."""
         matrices = [p for p in params if p.ndim == 2]
         others = [p for p in params if p.ndim != 2]
@@ -40,30 +43,4 @@ class Muon(Optimizer):
             parts.append(
                 torch.optim.AdamW(others, lr=lr, weight_decay=self.weight_decay, foreach=True)
             )
-        return parts[0] if len(parts) == 1 else Joined(parts)
-
-
-class Joined(torch.optim.Optimizer):
-    """Several optimizers over disjoint parameters that step as one."""
-
-    def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
-        self.parts = list(parts)
-        groups = [group for part in self.parts for group in part.param_groups]
-        # torch copies the group dicts; a learning rate set here must reach the part's own group.
-        super().__init__([p for group in groups for p in group["params"]], {})
-        self.param_groups = groups
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of each part."""
-        for part in self.parts:
-            part.step(closure)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of the parts by position."""
-        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        for i, part in enumerate(self.parts):
-            part.load_state_dict(state_dict[str(i)])
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        return Joined.of(parts)

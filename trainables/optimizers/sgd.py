@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from compression.adapters.base import Pair
 from compression.registry import FloatRange, knob
 from trainables.optimizers.base import OPTIMIZERS, Optimizer
 
@@ -18,7 +19,9 @@ class Sgd(Optimizer):
     )
     weight_decay: float = knob(0.0, FloatRange(0.0, 1.0))
 
-    def build(self, params: Sequence[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    def build(
+        self, params: Sequence[torch.nn.Parameter], lr: float, pairs: Sequence[Pair] = ()
+    ) -> torch.optim.Optimizer:
         """See :class:`Optimizer`."""
         return torch.optim.SGD(
             params,
