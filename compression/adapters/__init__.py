@@ -5,6 +5,7 @@ from compression.adapters.dora import Dora
 from compression.adapters.lora import Lora
 from compression.adapters.none import NoAdapter
 from compression.adapters.shared_bases import Vera
+from compression.adapters.sora import Sora
 from compression.adapters.vectors import Ia3
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "NoAdapter",
     "Pair",
     "Shipped",
+    "Sora",
     "Vera",
 ]
