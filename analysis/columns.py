@@ -107,11 +107,13 @@ def setting(row: Row) -> str:
     for rule in row.record.trial.layers:
         text = " > ".join(str(method) for method in rule.methods)
         if rule.adapter != NONE:
-            text += f" + {rule.init} {rule.adapter} r{rule.rank}"
+            start = f"{rule.init} " if rule.init != Choice("zeros") or rule.rank else ""
+            text += f" + {start}{rule.adapter}" + (f" r{rule.rank}" if rule.rank else "")
         parts.append(text if rule.pattern == "*" else f"{rule.pattern}: {text}")
     rest, recipe = row.record.trial.rest, row.record.trial.recipe
     if recipe != PLAIN:
         parts.append(str(recipe))
+    parts += [str(choice) for choice in (*row.record.trial.losses, *row.record.trial.hooks)]
     return "; ".join(parts) + (f"; rest {rest}" if rest != NONE else "")
 
 

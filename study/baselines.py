@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from study.space import Space
+from trainables.build import resolve_rule
+from trainables.hooks import HOOKS
 from trainables.recipes import RECIPES
 from trainables.record import NONE, Choice, LayerRule, Scalar, Trial
 
@@ -37,8 +40,15 @@ def _recovered(space: Space, seed: int) -> Trial | None:
     params = space.define(Typical({"adapter": adapters[0]}))
     params |= {"method": "none", "init": "zeros", "rest": "none"}
     trial = space.to_trial(params, seed)
+    trial = replace(trial, hooks=tuple(filter(partial(_acts, trial), trial.hooks)))
     # A recipe that ends without a base has none to leave as it was.
     return trial if RECIPES[trial.recipe.name].keeps_base else replace(trial, recipe=RECOVER)
+
+
+def _acts(trial: Trial, hook: Choice) -> bool:
+    """Whether a hook can act on the dense model: what prunes it gradually, say, can not."""
+    rule = resolve_rule(trial.layers[0])
+    return not list(HOOKS.build(hook.name, hook.args).refusals([rule.method], [rule.adapter]))
 
 
 class Typical:

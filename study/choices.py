@@ -18,7 +18,7 @@ from compression.registry import (
     UnknownName,
     Values,
 )
-from study.options import AXES, Option, knobs_of, option_problems
+from study.options import AXES, SEVERAL, Option, knobs_of, option_problems
 from study.plugins import PluginFile
 from study.yaml_lines import Path
 
@@ -99,8 +99,8 @@ def parse_option(axis: str, item: object) -> Option:
     """
     if isinstance(item, Option):
         return item
-    if axis == "method" and isinstance(item, list | tuple):
-        return _parse_chain(item)
+    if axis in SEVERAL and isinstance(item, list | tuple):
+        return _parse_chain(axis, item)
     registry = AXES[axis]
     name, given = _named(registry, item)
     known, problems, domains = knobs_of(registry[name]), _Problems(), {}
@@ -116,19 +116,22 @@ def parse_option(axis: str, item: object) -> Option:
     return option
 
 
-def _parse_chain(items: Sequence[object]) -> Option:
-    """A list inside the list of methods: each works on what the one before leaves."""
+def _parse_chain(axis: str, items: Sequence[object]) -> Option:
+    """A list inside the list of an axis: plugins that work together, in this order."""
     problems, parts = _Problems(), list[Option]()
     for index, item in enumerate(items):
         with problems.at(index):
-            parts.append(parse_option("method", item))
+            parts.append(parse_option(axis, item))
     problems.finish()
+    names, kind = [part.name for part in parts], AXES[axis].kind
     if len(parts) < 2:
-        raise Located([((), f"a chain needs two methods or more, got {plain(parts)}")])
-    if twice := sorted({p.name for p in parts if [q.name for q in parts].count(p.name) > 1}):
+        raise Located([((), f"a chain needs two {kind}s or more, got {plain(parts)}")])
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Located([((), f"{', '.join(twice)}: twice in one chain")])
+    if axis != "method" and (idle := SEVERAL[axis]) in names:
+        raise Located([((), f"{idle}: has no effect beside another {kind}; leave it out")])
     option = Option.chain(parts)
-    if refused := option_problems("method", option):
+    if refused := option_problems(axis, option):
         raise Located([((), text) for text in refused])
     return option
 

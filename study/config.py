@@ -33,7 +33,12 @@ from study.sections import Calibrate, Count, Keep, Resources, Section, Systems, 
 from study.space import Space, build_space
 from study.space_config import Options, SpaceConfig, options
 from study.storage import Storage, StorageError
-from study.targets import recipe_problems
+from study.targets import (
+    adapter_problems,
+    hook_problems,
+    optimizer_problems,
+    recipe_problems,
+)
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
@@ -112,8 +117,15 @@ class StudyConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> StudyConfig:
-        if problems := recipe_problems(self.recipe, dict(self.space), self.task):
-            raise Located([(("recipe",), problem) for problem in problems])
+        space = dict(self.space)
+        found = {
+            ("recipe",): recipe_problems(self.recipe, space, self.task),
+            ("space", "adapter"): adapter_problems(space, self.task),
+            ("space", "hook"): hook_problems(self.recipe, space),
+            ("space", "optimizer"): optimizer_problems(space),
+        }
+        if any(found.values()):
+            raise Located([(where, text) for where, texts in found.items() for text in texts])
         return self
 
     def search_space(self) -> Space:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, Protocol
 
-from compression.adapters import ADAPTERS
+from compression.adapters import ADAPTERS, Adapter, NoAdapter
 from compression.inits import INITS
 from compression.methods import METHODS, chain
 from compression.registry import (
@@ -23,6 +23,8 @@ from compression.registry import (
     Scalar,
     Values,
 )
+from trainables.hooks import HOOKS
+from trainables.losses import LOSSES
 from trainables.lr_schedules import LR_SCHEDULES
 from trainables.optimizers import OPTIMIZERS, Optimizer
 from trainables.recipes import RECIPES
@@ -36,10 +38,14 @@ AXES: dict[str, Registry[Any]] = {
     "recipe": RECIPES,
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
+    "loss": LOSSES,
+    "hook": HOOKS,
 }
 # What exists only where something is trained.
-TRAINED = ("init", "rank", "alpha", "recipe", "optimizer", "lr_schedule", "batch_size")
-CHAINED = "+"  # between the names of a chain of methods
+TRAINED = (*AXES.keys() - {"method", "rest", "adapter"}, "rank", "alpha", "batch_size")
+# Axes of which several plugins may work together, and the one on each that means nothing then.
+SEVERAL = {"method": "none", "loss": "task", "hook": "none"}
+CHAINED = "+"  # between the names of those
 _LEARNING_RATES = FloatRange(1e-9, 1e3, log=True)
 _MOST_CORNERS = 5_000
 
@@ -56,7 +62,8 @@ class Suggests(Protocol):
 class Option:
     """A plugin that a study tries, and the knobs for which the user said what to try.
 
-    A chain of methods has these as ``parts``, and their names joined by ``+``.
+    Several that work together, as a chain of methods, are its ``parts``, and it has their names
+    joined by ``+``.
     """
 
     name: str
@@ -65,7 +72,7 @@ class Option:
 
     @classmethod
     def chain(cls, parts: Sequence[Option]) -> Option:
-        """Methods one after the other."""
+        """Plugins one after the other."""
         return cls(CHAINED.join(part.name for part in parts), parts=tuple(parts))
 
     def plugins(self) -> list[tuple[Option, str]]:
@@ -76,13 +83,19 @@ class Option:
 
 @dataclass(frozen=True)
 class Param:
-    """One entry of the flat suggestion; it exists where each key of ``when`` has such a value."""
+    """One entry of the flat suggestion.
+
+    It exists where each key of ``when`` has such a value, and none of ``unless`` has.
+    """
 
     domain: Domain
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    unless: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
 
     def applies(self, chosen: Mapping[str, Scalar]) -> bool:
         """Whether the parameter exists beside those chosen so far."""
+        if any(key in chosen and chosen[key] in v for key, v in self.unless.items()):
+            return False
         return all(key in chosen and chosen[key] in v for key, v in self.when.items())
 
     def suggest(self, name: str, trial: Suggests) -> Scalar:
@@ -183,9 +196,11 @@ def _some_corners(axis: str, name: str, params: Mapping[str, Param]) -> Iterator
 
 
 def _built(axis: str, params: Mapping[str, Scalar]) -> Any:
-    """The plugin that is chosen, or the chain."""
+    """The plugin that is chosen, the chain of methods, or several others as a tuple."""
     made = [AXES[axis].build(c.name, c.args) for c in chosen_chain(axis, params)]
-    return chain(made) if len(made) > 1 else made[0]
+    if len(made) == 1:
+        return made[0]
+    return chain(made) if axis == "method" else tuple(made)
 
 
 def corners_of(
@@ -204,9 +219,14 @@ def corners_of(
 
 
 def knobs_of(plugin: type[Plugin]) -> dict[str, Knob]:
-    """The knobs a config may set: the plugin's own, and for an optimizer its learning rate."""
+    """The knobs a config may set: the plugin's own, and learning rates.
+
+    That of an optimizer is searched; of an adapter it is set where it shall differ from that.
+    """
     if issubclass(plugin, Optimizer):
         return {"lr": Knob(_LEARNING_RATES, search=plugin.lr), **plugin.knobs()}
+    if issubclass(plugin, Adapter) and plugin is not NoAdapter:
+        return {"lr": Knob(_LEARNING_RATES), **plugin.knobs()}
     return plugin.knobs()
 
 
@@ -222,7 +242,7 @@ def chosen(axis: str, params: Mapping[str, Scalar]) -> Choice:
 
 
 def chosen_chain(axis: str, params: Mapping[str, Scalar]) -> tuple[Choice, ...]:
-    """The plugin chosen on an axis; of a chain all of them."""
+    """The plugin chosen on an axis; of several all of them."""
     name, registry = str(params[axis]), AXES[axis]
     names, found = name.split(CHAINED), []
     for part in names:

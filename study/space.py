@@ -22,6 +22,7 @@ from compression.registry import (
 from compression.stats import Need
 from study.options import (
     AXES,
+    SEVERAL,
     TRAINED,
     Option,
     Param,
@@ -34,6 +35,7 @@ from study.options import (
     corners_of,
     keys_of,
 )
+from study.rates import learning_rate, learning_rates
 from trainables.record import NONE, Choice, LayerRule, Trial
 from trainables.serial import to_json
 
@@ -65,15 +67,16 @@ class Space:
 
     def needs(self) -> frozenset[Need]:
         """What calibration has to compute for some trial."""
-        plugins = (*self._corners("method"), *self._corners("init"))
+        plugins = [p for axis in ("method", "init", "adapter") for p in self._corners(axis)]
         return frozenset(need for plugin in plugins for need in plugin.needs)
 
     def dense_needs(self) -> frozenset[Need]:
         """What of it is of the dense model: after structure edits all else is taken anew."""
         methods = [split(method) for method in self._corners("method")]
         first = [structural[0] if structural else kept for structural, kept in methods]
-        inits = self._corners("init") if not all(structural for structural, _ in methods) else ()
-        return frozenset(need for plugin in (*first, *inits) for need in plugin.needs)
+        plain = not all(structural for structural, _ in methods)
+        later = [p for axis in ("init", "adapter") for p in self._corners(axis)] if plain else []
+        return frozenset(need for plugin in (*first, *later) for need in plugin.needs)
 
     def _corners(self, axis: str) -> Iterator[Any]:
         """Each plugin of an axis, or chain, at the extremes of its knobs."""
@@ -108,9 +111,9 @@ class Space:
         alpha = params.get("alpha")
         rule = LayerRule(
             methods=rule.methods,
-            init=chosen("init", params),
+            init=chosen("init", params) if "init" in params else Choice("zeros"),
             adapter=adapter,
-            rank=int(params["rank"]),
+            rank=int(params.get("rank", 0)),
             alpha=None if alpha is None else float(alpha),
         )
         return Trial(
@@ -118,12 +121,20 @@ class Space:
             recipe=chosen("recipe", params),
             optimizer=chosen("optimizer", params),
             lr_schedule=chosen("lr_schedule", params),
-            lr=float(params[f"{params['optimizer']}.lr"]),
+            losses=_several("loss", params),
+            hooks=_several("hook", params),
+            lr=learning_rate(params),
             batch_size=int(params["batch_size"]),
             epochs=self.epochs,
             precision=self.precision,
             **fixed,
         )
+
+
+def _several(axis: str, params: Mapping[str, Scalar]) -> tuple[Choice, ...]:
+    """The plugins chosen on an axis, without the one that means nothing."""
+    idle = SEVERAL[axis]
+    return tuple(c for c in chosen_chain(axis, params) if c.name != idle) if axis in params else ()
 
 
 def build_space(
@@ -139,25 +150,39 @@ def build_space(
         InvalidSetting: two axes would give a knob the same name, or alpha has nothing to set.
     """
     params: dict[str, Param] = {}
-    adapted = tuple(o.name for o in options["adapter"] if o.name != "none")
+    adapters = [o.name for o in options["adapter"] if o.name != "none"]
     for axis in [*AXES, *values]:
-        when: dict[str, tuple[Scalar, ...]] = {"adapter": adapted} if axis in TRAINED else {}
-        if axis == "alpha":
-            when["init"] = _with_alpha(options["init"])
-        found = (
-            {axis: Param(values[axis], when)}
-            if axis in values
-            else axis_params(axis, options[axis], when)
-        )
+        if axis not in values and axis not in options:
+            continue
+        able = _having(axis, adapters) if axis in TRAINED else ()
+        if axis in TRAINED and not able:
+            if axis == "alpha":
+                raise InvalidSetting(
+                    ["alpha: no adapter has one; leave it out"] if adapters else []
+                )
+            continue
+        when: dict[str, tuple[Scalar, ...]] = {"adapter": tuple(able)} if axis in TRAINED else {}
+        if axis in values:
+            unless = _without_alpha(options["init"], able) if axis == "alpha" else {}
+            found = {axis: Param(values[axis], when, unless)}
+        else:
+            found = axis_params(axis, options[axis], when)
+        if axis == "optimizer":
+            found = learning_rates(found, options["optimizer"], options["adapter"])
         if clash := sorted(set(found) & set(params)):
             raise InvalidSetting(
                 [f"{axis}: {key} already names another plugin's knob" for key in clash]
             )
         if axis == "init":  # by now it is known which starts leave alpha free
             found |= _of_alpha(params, options, "alpha" in values)
-        if adapted or not when:
-            params |= found
+        params |= found
     return Space(choice(task), epochs, params, precision)
+
+
+def _having(axis: str, adapters: Sequence[str]) -> list[str]:
+    """The adapters for which an axis means anything."""
+    asked = {"rank": "ranked", "alpha": "scaled", "init": "takes_delta"}.get(axis)
+    return [name for name in adapters if asked is None or getattr(ADAPTERS[name], asked)]
 
 
 def _of_alpha(
@@ -178,16 +203,18 @@ def _of_alpha(
         raise InvalidSetting(
             [f"adapter: {key}: has no effect without an alpha; set space.alpha" for key in keys]
         )
-    free = {"init": _with_alpha(options["init"])} if keys else {}
-    return {key: replace(param, when={**param.when, **free})
-            for key in keys if (param := params.pop(key))}  # fmt: skip
+    unless = _without_alpha(options["init"], [option.name for option in keys.values()])
+    return {key: replace(params.pop(key), unless=unless) for key in keys}
 
 
-def _with_alpha(inits: Sequence[Option]) -> tuple[str, ...]:
-    """Those under which alpha means something."""
-    free = tuple(option.name for option in inits if not INITS[option.name].fixes_alpha)
-    if not free:
-        names = ", ".join(option.name for option in inits)
-        why = f"{names}: starts at a delta of its own, at scale 1"
+def _without_alpha(inits: Sequence[Option], adapters: Sequence[str]) -> dict[str, Any]:
+    """The inits under which alpha means nothing, as a condition.
+
+    Raises:
+        InvalidSetting: it means nothing under any of them, for any of the adapters.
+    """
+    fixing = tuple(option.name for option in inits if INITS[option.name].fixes_alpha)
+    if adapters and len(fixing) == len(inits) and all(ADAPTERS[a].takes_delta for a in adapters):
+        why = f"{', '.join(fixing)}: starts at a delta of its own, at scale 1"
         raise InvalidSetting([f"alpha: has no effect under init {why}; leave it out"])
-    return free
+    return {"init": fixing} if fixing and adapters else {}

@@ -10,6 +10,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from compression.adapters import ADAPTERS
 from compression.methods import METHODS
 from compression.registry import (
     Domain,
@@ -53,6 +54,8 @@ class SpaceConfig(Section):
     alpha: Alphas = None
     optimizer: Annotated[Options, options("optimizer")] = as_written(["adam"])
     lr_schedule: Annotated[Options, options("lr_schedule")] = as_written(["constant"])
+    loss: Annotated[Options, options("loss")] = as_written(["task"])
+    hook: Annotated[Options, options("hook")] = as_written(["none"])
     batch_size: Batches = as_written([32])
     rest: Annotated[Options, options("rest")] = as_written(["none"])
 
@@ -76,8 +79,9 @@ class SpaceConfig(Section):
     @pydantic.field_validator("rank")
     @classmethod
     def _fits(cls, rank: Domain, info: ValidationInfo) -> Domain:
-        task = (info.context or {}).get("task")
-        if task and (problem := rank_problem(rank, task, info.data.get("method", ()))):
+        task, adapters = (info.context or {}).get("task"), info.data.get("adapter", ())
+        ranked = any(ADAPTERS[option.name].ranked for option in adapters)
+        if task and ranked and (problem := rank_problem(rank, task, info.data.get("method", ()))):
             raise ValueError(problem)
         return rank
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compression.adapters import ADAPTERS
 from compression.methods import METHODS
+from compression.methods.chain import split
 from compression.model import target_layers
 from compression.rank_limits import no_smaller, oversized, smaller_rank
 from compression.registry import Domain, Values
 from study.options import Option, corner_plugins, option_params
+from trainables.optimizers import OPTIMIZERS
 from trainables.tasks import Task
 
 SHOWN = 3
@@ -76,8 +79,69 @@ def recipe_problems(
     return list(found)
 
 
+def adapter_problems(space: Mapping[str, Any], task: Task) -> list[str]:
+    """Adapters asked of layers, ranks, inits or methods that they cannot take."""
+    layers = target_layers(task.skeleton(), task.targets)
+    methods = [split(m)[1] for option in space["method"] for m in _corners("method", option)]
+    inits = [init for option in space["init"] for init in _corners("init", option)]
+    found = dict[str, None]()
+    for option in space["adapter"]:
+        for adapter in _corners("adapter", option):
+            for rank in _ranks(space["rank"]) if adapter.ranked else [0]:
+                refused = list(adapter.refusals(layers, rank, methods))
+                shown = refused[:SHOWN]
+                shown += [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
+                found |= {"; ".join(shown): None} if shown else {}
+                if adapter.takes_delta:
+                    found |= {p: None for init in inits if (p := init.rank_problem(rank))}
+    return list(found)
+
+
+def _ranks(domain: Domain) -> list[int]:
+    """All that are listed; of a range its ends, and one that is odd if any is."""
+    if isinstance(domain, Values):
+        return [int(value) for value in domain.values]
+    low, high = int(domain.low), int(domain.high)
+    return sorted({low, min(low + 1, high), high})
+
+
+def hook_problems(recipes: Sequence[Option], space: Mapping[str, Sequence[Option]]) -> list[str]:
+    """Hooks that cannot act on what the study would train, or that a recipe contradicts."""
+    hooks, methods, adapters, trainings = (
+        [plugin for option in options for plugin in _corners(axis, option)]
+        for axis, options in [
+            ("hook", space["hook"]),
+            ("method", space["method"]),
+            ("adapter", space["adapter"]),
+            ("recipe", recipes),
+        ]
+    )
+    adapters = [adapter for adapter in adapters if adapter.name != "none"]
+    found = dict[str, None]()
+    for hook in hooks:
+        found |= {f"{hook.name}: {text}": None for text in hook.refusals(methods, adapters)}
+        for recipe in trainings if hook.changes_base else []:
+            if not recipe.keeps_base:
+                text = f"it changes the base, of which recipe {recipe.name} leaves nothing"
+                found[f"{hook.name}: {text}"] = None
+    return list(found)
+
+
+def optimizer_problems(space: Mapping[str, Sequence[Option]]) -> list[str]:
+    """Optimizers of the factors A and B, asked of adapters that have none."""
+    plain = [o.name for o in space["adapter"] if o.name != "none" and not ADAPTERS[o.name].factored]
+    return [
+        f"{option.name}: treats the factors A and B of an adapter apart, and {', '.join(plain)} "
+        "has none; compare them in studies of their own"
+        for option in space["optimizer"]
+        if plain and OPTIMIZERS[option.name].of_pairs
+    ]
+
+
 def _corners(axis: str, option: Option) -> list[Any]:
-    return list(corner_plugins(axis, option.name, option_params(axis, option)))
+    """The plugins of an option at the extremes of their knobs; of several each."""
+    found = corner_plugins(axis, option.name, option_params(axis, option))
+    return [one for plugin in found for one in (plugin if isinstance(plugin, tuple) else [plugin])]
 
 
 def target_share(task: Task) -> tuple[int, int]:

@@ -134,7 +134,8 @@ class LayerRule:
     """How the layers that match ``pattern`` are compressed and adapted.
 
     ``methods`` is a chain: each works on what the one before left in floating point. ``rank`` is 0
-    without an adapter; else it is clamped for each layer to min(in, out).
+    without an adapter, and with one that has no rank; else it is clamped for each layer to
+    min(in, out).
     """
 
     methods: tuple[Choice, ...]
@@ -154,8 +155,6 @@ class LayerRule:
             require(
                 self.init == Choice("zeros"), "LayerRule.init: must be zeros without an adapter"
             )
-        else:
-            require(self.rank >= 1, "LayerRule.rank: must be at least 1 with an adapter")
         if self.alpha is not None:
             object.__setattr__(self, "alpha", plain_float(self.alpha, "LayerRule.alpha"))
             require(self.alpha > 0, "LayerRule.alpha: must be above 0")

@@ -72,6 +72,8 @@ class Adapter(Plugin, ABC):
     """Whether it can start at a delta B A, and so under any init; else under ``zeros`` alone."""
     additive: ClassVar[bool] = False
     """Whether the layer is the base plus a linear delta ``scale B A``, whatever the base is."""
+    factored: ClassVar[bool] = False
+    """Whether :meth:`pairs` gives factors A and B, which some optimizers treat apart."""
     of_alpha: ClassVar[frozenset[str]] = frozenset()
     """Knobs that say what alpha means: without an alpha they mean nothing."""
     lr_factor: ClassVar[float] = 1.0

@@ -31,7 +31,7 @@ class Lora(Bridged):
 
     peft_type = "LORA"
     kinds = frozenset({"linear", "conv2d"})
-    additive = takes_delta = True
+    additive = takes_delta = factored = True
     of_alpha = frozenset({"scaling"})
     scaling: str = knob(
         "alpha_over_rank", Values(("alpha_over_rank", "alpha")), help="what B A is multiplied by"
