@@ -1,14 +1,16 @@
 """PEFT's adapters behind the adapter contract: one bridge, a row for each.
 
-PEFT is imported inside the functions: it takes seconds. Its walk over a whole model is left out: it
-matches names by pattern, switches other adapters off, and fails on a model without parameters. The
-target layers go into a holder of their own, PEFT adapts that, and the wrapped layers go back.
+What cannot sit on a compressed base is left out: osf rewrites the base weight (it trains the low
+part of the base's own SVD, and would undo the compression); prompt and prefix methods (prompt, p,
+prefix and multitask prompt tuning, cpt, adaption_prompt, cartridge) and trainable_tokens adapt
+language models' inputs, not layers; xlora, poly and shadow mix adapters that are there already.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -18,13 +20,21 @@ from torch import Tensor, nn
 
 from compression import philox
 from compression.adapters.base import Adapter, AdapterStart
-from compression.kinds import kind_of
+from compression.adapters.peft_layers import (
+    PEFT_NAME,
+    held,
+    oddities,
+    suffix_of,
+    wrap,
+    wrap_shapes,
+)
+from compression.kinds import bare, kind_of
 from compression.methods.base import Method, Shape, Slot
 from compression.precision import DTYPES
 from compression.registry import InvalidSetting, Values, knob
 
-PEFT_NAME = "default"
-"""What PEFT calls the one adapter of a layer, inside the layer."""
+__all__ = ["BASIS", "PEFT_NAME", "Bridged", "Fill"]
+
 BASIS = "basis"
 """Slot of the checksum over what is rebuilt from the seed."""
 Fill = Callable[[str, Tensor], Tensor]
@@ -53,11 +63,28 @@ class Bridged(Adapter):
     """Frozen tensors that are stored, by PEFT's attribute."""
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Parameters of PEFT's that are neither trained nor needed, by suffix."""
+    overlooked: ClassVar[frozenset[str]] = frozenset()
+    """Settings of a Conv2d that PEFT's layer does not heed: layers that have them are refused."""
     kinds = frozenset({"linear"})
 
     @abstractmethod
     def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
         """Of PEFT's config, but for the target modules."""
+
+    def fills(self) -> Mapping[str, Fill]:
+        """What is rebuilt from the seed, by PEFT's attribute: by default :attr:`seeded`."""
+        return self.seeded
+
+    def making(self) -> AbstractContextManager[Any]:
+        """Around PEFT's making of its layers: by default nothing."""
+        return nullcontext()
+
+    def mend(self, wrapped: nn.Module) -> None:
+        """Change what PEFT's new layer has otherwise than it should: by default nothing."""
+
+    def objections(self, shape: Shape, rank: int) -> Iterator[str]:
+        """Why it cannot sit on a layer of a weight shape: half sentences; by default none."""
+        yield from ()
 
     def refusals(
         self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
@@ -67,14 +94,25 @@ class Bridged(Adapter):
         yield from wrong
         if wrong:
             return
-        found = {n: m for n, m in layers.items() if kind_of(m) in self.kinds}
-        shapes = {name: tuple(layer.get_parameter("weight").shape) for name, layer in found.items()}
-        ranks = self.ranks(rank, shapes, {})
+        found = {n: bare(m) for n, m in layers.items() if kind_of(bare(m)) in self.kinds}
+        for name, layer in found.items():
+            yield from oddities(self.name, name, layer, self.overlooked)
+        shapes = {name: tuple(layer.weight.shape) for name, layer in found.items()}
+        given = self.ranks(rank, shapes, {})
         for name, shape in shapes.items():
-            try:
-                _template(self, ((shape, ranks[name]),))
-            except (ValueError, TypeError, NotImplementedError) as error:
-                yield f"{self.name} cannot take '{name}' ({_form(shape)}): {error}"
+            if given[name] or not self.ranked:  # of rank 0 is no adapter
+                for reason in self._reasons(shape, given[name]):
+                    yield f"{self.name} cannot take '{name}' ({_form(shape)}): {reason}"
+
+    def _reasons(self, shape: Shape, rank: int) -> list[str]:
+        """Our own objections; where there are none, what PEFT says of an empty layer."""
+        if own := list(self.objections(shape, rank)):
+            return own
+        try:
+            _template(self, ((shape, rank),))
+        except (ValueError, TypeError, NotImplementedError) as error:
+            return [str(error)]
+        return []
 
     def ranks(
         self, rank: int, shapes: Mapping[str, Shape], stats: Mapping[str, Any]
@@ -86,6 +124,13 @@ class Bridged(Adapter):
 
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """See :meth:`Adapter.attach`."""
+        errors = [
+            f"{self.name} cannot take '{name}': {reason}"
+            for name, start in starts.items()
+            for reason in self.objections(_shape(model.get_submodule(name)), start.rank)
+        ]
+        if errors:
+            raise InvalidSetting(errors)
         self._inject(model, {name: (start.rank, start.alpha) for name, start in starts.items()})
 
     def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -134,28 +179,28 @@ class Bridged(Adapter):
     @torch.no_grad()
     def _fill(self, modules: Mapping[str, nn.Module]) -> None:
         """Put numbers of our own where PEFT drew some of its own."""
-        for key, (tensor, fill) in self._frozen(modules).items():
-            tensor.copy_(fill(key, tensor))
+        for stream, tensor, fill in self._frozen(modules):
+            tensor.copy_(fill(stream, tensor))
 
-    def _frozen(self, modules: Mapping[str, nn.Module]) -> dict[str, tuple[Tensor, Fill]]:
-        """The seeded tensors, shared ones once, by the name of their stream."""
+    def _frozen(self, modules: Mapping[str, nn.Module]) -> list[tuple[str, Tensor, Fill]]:
+        """The seeded tensors, shared ones once, each with the name of its stream."""
         found: dict[int, tuple[str, Tensor, Fill]] = {}
         for name, module in modules.items():
-            for attribute, fill in self.seeded.items():
-                tensor = frozen(module, attribute)
+            for attribute, fill in self.fills().items():
+                tensor = held(module, attribute)
                 # Of a basis that all layers share no layer's name is part.
                 stream = attribute if self.shared else f"{name}.{attribute}"
                 found.setdefault(id(tensor), (f"{self.name}/{self._seed}/{stream}", tensor, fill))
-        return {stream: (tensor, fill) for stream, tensor, fill in found.values()}
+        return list(found.values())
 
     @property
     def _seed(self) -> int:
         return int(getattr(self, "seed", 0))
 
     def _basis(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        if not self.seeded or not modules:
+        if not self.fills() or not modules:
             return {}
-        rebuilt = [tensor for tensor, _ in self._frozen(modules).values()]
+        rebuilt = [tensor for _, tensor, _ in self._frozen(modules)]
         return {f"{next(iter(modules))}.{BASIS}": philox.checksum(rebuilt)}
 
     def _tensors(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -172,38 +217,7 @@ class Bridged(Adapter):
             if not key.startswith("base_layer.") and (name := suffix_of(key)) not in self.ignored:
                 yield name, parameter
         for attribute in self.kept:
-            yield attribute, frozen(module, attribute)
-
-
-def suffix_of(key: str) -> str:
-    """A parameter's name in the file from its name in PEFT's layer."""
-    parts = [part for part in key.split(".") if part != PEFT_NAME]
-    return ".".join(parts[:-1] if parts[-1] == "weight" and len(parts) > 1 else parts)
-
-
-def frozen(module: nn.Module, attribute: str) -> Tensor:
-    """A tensor that PEFT keeps by the name of the adapter, in a container or alone."""
-    value: Any = getattr(module, attribute)
-    tensor: Tensor = value if isinstance(value, Tensor) else value[PEFT_NAME]
-    return tensor
-
-
-def wrap(adapter: Bridged, bases: Sequence[nn.Module], rank: int, alpha: float) -> list[nn.Module]:
-    """PEFT's layers around plain ones, at one rank and alpha, base parameters as they were."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-    from peft.utils.peft_types import PeftType
-
-    kind, names = PeftType(adapter.peft_type), [f"layer{i}" for i in range(len(bases))]
-    make: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
-    config = make(target_modules=names, **adapter.arguments(rank, alpha))
-    holder = nn.ModuleDict(dict(zip(names, bases, strict=True)))
-    holder["spare"] = nn.Linear(1, 1)  # PEFT asks the first parameter for its device
-    holder["spare"].to(bases[0].weight.device)  # type: ignore[arg-type]
-    trained = [(p, p.requires_grad) for base in bases for p in base.parameters()]
-    PEFT_TYPE_TO_TUNER_MAPPING[kind](holder, config, PEFT_NAME)
-    for parameter, requires_grad in trained:
-        parameter.requires_grad_(requires_grad)
-    return [holder[n].train(b.training) for n, b in zip(names, bases, strict=True)]
+            yield attribute.strip("_"), held(module, attribute)
 
 
 @lru_cache(maxsize=256)
@@ -211,32 +225,20 @@ def _template(
     adapter: Bridged, layers: tuple[tuple[Shape, int], ...]
 ) -> tuple[tuple[int, str, Slot], ...]:
     """What is stored of layers of these shapes: position of the layer, suffix, slot."""
-    rng = torch.get_rng_state()
-    bases = [_empty(shape) for shape, _ in layers]
-    groups: dict[int, list[int]] = {}
-    for index, (_, rank) in enumerate(layers):
-        groups.setdefault(rank, []).append(index)
-    wrapped: dict[int, nn.Module] = {}
-    for rank, indices in groups.items():
-        made = wrap(adapter, [bases[i] for i in indices], rank, 1.0)
-        wrapped |= dict(zip(indices, made, strict=True))
-    torch.set_rng_state(rng)  # PEFT draws values that nobody looks at
-    modules = {str(index): wrapped[index] for index in range(len(layers))}
+    modules = dict(zip(map(str, range(len(layers))), wrap_shapes(adapter, layers), strict=True))
     found = []
     for key, tensor in adapter._tensors(modules).items():
         position, suffix = key.split(".", 1)
         dtype = DTYPES[adapter.dtype] if tensor.is_floating_point() else tensor.dtype
         found.append((int(position), suffix, Slot(dtype, tuple(tensor.shape), "adapter")))
-    if adapter.seeded and layers:
+    if adapter.fills() and layers:
         found.append((0, BASIS, Slot(torch.uint8, (8,), "adapter")))
     return tuple(found)
 
 
-def _empty(shape: Shape) -> nn.Module:
-    """A layer of a weight shape, whatever its values."""
-    if len(shape) == 2:
-        return nn.Linear(shape[1], shape[0])
-    return nn.Conv2d(shape[1], shape[0], (shape[2], shape[3]))
+def _shape(layer: nn.Module) -> Shape:
+    weight: Tensor = bare(layer).weight
+    return tuple(weight.shape)
 
 
 def _form(shape: Shape) -> str:
