@@ -53,6 +53,8 @@ class GatedLayer(nn.Module):
         self.register_buffer("live", torch.ones(most, **options))
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor(scale, **options))
+        self.asked = most
+        """The rank that the layer was asked to have: its share of a budget."""
         self._index: tuple[Tensor, int, Tensor] | None = None
         self.train(base.training)
 
@@ -158,14 +160,15 @@ class Gated(Adapter):
             base: Any = model.get_submodule(name)
             most = self._most(tuple(base.weight.shape), start.rank)
             layer = GatedLayer(base, most, start.alpha / start.rank, self.trained_gate)
+            layer.asked = start.rank
             if start.A is not None and start.B is not None:
                 b, a = layer.matrices()
                 a[: start.rank] = start.A.to(a)
                 b[:, : start.rank] = (start.B / layer.scale.to(start.B)).to(b)
-            self.prepare(layer, start.rank)
+            self.prepare(layer)
             model.set_submodule(name, layer)
 
-    def prepare(self, layer: GatedLayer, rank: int) -> None:
+    def prepare(self, layer: GatedLayer) -> None:  # noqa: B027
         """Gates and mask at the start, where not all 1."""
 
     def _most(self, shape: Shape, rank: int) -> int:

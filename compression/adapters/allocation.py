@@ -1,0 +1,215 @@
+"""What adapters share that move ranks between layers at set shares of the training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compression.acting import Acting, Moment
+from compression.adapters.gated import Gated, GatedLayer
+from compression.registry import FloatRange, IntRange, knob
+
+
+@dataclass(frozen=True)
+class Scheduled(Gated):
+    """A gated LoRA whose ranks change at ``events`` moments from ``warmup`` to ``until``.
+
+    Both are shares of all training steps, so that short and long budgets follow the same course.
+    """
+
+    warmup: float = knob(0.1, FloatRange(0.0, 1.0), help="share of training before the first event")
+    until: float = knob(0.6, FloatRange(0.0, 1.0), help="share of training by the last event")
+    events: int = knob(8, IntRange(1, 1000), help="how many times ranks change")
+
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if self.until < self.warmup:
+            yield f"{self.name}.until: {self.until} is before warmup {self.warmup}"
+
+    def shares(self) -> list[float]:
+        """The shares of training after which ranks change, ascending, the last one ``until``."""
+        if self.events == 1:
+            return [self.until]
+        step = (self.until - self.warmup) / (self.events - 1)
+        return [self.warmup + step * i for i in range(self.events - 1)] + [self.until]
+
+
+class Events(Acting):
+    """An :class:`Acting` with events after given shares of the training, each once, in order."""
+
+    def __init__(
+        self, layers: Mapping[str, GatedLayer], seed: int, shares: Sequence[float]
+    ) -> None:
+        self.layers, self.shares = dict(layers), list(shares)
+        self.random = torch.Generator().manual_seed(seed)
+        self.done = 0
+
+    @property
+    def budget(self) -> int:
+        """The sum of the ranks that were asked for."""
+        return sum(layer.asked for layer in self.layers.values())
+
+    @property
+    def used(self) -> int:
+        """The sum of the live ranks."""
+        return sum(len(layer.index()) for layer in self.layers.values())
+
+    @abstractmethod
+    def event(self, number: int) -> None:
+        """Change ranks; ``number`` counts from 0."""
+
+    @torch.no_grad()
+    def after_step(self, moment: Moment) -> None:
+        """See :meth:`Acting.after_step`: the events that are due."""
+        progress = (moment.step + 1) / moment.steps
+        while self.done < len(self.shares) and self.shares[self.done] <= progress:
+            self.event(self.done)
+            self.done += 1
+
+    def settled(self, moment: Moment) -> bool:
+        """See :meth:`Acting.settled`."""
+        return self.done >= len(self.shares)
+
+    def state(self) -> dict[str, Any]:
+        """See :meth:`Acting.state`."""
+        return {"done": self.done, "random": self.random.get_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :meth:`Acting.restore`."""
+        self.done = int(state["done"])
+        self.random.set_state(state["random"].cpu())
+
+
+class Allocating(Events):
+    """Events that go by a score of each rank: a running mean over steps, without its bias to 0."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, GatedLayer],
+        seed: int,
+        shares: Sequence[float],
+        beta: float,
+    ) -> None:
+        super().__init__(layers, seed, shares)
+        self.beta = beta
+        self.means = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}
+        self.ages = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}
+
+    @abstractmethod
+    def score(self, layer: GatedLayer) -> Tensor:
+        """How much each rank matters at this step, (most,); gradients are there."""
+
+    @torch.no_grad()
+    def after_backward(self, moment: Moment) -> None:
+        """See :meth:`Acting.after_backward`: scores go into their means."""
+        for name, layer in self.layers.items():
+            mean = self.means[name]
+            mean.copy_(self.beta * mean + (1 - self.beta) * self.score(layer))
+            self.ages[name] += 1
+
+    def scores(self) -> dict[str, Tensor]:
+        """The mean score of each rank, (most,) by layer; 0 for one that was never scored."""
+        found = {}
+        for name, mean in self.means.items():
+            seen = 1 - self.beta ** self.ages[name].clamp(min=1).double()
+            found[name] = (mean / seen).to(mean)
+        return found
+
+    def keep(self, total: int, least: int) -> None:
+        """Leave the ``total`` live ranks of the highest scores, in each layer at least ``least``.
+
+        Or as many as a layer has, or was asked to have, where that is less.
+        """
+        scores, rows = self.scores(), []
+        for name, layer in self.layers.items():
+            index, own = layer.index(), scores[name].clone()
+            best = index[own[index].argsort(descending=True, stable=True)]
+            own[best[: min(least, layer.asked)]] = torch.inf
+            own[layer.live == 0] = -torch.inf
+            rows.append(own)
+        flat = torch.cat(rows)
+        chosen = torch.zeros_like(flat)
+        chosen[flat.argsort(descending=True, stable=True)[:total]] = 1
+        sizes = [layer.most for layer in self.layers.values()]
+        masks: Sequence[Tensor] = chosen.split(sizes)  # type: ignore[no-untyped-call]
+        for layer, mask in zip(self.layers.values(), masks, strict=True):
+            layer.live.mul_(mask)
+
+    def grow(self, order: Sequence[str], count: int, gated: bool) -> None:
+        """Up to ``count`` new ranks without effect: one a layer in this order, then round again."""
+        open_ = [name for name in order if self.room_in(name)]
+        while count and open_:
+            for name in open_[:count]:
+                layer = self.layers[name]
+                slot = int((layer.live == 0).nonzero()[0])
+                renew(layer, slot, self.random, gated)
+                self.means[name][slot] = self.ages[name][slot] = 0
+            count -= min(count, len(open_))
+            open_ = [name for name in open_ if self.room_in(name)]
+
+    def room_in(self, name: str) -> int:
+        """How many ranks a layer can still get."""
+        layer = self.layers[name]
+        return layer.most - len(layer.index())
+
+    def by_layer(self) -> dict[str, float]:
+        """The mean score of each layer's live ranks; 0 where there is none."""
+        scores = self.scores()
+        return {
+            name: float(scores[name][layer.index()].mean()) if len(layer.index()) else 0.0
+            for name, layer in self.layers.items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """See :meth:`Acting.state`."""
+        means = {name: mean.clone() for name, mean in self.means.items()}
+        ages = {name: age.clone() for name, age in self.ages.items()}
+        return {**super().state(), "means": means, "ages": ages}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See :meth:`Acting.restore`."""
+        super().restore(state)
+        for name in self.layers:
+            self.means[name].copy_(state["means"][name])
+            self.ages[name].copy_(state["ages"][name])
+
+
+@torch.no_grad()
+def renew(layer: GatedLayer, slot: int, generator: torch.Generator | None, gated: bool) -> None:
+    """A new live rank that has no effect yet: by a gate of 0 or, without one, by B = 0.
+
+    A is as LoRA starts it. Behind a gate the entries of B are near 1, so that a step of the gate
+    moves the delta as far as a step of LoRA's B does.
+    """
+    a, b = layer.lora_A[slot], layer.lora_B[:, slot]
+    a.copy_((2 * torch.rand(a.shape, generator=generator) - 1) / a.numel() ** 0.5)
+    b.copy_(torch.randn(b.shape, generator=generator) if gated else torch.zeros(b.shape))
+    layer.gate[slot] = 0.0 if gated else 1.0
+    layer.live[slot] = 1.0
+
+
+def sensitivity(layer: GatedLayer) -> Tensor:
+    """``|g dg| + mean_j |A_ij dA_ij| + mean_j |B_ji dB_ji|`` of each rank i, (most,), d gradients.
+
+    The first-order change of the loss if an entry were set to 0, as AdaLoRA sums it over a rank.
+    """
+    found = layer.gate_gradient().abs()
+    for factor, axis in ((layer.lora_A, 1), (layer.lora_B, 0)):
+        if factor.grad is not None:
+            found = found + (factor.detach() * factor.grad).flatten(1).abs().mean(axis)
+    return found * layer.live
+
+
+def overlap(layer: GatedLayer) -> Tensor:
+    """The squared cosines between different live columns of B, and rows of A, summed."""
+    b, a = layer.matrices()
+    index, total = layer.index(), b.new_zeros(())
+    for rows in (F.normalize(b.T[index]), F.normalize(a[index])):
+        total = total + (rows @ rows.T).triu(diagonal=1).square().sum()
+    return total
