@@ -125,7 +125,7 @@ def _parse_chain(axis: str, items: Sequence[object]) -> Option:
     problems.finish()
     names, kind = [part.name for part in parts], AXES[axis].kind
     if len(parts) < 2:
-        raise Located([((), f"a chain needs two {kind}s or more, got {plain(parts)}")])
+        raise Located([((), f"a chain needs two or more of the kind {kind}, got {plain(parts)}")])
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Located([((), f"{', '.join(twice)}: twice in one chain")])
     if axis != "method" and (idle := SEVERAL[axis]) in names:

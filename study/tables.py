@@ -110,6 +110,8 @@ def asked(trial: Trial) -> dict[str, Any]:
         "alpha": one.alpha if one else None,
         "rest": str(trial.rest),
         "recipe": str(trial.recipe),
+        "losses": _joined(map(str, trial.losses)),
+        "hooks": _joined(map(str, trial.hooks)),
         "optimizer": trial.optimizer.name,
         "lr": trial.lr or None,
         "batch_size": trial.batch_size or None,

@@ -227,7 +227,7 @@ def test_a_list_inside_the_methods_is_a_chain():
         ("[[rtn, drop_blocks]]", "drop_blocks: looks at all layers together"),
         ("[[svd, gptq]]", "gptq: needs calibration (inputs) and can only stand first"),
         ("[[svd, {rtn: {bit: 4}}]]", "unknown knob of rtn 'bit'; did you mean 'bits'?"),
-        ("[[svd]]", "a chain needs two methods or more, got ['svd']"),
+        ("[[svd]]", "a chain needs two or more of the kind method, got ['svd']"),
         ("[cp]", "cp cannot take"),
         ("[drop_blocks]", "drop_blocks: no stack of equal blocks has all its layers"),
     ],

@@ -220,7 +220,10 @@ def test_tests_have_no_folder_that_hides_a_package():
 
 PLUGINS = [
     *(ROOT / "compression" / kind for kind in ("methods", "inits", "adapters", "edits")),
-    *(ROOT / "trainables" / kind for kind in ("tasks", "recipes", "optimizers")),
+    *(
+        ROOT / "trainables" / kind
+        for kind in ("tasks", "recipes", "optimizers", "lr_schedules", "losses", "hooks")
+    ),
     *(ROOT / "study" / kind for kind in ("searchers", "schedulers")),
 ]
 

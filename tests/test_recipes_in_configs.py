@@ -124,7 +124,7 @@ def test_alpha_exists_where_the_init_leaves_it_open():
     )
     space = make_config(scaled).search_space()
     for key in ("alpha", "lora.scaling"):
-        assert space.params[key].when["init"] == ("paper",)
+        assert space.params[key].unless["init"] == ("residual",)
     keys = list(space.params)
     assert keys.index("init") < keys.index("lora.scaling")
     for init in ("paper", "residual"):

@@ -60,7 +60,6 @@ BROKEN = {
     "LayerRule.rank: must be an int": lambda: LayerRule((NONE,), rank=-1),
     "LayerRule.rank: must be an int >= 0": lambda: dataclasses.replace(RULE, rank=2.0),
     "LayerRule.rank: must be 0": lambda: LayerRule((NONE,), rank=1),
-    "LayerRule.rank: must be at least 1": lambda: dataclasses.replace(RULE, rank=0),
     "LayerRule.alpha: must be absent": lambda: LayerRule((NONE,), alpha=1.0),
     "LayerRule.alpha: must be above 0": lambda: dataclasses.replace(RULE, alpha=0.0),
     "LayerRule.alpha: expected": lambda: dataclasses.replace(RULE, alpha="8"),

@@ -53,7 +53,7 @@ def exact_bytes() -> dict[str, Any]:
 
 def network() -> tuple[nn.Module, Calibration]:
     """EfficientNet-Lite0, and crops of photos."""
-    task = TASKS.build("imagenet_crops", {"crops": 1})
+    task = TASKS.build("imagenet_crops", {"crops": 1, "layers": "*"})
     data = calibrated(task.prepare(0), EXAMPLES, 0)
     calibration = examples(task, data)
     if calibration is None:

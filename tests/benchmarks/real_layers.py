@@ -107,7 +107,7 @@ def stats_of(x: Tensor) -> LayerStats:
 
 def efficientnet(samples: int) -> list[Layer]:
     """Every Conv2d and Linear of EfficientNet-Lite0."""
-    task = TASKS.build("imagenet_crops", {"crops": 16})
+    task = TASKS.build("imagenet_crops", {"crops": 16, "layers": "*"})
     return layers_of(task, task.prepare(0), samples)
 
 

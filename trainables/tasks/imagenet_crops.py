@@ -29,6 +29,7 @@ from trainables.tasks.dense_labels import dense_labels
 
 MODEL = "timm/tf_efficientnet_lite0"
 EXTRA = "offline"
+UNGROUPED = "*.conv_pw*, conv_head, classifier"
 SHARES = (0.5, 0.25, 0.25)
 
 
@@ -46,12 +47,14 @@ class ImagenetCrops(Task):
 
     crops: int = knob(40, IntRange(1, 10_000), help="of each photo")
     photos: str = knob("", Text(r"(\S(.*\S)?)?", "a folder"), help="your own, instead")
-    layers: str = knob("*", Text(ANYTHING, "patterns"), help="targets, separated by commas")
+    layers: str = knob(
+        UNGROUPED, Text(ANYTHING, "patterns"), help="targets, separated by commas; * is all"
+    )
     image_size: int = knob(224, IntRange(32, 1024), help="pixels")
 
     @property
     def targets(self) -> tuple[str, ...]:  # type: ignore[override]
-        """By default every Linear and Conv2d."""
+        """By default all but the depthwise convolutions, which take no LoRA: 3% of the weights."""
         return patterns(self.layers)
 
     @property
