@@ -14,6 +14,7 @@ from compression.methods.low_rank.svd import TruncatedSVD
 from compression.methods.low_rank.svd_cascade import SVDCascade
 from compression.methods.low_rank.tucker2 import Tucker2
 from compression.methods.low_rank.utilized_rank import UtilizedRank
+from compression.methods.low_rank.welore import WeLore
 from compression.methods.low_rank.whitened_svd import WhitenedSVD
 from compression.methods.none import NoMethod
 from compression.methods.quantize.awq import ActivationAware
@@ -84,6 +85,7 @@ __all__ = [
     "Tucker2",
     "UtilizedRank",
     "Wanda",
+    "WeLore",
     "WhitenedSVD",
     "chain",
 ]
