@@ -32,6 +32,8 @@ from compression.rules import Compression, LayerEntry
 _BASE = "base"
 _MARK = "change of "  # before names in a file, so that no model can take it for its layers
 
+CATALOGUE_ID = "001-36"
+
 
 @dataclass(frozen=True)
 class Delta:

@@ -29,6 +29,7 @@ class Lora(Bridged):
     Source: Hu et al., LoRA, arXiv 2106.09685.
     """
 
+    catalogue_id = "001-183"
     peft_type = "LORA"
     kinds = frozenset({"linear", "conv2d"})
     additive = takes_delta = factored = True
