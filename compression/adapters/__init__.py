@@ -8,24 +8,42 @@ from compression.adapters.elalora import ElaLora
 from compression.adapters.incre_lora import IncreLora
 from compression.adapters.lora import Lora
 from compression.adapters.none import NoAdapter
+from compression.adapters.orthogonal import Boft, Hra, Oft, Psoft
+from compression.adapters.products import Delora, Gralora, Loha, Lokr, Miss
 from compression.adapters.shared_bases import Vera
 from compression.adapters.sora import Sora
-from compression.adapters.vectors import Ia3
+from compression.adapters.sparse import Shira
+from compression.adapters.spectral import C3a, Fourierft, Waveft
+from compression.adapters.vectors import Ia3, Road
 
 __all__ = [
     "ADAPTERS",
     "Adapter",
     "AdapterStart",
     "AllocatingLora",
+    "Boft",
+    "C3a",
+    "Delora",
     "Dora",
     "DoraDynamic",
     "ElaLora",
+    "Fourierft",
+    "Gralora",
+    "Hra",
     "Ia3",
     "IncreLora",
+    "Loha",
+    "Lokr",
     "Lora",
+    "Miss",
     "NoAdapter",
+    "Oft",
     "Pair",
+    "Psoft",
+    "Road",
     "Shipped",
+    "Shira",
     "Sora",
     "Vera",
+    "Waveft",
 ]

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -37,8 +37,8 @@ __all__ = ["BASIS", "PEFT_NAME", "Bridged", "Fill"]
 
 BASIS = "basis"
 """Slot of the checksum over what is rebuilt from the seed."""
-Fill = Callable[[str, Tensor], Tensor]
-"""New values for a frozen random tensor of PEFT's, from the name of its stream."""
+Fill = Callable[[str, Tensor, Shape], Tensor]
+"""New values of a frozen random tensor, from the name of its stream and its layer's shape."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +179,21 @@ class Bridged(Adapter):
     @torch.no_grad()
     def _fill(self, modules: Mapping[str, nn.Module]) -> None:
         """Put numbers of our own where PEFT drew some of its own."""
-        for stream, tensor, fill in self._frozen(modules):
-            tensor.copy_(fill(stream, tensor))
+        for tensor, fill in self._frozen(modules):
+            tensor.copy_(fill(tensor))
 
-    def _frozen(self, modules: Mapping[str, nn.Module]) -> list[tuple[str, Tensor, Fill]]:
-        """The seeded tensors, shared ones once, each with the name of its stream."""
-        found: dict[int, tuple[str, Tensor, Fill]] = {}
+    def _frozen(
+        self, modules: Mapping[str, nn.Module]
+    ) -> list[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+        """The seeded tensors, shared ones once, each with what fills it."""
+        found: dict[int, tuple[Tensor, Callable[[Tensor], Tensor]]] = {}
         for name, module in modules.items():
             for attribute, fill in self.fills().items():
                 tensor = held(module, attribute)
                 # Of a basis that all layers share no layer's name is part.
                 stream = attribute if self.shared else f"{name}.{attribute}"
-                found.setdefault(id(tensor), (f"{self.name}/{self._seed}/{stream}", tensor, fill))
+                filled = partial(_drawn, fill, f"{self.name}/{self._seed}/{stream}", _shape(module))
+                found.setdefault(id(tensor), (tensor, filled))
         return list(found.values())
 
     @property
@@ -200,7 +203,7 @@ class Bridged(Adapter):
     def _basis(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         if not self.fills() or not modules:
             return {}
-        rebuilt = [tensor for _, tensor, _ in self._frozen(modules)]
+        rebuilt = [tensor for tensor, _ in self._frozen(modules)]
         return {f"{next(iter(modules))}.{BASIS}": philox.checksum(rebuilt)}
 
     def _tensors(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -234,6 +237,10 @@ def _template(
     if adapter.fills() and layers:
         found.append((0, BASIS, Slot(torch.uint8, (8,), "adapter")))
     return tuple(found)
+
+
+def _drawn(fill: Fill, stream: str, shape: Shape, tensor: Tensor) -> Tensor:
+    return fill(stream, tensor, shape)
 
 
 def _shape(layer: nn.Module) -> Shape:

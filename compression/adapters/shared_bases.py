@@ -14,7 +14,7 @@ from compression.methods.base import Shape, matrix_shape
 from compression.registry import FloatRange, IntRange, knob
 
 
-def kaiming(stream: str, tensor: Tensor) -> Tensor:
+def kaiming(stream: str, tensor: Tensor, shape: Shape) -> Tensor:
     """Uniform with the variance ``2 / fan_in``, as Kaiming's for a matrix (out, in)."""
     return philox.uniform(stream, tuple(tensor.shape), math.sqrt(6 / tensor.shape[-1])).to(tensor)
 
