@@ -96,6 +96,8 @@ class Method(Plugin, ABC):
     """Whether it keeps nothing of W: a layer needs an adapter then, and trains its bias with it."""
     any_shape: ClassVar[bool] = False
     """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
+    refills: ClassVar[bool] = False
+    """Whether it keeps values at positions, where others can be put later: see :meth:`refill`."""
 
     @property
     def sequential(self) -> bool:
@@ -162,6 +164,18 @@ class Method(Plugin, ABC):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """The resolved method and its packed tensors, none of which shares memory with W."""
 
+    def refill(
+        self, tensors: Mapping[str, Tensor], weight: Tensor
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """As :meth:`encode`, with the values kept where ``tensors`` have some.
+
+        Called on the resolved method, whose tensors they are.
+
+        Raises:
+            InvalidSetting: what it stores are not values at positions.
+        """
+        raise InvalidSetting([f"{self.name}: stores no values at positions, to put others there"])
+
     @abstractmethod
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The weight that the packed tensors stand for: float32 of ``shape``."""
@@ -216,6 +230,11 @@ class CompressedWeight(nn.Module):
     def dense(self) -> Tensor:
         """The decoded weight, float32, in :attr:`shape`."""
         return self.method.decode(self.state(), self.shape)
+
+    def refilled(self, weight: Tensor) -> CompressedWeight:
+        """Another weight's values at the positions of this one's: see :meth:`Method.refill`."""
+        method, tensors = self.method.refill(self.state(), weight.detach().to(torch.float32))
+        return CompressedWeight(method, self.shape, tensors)
 
     def linear(self, x: Tensor) -> Tensor:
         """``x @ W.T`` for x (..., n) and W viewed as a matrix (m, n), from the packed tensors."""

@@ -35,6 +35,7 @@ class Chain(Method):
 
     kinds: ClassVar[Any] = property(lambda self: self._kinds())
     needs: ClassVar[Any] = property(lambda self: self._needs())
+    refills: ClassVar[Any] = property(lambda self: self.first.refills)
 
     first: Method = field(default_factory=NoMethod)
     then: Mapping[str, Method] = field(default_factory=dict)
@@ -153,9 +154,22 @@ class Chain(Method):
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
-        first, tensors = self.first.encode(weight, stats)
+        return self._then(*self.first.encode(weight, stats), tuple(weight.shape))
+
+    def refill(
+        self, tensors: Mapping[str, Tensor], weight: Tensor
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.refill`: that of the first method, its values packed by the next."""
+        shape = tuple(weight.shape)
+        before = self._unpacked(tensors, shape)
+        return self._then(*self.first.refill(before, weight), shape)
+
+    def _then(
+        self, first: Method, tensors: dict[str, Tensor], shape: Shape
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """What the first method stores, its inner slots packed by the methods that follow."""
         then: dict[str, Method] = {}
-        for slot, matrix in first.inner(tuple(weight.shape)).items():
+        for slot, matrix in first.inner(shape).items():
             with naming(slot):
                 packed = self._after(slot).compress(_filled(tensors.pop(slot).float(), matrix))
             then[slot] = packed.method
@@ -163,7 +177,7 @@ class Chain(Method):
         if len(set(then.values())) == 1:  # one entry in the file's header
             then = {_ALL: next(iter(then.values()))}
         resolved = Chain(first, then)
-        return resolved, {name: tensors[name] for name in resolved.layout(tuple(weight.shape))}
+        return resolved, {name: tensors[name] for name in resolved.layout(shape)}
 
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""

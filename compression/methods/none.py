@@ -20,10 +20,17 @@ class NoMethod(Method):
     """
 
     any_shape = True
+    refills = True
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         return self, {"weight": weight.clone(memory_format=torch.contiguous_format)}
+
+    def refill(
+        self, tensors: Mapping[str, Tensor], weight: Tensor
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.refill`: every position has a value."""
+        return self.encode(weight, None)
 
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""

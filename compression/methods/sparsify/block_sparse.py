@@ -30,6 +30,7 @@ class BlockSparse(Method):
     """
 
     catalogue_id = "000"
+    refills = True
     tile_rows: int = knob(4, IntRange(1, 256), Values((1, 4)), help="height of a tile")
     tile_cols: int = knob(4, IntRange(1, 256), Values((4, 16)), help="width of a tile")
     keep: int = knob(1, IntRange(1, 1 << MAX_BITS), Values((1, 2)), help="entries kept in a tile")
@@ -81,12 +82,24 @@ class BlockSparse(Method):
             "indices": pack(kept.flatten(), self._index_bits),
         }
 
+    def refill(
+        self, tensors: Mapping[str, Tensor], weight: Tensor
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.refill`."""
+        values = self._to_tiles(weight.flatten(1), 0.0).gather(1, self._kept(tensors)).flatten()
+        stored = narrow(values, DTYPES[self.value_dtype])
+        return self, {"values": stored, "indices": tensors["indices"]}
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Positions within each tile, (T, keep)."""
+        count = tensors["values"].numel()
+        return unpack(tensors["indices"], self._index_bits, count).view(-1, self.keep)
+
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""
         values = tensors["values"].to(torch.float32)
         down, across = self._grid(shape)
-        count = down * across
-        kept = unpack(tensors["indices"], self._index_bits, values.numel()).view(count, self.keep)
+        count, kept = down * across, self._kept(tensors)
         tiles = values.new_zeros(count, self._tile).scatter(1, kept, values.view(count, self.keep))
         matrix = tiles.view(down, across, self.tile_rows, self.tile_cols).transpose(1, 2)
         rows, columns = matrix_shape(shape)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.sparse_form import Unstructured, keep_top
+from compression.methods.sparsify.keeping import keep_top
+from compression.methods.sparsify.sparse_form import Unstructured
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 from compression.stats import LayerStats, gradients_of
 

@@ -39,6 +39,7 @@ class DLP(Method):
     catalogue_id = "001-159"
     kinds = WITH_INPUTS
     needs = frozenset({"inputs"})
+    refills = True  # as what it resolves to does
     sparsity: float = knob(
         SPARSITY,
         FloatRange(0.0, 1.0),

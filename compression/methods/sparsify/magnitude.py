@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method
-from compression.methods.sparsify.sparse_form import Unstructured, keep_top
+from compression.methods.sparsify.keeping import keep_top
+from compression.methods.sparsify.sparse_form import Unstructured
 from compression.stats import LayerStats
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape
-from compression.methods.sparsify.sparse_form import SparseForm, Tile, keep_tiles, tile_problems
+from compression.methods.sparsify.keeping import Tile, keep_tiles, tile_problems
+from compression.methods.sparsify.sparse_form import SparseForm
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats
 

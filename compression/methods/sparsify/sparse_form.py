@@ -6,12 +6,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from compression.methods.base import Method, Shape, Slot, matrix_shape
+from compression.methods.sparsify.keeping import Tile, keep_tiles, keep_top, tile_problems
 from compression.methods.sparsify.positions import (
     bitmap_bytes,
     indices_bytes,
@@ -31,22 +31,6 @@ UNSTRUCTURED = {"pattern": ("unstructured",)}
 PATTERNED = {"pattern": ("n_m",)}
 
 
-class Tile(NamedTuple):
-    """``n`` values kept of every ``m`` neighbours in a row."""
-
-    n: int
-    m: int
-
-    def count(self, columns: int) -> int:
-        """Tiles in a row; the last one may reach over its end."""
-        return -(-columns // self.m)
-
-    def stored(self, shape: Shape) -> int:
-        """Values kept in all tiles of a matrix."""
-        rows, columns = matrix_shape(shape)
-        return rows * self.count(columns) * self.n
-
-
 @dataclass(frozen=True)
 class SparseForm(Method):
     """Values in row order, and their positions as a bitmap or as indices, whichever is smaller.
@@ -57,6 +41,7 @@ class SparseForm(Method):
     and ``p = ceil(T ceil(log2 C(m', n)) / 8)``; beyond m' = 16 as above, with N = T m' cells.
     """
 
+    refills = True
     value_dtype: str = knob(
         "float32", Values(("float32", "float16")), help="storage format of the values"
     )
@@ -81,6 +66,15 @@ class SparseForm(Method):
         matrix, mask = resolved._filled(matrix, mask)
         values = narrow(matrix[mask], DTYPES[self.value_dtype])
         return resolved, {"values": values, "indices": resolved._positions(mask, shape)}
+
+    def refill(
+        self, tensors: Mapping[str, Tensor], weight: Tensor
+    ) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.refill`."""
+        matrix, mask = weight.flatten(1), self._mask(tensors["indices"], tuple(weight.shape))
+        filled = torch.nn.functional.pad(matrix, (0, mask.shape[1] - matrix.shape[1]))
+        values = narrow(filled[mask], DTYPES[self.value_dtype])
+        return self, {"values": values, "indices": tensors["indices"]}
 
     def _resolved(self, shape: Shape, mask: Tensor) -> SparseForm:
         """With the coding that ``auto`` comes to."""
@@ -278,23 +272,3 @@ def share(cells: int, sparsity: float) -> int:
 def evenly(count: int, parts: int) -> int:
     """The values that so many parts keep in all, as many in each and at least one."""
     return parts * max(1, round(count / parts))
-
-
-def tile_problems(name: str, n: int, m: int) -> Iterator[str]:
-    """What is wrong with keeping n of m."""
-    if n >= m:
-        yield f"{name}.n: has to be below m to leave anything out, got {n} of {m}"
-
-
-def keep_top(scores: Tensor, count: int) -> Tensor:
-    """The mask of the ``count`` highest scores along the last dimension."""
-    best = scores.topk(count, dim=-1, sorted=False).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
-
-
-def keep_tiles(scores: Tensor, tile: Tile) -> Tensor:
-    """The mask of the n highest of every m neighbours; beyond the end of a row come last."""
-    columns = scores.shape[-1]
-    filled = torch.nn.functional.pad(scores, (0, -columns % tile.m), value=-math.inf)
-    mask = keep_top(filled.view(*scores.shape[:-1], -1, tile.m), tile.n)
-    return mask.flatten(-2)[..., :columns]
