@@ -56,6 +56,17 @@ def uniform(stream: str, shape: tuple[int, ...], bound: float = 1.0) -> Tensor:
     return torch.from_numpy(scaled.reshape(shape))
 
 
+def ternary(stream: str, shape: tuple[int, ...], sparsity: float) -> Tensor:
+    """float32 of ``shape``: 0, or with a chance of ``1 / (2 sparsity)`` each +-``sqrt(sparsity)``.
+
+    Their mean is 0 and their variance 1, but for the rounding of chances to 2^-32.
+    """
+    drawn = words(stream, math.prod(shape)).astype(np.int64)
+    edge = int(2**31 / sparsity)
+    signs = (drawn >= 2**32 - edge).astype(np.float32) - (drawn < edge).astype(np.float32)
+    return torch.from_numpy((signs * np.float32(math.sqrt(sparsity))).reshape(shape))
+
+
 def subset(stream: str, count: int, of: int) -> Tensor:
     """``count`` different integers below ``of``, int64 (count,), in a random order.
 
