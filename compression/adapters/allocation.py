@@ -12,20 +12,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.acting import Acting, Moment
-from compression.adapters.gated import Gated, GatedLayer
-from compression.registry import FloatRange, IntRange, knob
+from compression.adapters.gated import GatedLayer
+from compression.registry import FloatRange, IntRange, Plugin, knob
 
 
 @dataclass(frozen=True)
-class Scheduled(Gated):
-    """A gated LoRA whose ranks change at ``events`` moments from ``warmup`` to ``until``.
+class Scheduled(Plugin):
+    """Knobs of an adapter that changes its form at ``events`` moments from ``warmup`` to ``until``.
 
     Both are shares of all training steps, so that short and long budgets follow the same course.
     """
 
     warmup: float = knob(0.1, FloatRange(0.0, 1.0), help="share of training before the first event")
     until: float = knob(0.6, FloatRange(0.0, 1.0), help="share of training by the last event")
-    events: int = knob(8, IntRange(1, 1000), help="how many times ranks change")
+    events: int = knob(8, IntRange(1, 1000), help="how many times its form changes")
 
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()
@@ -33,7 +33,7 @@ class Scheduled(Gated):
             yield f"{self.name}.until: {self.until} is before warmup {self.warmup}"
 
     def shares(self) -> list[float]:
-        """The shares of training after which ranks change, ascending, the last one ``until``."""
+        """The shares of training after which it changes, ascending, the last one ``until``."""
         if self.events == 1:
             return [self.until]
         step = (self.until - self.warmup) / (self.events - 1)
@@ -43,26 +43,13 @@ class Scheduled(Gated):
 class Events(Acting):
     """An :class:`Acting` with events after given shares of the training, each once, in order."""
 
-    def __init__(
-        self, layers: Mapping[str, GatedLayer], seed: int, shares: Sequence[float]
-    ) -> None:
-        self.layers, self.shares = dict(layers), list(shares)
+    def __init__(self, seed: int, shares: Sequence[float]) -> None:
         self.random = torch.Generator().manual_seed(seed)
-        self.done = 0
-
-    @property
-    def budget(self) -> int:
-        """The sum of the ranks that were asked for."""
-        return sum(layer.asked for layer in self.layers.values())
-
-    @property
-    def used(self) -> int:
-        """The sum of the live ranks."""
-        return sum(len(layer.index()) for layer in self.layers.values())
+        self.shares, self.done = list(shares), 0
 
     @abstractmethod
     def event(self, number: int) -> None:
-        """Change ranks; ``number`` counts from 0."""
+        """Change the adapter; ``number`` counts from 0."""
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
@@ -86,17 +73,31 @@ class Events(Acting):
         self.random.set_state(state["random"].cpu())
 
 
-class Allocating(Events):
+class RankEvents(Events):
+    """Events that change which ranks of the layers are live."""
+
+    def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: Scheduled) -> None:
+        super().__init__(seed, own.shares())
+        self.layers = dict(layers)
+
+    @property
+    def budget(self) -> int:
+        """The sum of the ranks that were asked for."""
+        return sum(layer.asked for layer in self.layers.values())
+
+    @property
+    def used(self) -> int:
+        """The sum of the live ranks."""
+        return sum(len(layer.index()) for layer in self.layers.values())
+
+
+class Allocating(RankEvents):
     """Events that go by a score of each rank: a running mean over steps, without its bias to 0."""
 
     def __init__(
-        self,
-        layers: Mapping[str, GatedLayer],
-        seed: int,
-        shares: Sequence[float],
-        beta: float,
+        self, layers: Mapping[str, GatedLayer], seed: int, own: Scheduled, beta: float
     ) -> None:
-        super().__init__(layers, seed, shares)
+        super().__init__(layers, seed, own)
         self.beta = beta
         self.means = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}
         self.ages = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from compression.acting import Acting
 from compression.adapters.allocation import Allocating, Scheduled
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import GatedLayer, gated_layers
+from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
 
 
 @ADAPTERS.register("alora")
-class AllocatingLora(Scheduled):
+class AllocatingLora(Scheduled, Gated):
     """ALoRA: ``y = W x + s B diag(g) A x``; ranks that help least go to layers that lost none.
 
     The paper scores a rank by the loss without it. Here that is taken to first order, from the
@@ -29,6 +29,7 @@ class AllocatingLora(Scheduled):
     """
 
     catalogue_id = "001-144"
+    factored = True
     min_rank: int = knob(0, IntRange(0, 1024), help="ranks that each layer keeps")
     max_factor: float = knob(
         2.0, FloatRange(1.0, 16.0), Values((1.5, 2.0, 3.0)), help="most ranks of a layer / ``rank``"
@@ -53,7 +54,7 @@ class _Moving(Allocating):
     """Ranks go from where they help least to layers that lost none."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: AllocatingLora) -> None:
-        super().__init__(layers, seed, own.shares(), own.beta)
+        super().__init__(layers, seed, own, own.beta)
         self.own = own
 
     def score(self, layer: GatedLayer) -> Tensor:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from compression.acting import Acting
 from compression.adapters.allocation import Allocating, Scheduled
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import GatedLayer, gated_layers
+from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
 
 
 @ADAPTERS.register("dora_dynamic")
-class DoraDynamic(Scheduled):
+class DoraDynamic(Scheduled, Gated):
     """Dynamic-rank DoRA: ``y = W x + s sum_i c_i B_i A_i x``, the least of the parts are pruned.
 
     ``importance_i = ||c_i B_i A_i||_F / ||sum_i c_i B_i A_i||_F``, a running mean with weight
@@ -52,7 +52,7 @@ class _Pruning(Allocating):
     """The parts with the smallest shares go."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: DoraDynamic) -> None:
-        super().__init__(layers, seed, own.shares(), own.beta)
+        super().__init__(layers, seed, own, own.beta)
         self.own = own
         self.room = sum(layer.most for layer in self.layers.values())
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from compression.acting import Acting
 from compression.adapters.allocation import Allocating, Scheduled, overlap, sensitivity
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import GatedLayer, gated_layers
+from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
 
 
 @ADAPTERS.register("elalora")
-class ElaLora(Scheduled):
+class ElaLora(Scheduled, Gated):
     """ElaLoRA: ``y = W x + s P diag(g) Q x``; at each event as many ranks are pruned as are added.
 
     Pruned are those of the lowest mean ``|g dg| + mean |P dP| + mean |Q dQ|`` over all layers; the
@@ -57,7 +57,7 @@ class _Exchanging(Allocating):
     """The weakest ranks go, the strongest layers get new ones."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: ElaLora) -> None:
-        super().__init__(layers, seed, own.shares(), own.beta)
+        super().__init__(layers, seed, own, own.beta)
         self.own = own
 
     def score(self, layer: GatedLayer) -> Tensor:

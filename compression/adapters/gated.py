@@ -139,7 +139,7 @@ class Gated(Adapter):
 
     takes_delta = additive = True
     trained_gate: ClassVar[bool] = False
-    """Whether the gates are trained with A and B."""
+    """Whether the gates are trained with A and B; else it is ``factored``."""
 
     def room(self, rank: int) -> int:
         """How many ranks a layer has room for, before the clamp to min(m, n)."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from compression.acting import Acting
 from compression.adapters.allocation import Allocating, Scheduled, overlap, renew, sensitivity
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import GatedLayer, gated_layers
+from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
 
 
 @ADAPTERS.register("incre_lora")
-class IncreLora(Scheduled):
+class IncreLora(Scheduled, Gated):
     """IncreLoRA: ``y = W x + s B diag(g) A x`` from ``init_rank``, grown in the neediest layers.
 
     At each event the layers with the highest mean ``|g dg| + mean |A dA| + mean |B dB|`` get one
@@ -57,7 +57,7 @@ class _Growing(Allocating):
     """New ranks for the layers with the highest scores."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: IncreLora) -> None:
-        super().__init__(layers, seed, own.shares(), own.beta)
+        super().__init__(layers, seed, own, own.beta)
         self.own = own
         self.first = sum(min(own.init_rank, layer.asked) for layer in self.layers.values())
 
