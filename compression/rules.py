@@ -226,6 +226,7 @@ def check(
     for rule, names in assigned.items():
         errors.extend(_rule_errors(rule, {name: layers[name] for name in names}))
         errors.extend(rule.method.refusals(model, {name: layers[name] for name in names}))
+        errors.extend(rule.adapter.model_refusals(model))
         weights = {name: tuple(bare(layers[name]).weight.shape) for name in names}
         errors.extend(filter(None, [oversized(rule.method, weights)]))
         for name in names:

@@ -99,6 +99,13 @@ class Adapter(Plugin, ABC):
             if (kind := kind_of(bare(layer))) != "embedding" and kind not in self.kinds:
                 yield f"{self.name} cannot take '{name}', a layer of type {type(layer).__name__}"
 
+    def model_refusals(self, model: nn.Module) -> Iterator[str]:
+        """Why it cannot work in this model, whatever its layers: a sentence each; none by default.
+
+        As far as the architecture tells; values may be on the device ``meta``.
+        """
+        yield from ()
+
     def ranks(
         self, rank: int, shapes: Mapping[str, Shape], stats: Mapping[str, LayerStats]
     ) -> dict[str, int]:
