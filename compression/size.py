@@ -10,12 +10,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from compression.adapters import Shipped
 from compression.container import file_bytes
 from compression.kinds import bare
 from compression.layers import packed_of
-from compression.methods.base import Part, Shape
-from compression.rules import Compression, shapes, target_layers
-from compression.stored import as_shipped, stored_tensors
+from compression.methods import NoMethod
+from compression.methods.base import CompressedWeight, Part, Shape
+from compression.rules import shapes, target_layers
+from compression.stored import as_shipped, shipped, stored_tensors
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -70,16 +72,24 @@ def measure(
     done = as_shipped(model)
     length = file_bytes(tensors, done, about or {})
     whole["header"] = length - sum(whole.values())
-    bits = sum(map(_nominal_bits, layers.values()))
+    ships = shipped(model)
+    bits = sum(_nominal_bits(layer, ships.get(name)) for name, layer in layers.items())
     for adapter, entries in done.adapted().items():
         own = {name: entry for name, entry in entries.items() if name in layers}
         bits += adapter.nominal_bits(shapes(model, own)) if own else 0
     return Bytes(whole, ours, bits)
 
 
-def _nominal_bits(layer: nn.Module) -> int:
-    packed = packed_of(layer)
+def _nominal_bits(layer: nn.Module, ships: Shipped | None) -> int:
+    packed = _packed(layer, ships)
     return packed.nominal_bits() if packed else 8 * int(bare(layer).weight.nbytes)
+
+
+def _packed(layer: nn.Module, ships: Shipped | None) -> CompressedWeight | None:
+    """The packed weight that is stored of a layer; None of one that stays dense."""
+    if ships is None or ships.packed is None:
+        return packed_of(layer)
+    return None if isinstance(ships.packed.method, NoMethod) else ships.packed
 
 
 @torch.no_grad()
@@ -93,12 +103,13 @@ def positions(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     layers = target_layers(model, ["*"])
     found = dict.fromkeys(layers, 0)
     weights = {name: bare(module).weight for name, module in layers.items()}
-    names = {bare(module): name for name, module in layers.items()}
+    # With its wrapper: an adapter need not call the layer inside.
+    names = {module: name for name, module in layers.items()}
 
     def count(module: nn.Module, args: Any, output: Tensor) -> None:
         found[names[module]] += output.numel() // len(weights[names[module]])
 
-    hooks = [layer.register_forward_hook(count) for layer in names]
+    hooks = [module.register_forward_hook(count) for module in names]
     training = model.training
     try:
         model.eval()
@@ -120,13 +131,12 @@ def macs(model: nn.Module, positions: Mapping[str, int]) -> int:
         model: dense or compressed.
         positions: as :func:`positions` of this model, or of one with the same structure, gives.
     """
-    layers, done = target_layers(model, ["*"]).items(), as_shipped(model)
-    return sum(_layer_macs(done, name, layer) * positions[name] for name, layer in layers)
+    layers, ships = target_layers(model, ["*"]).items(), shipped(model)
+    return sum(_layer_macs(ships.get(name), layer) * positions[name] for name, layer in layers)
 
 
-def _layer_macs(done: Compression, name: str, module: nn.Module) -> int:
-    packed = packed_of(module)
+def _layer_macs(ships: Shipped | None, module: nn.Module) -> int:
+    packed = _packed(module, ships)
     shape: Shape = tuple(bare(module).weight.shape)
-    entry = done.layers.get(name)
-    added = entry.adapter.macs(shape, entry.rank) if entry and entry.adapted else 0
+    added = ships.adapter.macs(shape, ships.rank) if ships and ships.adapter else 0
     return (packed.macs() if packed else math.prod(shape)) + added

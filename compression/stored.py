@@ -14,7 +14,7 @@ from compression.container import ArtifactError
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods import Method, NoMethod
-from compression.methods.base import Part, Slot
+from compression.methods.base import CompressedWeight, Part, Slot
 from compression.rules import Compression, LayerEntry, compression_of
 
 
@@ -35,12 +35,8 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
     """
     done, ships = compression_of(model), shipped(model)
     packed = packed_slots(model, done.layers)
-    merged = {
-        f"{layer}.{slot}": Stored(tensor, found.packed.method.layout(found.packed.shape)[slot].part)
-        for layer, found in ships.items()
-        if found.packed is not None
-        for slot, tensor in found.packed.state().items()
-    }
+    merged = {layer: own.packed for layer, own in ships.items() if own.packed is not None}
+    replaced = {f"{layer}.weight" for layer in merged} | packed_slots(model, merged).keys()
     whole = {f"{name}.weight" for name in done.layers}
     seen: set[Hashable] = set()
     found: dict[str, Stored] = {}
@@ -49,7 +45,7 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
         if name is None or identity(tensor) in seen:
             continue
         seen.add(identity(tensor))
-        if packed.get(name, (name,))[0] in merged or name in merged:
+        if name in replaced:
             continue
         if name in packed:
             name, part = packed[name]
@@ -58,7 +54,8 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
             found[name] = Stored(tensor, "untouched")
         else:
             found[name] = Stored(_rest(tensor, done.rest, name), "untouched")
-    found |= merged
+    for layer, weight in merged.items():
+        found |= _merged(layer, weight, bare(model.get_submodule(layer)).weight.dtype)
     stays = {layer: ships[layer] for layer in ships if ships[layer].adapter is not None}
     for adapter, entries in done.adapted().items():
         live = adapter.stored(model, [name for name in entries if name in stays])
@@ -66,6 +63,14 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
             values = live[key].detach().reshape(slot.shape)
             found[key] = Stored(_exactly(values, slot.dtype, key), slot.part)
     return found
+
+
+def _merged(layer: str, packed: CompressedWeight, dtype: torch.dtype) -> dict[str, Stored]:
+    """The tensors of a layer's weight with its adapter in it; dense, in the layer's own dtype."""
+    if isinstance(packed.method, NoMethod):
+        return {f"{layer}.weight": Stored(packed.dense().to(dtype), "untouched")}
+    slots = packed.method.layout(packed.shape)
+    return {f"{layer}.{n}": Stored(t, slots[n].part) for n, t in packed.state().items()}
 
 
 def shipped(model: nn.Module) -> dict[str, Shipped]:

@@ -172,10 +172,21 @@ def wide_network(seed=0):
     ).eval()
 
 
+def taken(adapter, method, layers, rank=4):
+    """The method, or where the adapter refuses it the first that it sits on."""
+    able = (
+        name
+        for name in (method, "block_sparse", "none")
+        if not list(adapter.refusals(layers, rank, [METHODS.build(name)]))
+    )
+    return next(able, method)
+
+
 def adapted(adapter, method="rtn", init=None, model=None, rank=4, calibrated=True, **more):
-    """:func:`wide_network` under an adapter, on the layers that it takes."""
+    """:func:`wide_network` under an adapter, on the layers and a method that it takes."""
     model = model or wide_network()
     pattern = "*" if "conv2d" in adapter.kinds else "[58]*"
+    method = taken(adapter, method, target_layers(model, [pattern]), rank)
     init = init or ("residual" if adapter.takes_delta else "zeros")
     return compress_model(
         model,

@@ -10,11 +10,13 @@ from compression.adapters.elalora import ElaLora
 from compression.adapters.gora import Gora
 from compression.adapters.incre_lora import IncreLora
 from compression.adapters.lora import Lora
+from compression.adapters.lors import Lors
 from compression.adapters.maestro import Maestro
 from compression.adapters.none import NoAdapter
 from compression.adapters.orthogonal import Boft, Hra, Oft, Psoft
 from compression.adapters.prilora import PriLora
 from compression.adapters.products import Delora, Gralora, Loha, Lokr, Miss
+from compression.adapters.quantized_merge import QuantizedMerge
 from compression.adapters.shared_bases import Lily, Randlora, Vera
 from compression.adapters.sora import Sora
 from compression.adapters.sparse import Shira
@@ -45,6 +47,7 @@ __all__ = [
     "Loha",
     "Lokr",
     "Lora",
+    "Lors",
     "Maestro",
     "Miss",
     "NoAdapter",
@@ -52,6 +55,7 @@ __all__ = [
     "Pair",
     "PriLora",
     "Psoft",
+    "QuantizedMerge",
     "Randlora",
     "Road",
     "Shipped",

@@ -15,7 +15,7 @@ from compression.acting import Acting
 from compression.kinds import bare, kind_of
 from compression.methods.base import CompressedWeight, Method, Shape, Slot
 from compression.precision import narrow
-from compression.registry import Plugin, Registry, naming
+from compression.registry import InvalidSetting, Plugin, Registry, naming
 from compression.stats import LayerStats, Need
 
 
@@ -174,6 +174,14 @@ class Adapter(Plugin, ABC):
     def pairs(self, model: nn.Module, layers: Iterable[str]) -> list[Pair]:
         """The factors A and B that are trained, where it has such; none by default."""
         return []
+
+    def fold(self, model: nn.Module, layer: str, generator: torch.Generator) -> None:
+        """Add a layer's delta to the weight under it, and begin at no delta with another A.
+
+        Raises:
+            InvalidSetting: that weight is not its own to change; only those that merge have one.
+        """
+        raise InvalidSetting([f"{self.name}: has no weight of its own to fold '{layer}' into"])
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting | None:
         """What it does of itself while it is trained, if anything."""
