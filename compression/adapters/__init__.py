@@ -1,5 +1,6 @@
 """Adapters: what is trained on a compressed layer. One line for each."""
 
+from compression.adapters.adalora import Adalora
 from compression.adapters.alora import AllocatingLora
 from compression.adapters.base import ADAPTERS, Adapter, AdapterStart, Pair, Shipped
 from compression.adapters.colora import CoLora
@@ -9,6 +10,7 @@ from compression.adapters.dora_dynamic import DoraDynamic
 from compression.adapters.elalora import ElaLora
 from compression.adapters.gora import Gora
 from compression.adapters.incre_lora import IncreLora
+from compression.adapters.ln_tuning import LnTuning
 from compression.adapters.lora import Lora
 from compression.adapters.lors import Lors
 from compression.adapters.maestro import Maestro
@@ -26,6 +28,7 @@ from compression.adapters.vectors import Ia3, Road
 
 __all__ = [
     "ADAPTERS",
+    "Adalora",
     "Adapter",
     "AdapterStart",
     "AllocatingLora",
@@ -44,6 +47,7 @@ __all__ = [
     "Ia3",
     "IncreLora",
     "Lily",
+    "LnTuning",
     "Loha",
     "Lokr",
     "Lora",
