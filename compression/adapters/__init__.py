@@ -3,26 +3,38 @@
 from compression.adapters.adalora import Adalora
 from compression.adapters.alora import AllocatingLora
 from compression.adapters.base import ADAPTERS, Adapter, AdapterStart, Pair, Shipped
+from compression.adapters.block_lora import BlockLora
 from compression.adapters.colora import CoLora
 from compression.adapters.cuttlefish import Cuttlefish
 from compression.adapters.dora import Dora
 from compression.adapters.dora_dynamic import DoraDynamic
+from compression.adapters.edora import EDora
 from compression.adapters.elalora import ElaLora
 from compression.adapters.gora import Gora
 from compression.adapters.incre_lora import IncreLora
 from compression.adapters.ln_tuning import LnTuning
 from compression.adapters.lora import Lora
+from compression.adapters.lora_xs import LoraXs
 from compression.adapters.lors import Lors
+from compression.adapters.lotr import Lotr
 from compression.adapters.maestro import Maestro
+from compression.adapters.moslora import MosLora
+from compression.adapters.nola import Nola
 from compression.adapters.none import NoAdapter
+from compression.adapters.nora import Nora
 from compression.adapters.orthogonal import Boft, Hra, Oft, Psoft
 from compression.adapters.prilora import PriLora
 from compression.adapters.products import Delora, Gralora, Loha, Lokr, Miss
 from compression.adapters.quantized_merge import QuantizedMerge
+from compression.adapters.rslora import RsLora
+from compression.adapters.salt import Salt
+from compression.adapters.selective_lora import SelectiveLora
 from compression.adapters.shared_bases import Lily, Randlora, Vera
+from compression.adapters.singlora import SingLora
 from compression.adapters.sora import Sora
 from compression.adapters.sparse import Shira
 from compression.adapters.spectral import C3a, Fourierft, Waveft
+from compression.adapters.svfit import SvFit
 from compression.adapters.vblora import Vblora
 from compression.adapters.vectors import Ia3, Road
 
@@ -32,6 +44,7 @@ __all__ = [
     "Adapter",
     "AdapterStart",
     "AllocatingLora",
+    "BlockLora",
     "Boft",
     "C3a",
     "CoLora",
@@ -39,6 +52,7 @@ __all__ = [
     "Delora",
     "Dora",
     "DoraDynamic",
+    "EDora",
     "ElaLora",
     "Fourierft",
     "Gora",
@@ -51,10 +65,15 @@ __all__ = [
     "Loha",
     "Lokr",
     "Lora",
+    "LoraXs",
     "Lors",
+    "Lotr",
     "Maestro",
     "Miss",
+    "MosLora",
     "NoAdapter",
+    "Nola",
+    "Nora",
     "Oft",
     "Pair",
     "PriLora",
@@ -62,9 +81,14 @@ __all__ = [
     "QuantizedMerge",
     "Randlora",
     "Road",
+    "RsLora",
+    "Salt",
+    "SelectiveLora",
     "Shipped",
     "Shira",
+    "SingLora",
     "Sora",
+    "SvFit",
     "Vblora",
     "Vera",
     "Waveft",

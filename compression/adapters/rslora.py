@@ -17,7 +17,6 @@ class RsLora(Lora):
     Source: Kalajdzievski, rsLoRA, arXiv 2312.03732.
     """
 
-    catalogue_id = None  # type: ignore[assignment]  # none of its own
     of_alpha = frozenset()
     scaling: str = knob(
         "alpha_over_root_rank",

@@ -10,6 +10,7 @@ from compression.inits.lora_ga import LoraGA
 from compression.inits.lora_sb import LoraSB
 from compression.inits.lq_lora import LQLoRA
 from compression.inits.lqer import LQER
+from compression.inits.orthogonal import Orthogonal
 from compression.inits.paper import Paper
 from compression.inits.pissa import Pissa
 from compression.inits.pmss import PMSS
@@ -30,6 +31,7 @@ __all__ = [
     "LoftQAct",
     "LoraGA",
     "LoraSB",
+    "Orthogonal",
     "Paper",
     "Pissa",
     "Residual",
