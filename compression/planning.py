@@ -87,10 +87,8 @@ class Planning:
         if isinstance(rule.adapter, NoAdapter):
             return {}
         found = {n: m for n, m in self._of(rule).items() if kind_of(m) in rule.adapter.kinds}
-        weights = {
-            name: tuple(layer.get_parameter("weight").shape) for name, layer in found.items()
-        }
-        return rule.adapter.ranks(rule.rank, weights, self.stats or {})
+        weights = {name: layer.get_parameter("weight").detach() for name, layer in found.items()}
+        return rule.adapter.allocate(rule.rank, weights, self.stats or {})
 
     def _of(self, rule: Rule) -> dict[str, nn.Module]:
         return among(self.assigned[rule], self.layers)

@@ -15,6 +15,8 @@ from compression.acting import Acting, Moment
 from compression.adapters.gated import GatedLayer
 from compression.registry import FloatRange, IntRange, Plugin, knob
 
+_ROUNDING = 1e-9  # of shares, which are sums of floats
+
 
 @dataclass(frozen=True)
 class Scheduled(Plugin):
@@ -54,7 +56,7 @@ class Events(Acting):
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`: the events that are due."""
-        progress = (moment.step + 1) / moment.steps
+        progress = (moment.step + 1) / moment.steps + _ROUNDING
         while self.done < len(self.shares) and self.shares[self.done] <= progress:
             self.event(self.done)
             self.done += 1
@@ -79,6 +81,13 @@ class RankEvents(Events):
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: Scheduled) -> None:
         super().__init__(seed, own.shares())
         self.layers = dict(layers)
+
+    @torch.no_grad()
+    def after_step(self, moment: Moment) -> None:
+        """See :meth:`Acting.after_step`: and B of dead ranks stays 0, whatever momentum says."""
+        super().after_step(moment)
+        for layer in self.layers.values():
+            layer.lora_B.mul_(layer.live.view(1, -1, *layer.lora_B.shape[2:]))
 
     @property
     def budget(self) -> int:

@@ -115,6 +115,19 @@ class Adapter(Plugin, ABC):
         """
         return {name: min(rank, shape[0], prod(shape[1:])) for name, shape in shapes.items()}
 
+    def allocate(
+        self, rank: int, weights: Mapping[str, Tensor], stats: Mapping[str, LayerStats]
+    ) -> dict[str, int]:
+        """:meth:`ranks` by what is known of the layers: their dense weights, and calibration.
+
+        By default as the shapes alone say.
+
+        Raises:
+            InvalidSetting: calibration that it needs is not there.
+        """
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        return self.ranks(rank, shapes, stats)
+
     @abstractmethod
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
         """Put the adapter on the named layers, in place, its parameters trainable.

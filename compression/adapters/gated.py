@@ -113,12 +113,21 @@ class GatedLayer(nn.Module):
         products = (self.lora_B.detach() * self.lora_B.grad).flatten(1)
         return products.sum(0) * self.live
 
+    def with_effect(self) -> Tensor:
+        """Whether each rank is live, its gate open and its A not all 0: bool (most,)."""
+        return (self.live != 0) & (self.gate != 0) & (self.lora_A.flatten(1) != 0).any(1)
+
+    def folded(self) -> Tensor:
+        """B with gates and scale in it, 0 for ranks without effect; in the shape of B."""
+        factors = self.gate * self.scale * self.with_effect()
+        return self.lora_B * factors.view(1, -1, *self.lora_B.shape[2:])
+
     @torch.no_grad()
     def settle(self) -> None:
-        """Fold gates and scale into B; ranks without effect are dead, their B is 0."""
-        self.live.mul_((self.gate != 0) & (self.lora_A.flatten(1) != 0).any(1))
-        folded = self.gate * self.scale * self.live
-        self.lora_B.copy_(self.lora_B * folded.view(1, -1, *self.lora_B.shape[2:]))
+        """Fold gates and scale into B; ranks without effect are dead."""
+        folded, effect = self.folded(), self.with_effect()
+        self.lora_B.copy_(folded)
+        self.live.copy_(effect)
         self.gate.fill_(1.0)
         self.scale.fill_(1.0)
 
@@ -212,15 +221,16 @@ class Gated(Adapter):
 
     def shipped(self, model: nn.Module, layer: str, own: Shipped) -> Shipped:
         """See :meth:`Adapter.shipped`."""
-        rank = len(gated_layers(model, [layer])[layer].index())
+        rank = int(gated_layers(model, [layer])[layer].with_effect().sum())
         return Shipped(Lora(self.dtype), rank, float(rank)) if rank else Shipped(None)
 
     def stored(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
         """See :meth:`Adapter.stored`."""
         found = {}
         for name, layer in gated_layers(model, layers).items():
-            found[f"{name}.lora_A"] = layer.lora_A.detach()[layer.index()]
-            found[f"{name}.lora_B"] = layer.lora_B.detach()[:, layer.index()]
+            kept = layer.with_effect()
+            found[f"{name}.lora_A"] = layer.lora_A.detach()[kept]
+            found[f"{name}.lora_B"] = layer.folded().detach()[:, kept]
         return found
 
     def pairs(self, model: nn.Module, layers: Iterable[str]) -> list[Pair]:

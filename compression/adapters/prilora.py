@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import floor
+from math import ceil
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from compression.acting import Acting, Moment
 from compression.adapters.allocation import Events, Scheduled
 from compression.adapters.base import ADAPTERS, Pair
 from compression.adapters.lora import Lora
+from compression.adapters.shares import allot
 from compression.methods.base import Shape, matrix_shape
 from compression.registry import FloatRange, Values, knob
 from compression.stats import LayerStats
@@ -23,8 +24,8 @@ class PriLora(Scheduled, Lora):
     """PRILoRA: LoRA with ranks linear in depth, and A pruned in training.
 
     The l-th of L layers has rank ``first_factor rank`` for the first to ``(2 - first_factor) rank``
-    for the last, rounded down and the rest given to the last layers: ``rank`` is the mean, clamped
-    to min(m, n) in each. At each event the ``prune_share`` of the entries of A with the lowest
+    for the last, in whole numbers of the same sum, at least 1: ``rank`` is the mean, but for the
+    clamp to min(m, n). At each event the ``prune_share`` of the entries of A with the lowest
     ``|A_ij| * mean_t ||x_j||`` become 0, ``mean_t`` a running mean over steps with weight ``beta``;
     they may grow again until the next event, not after the last. On a convolution x_j is the
     channel of the input, as one, for every place in the kernel. Zeros are stored like other
@@ -46,20 +47,12 @@ class PriLora(Scheduled, Lora):
         self, rank: int, shapes: Mapping[str, Shape], stats: Mapping[str, LayerStats]
     ) -> dict[str, int]:
         """See :meth:`Adapter.ranks`."""
-        last = max(len(shapes) - 1, 1)
-        exact = [
-            rank * (self.first_factor + 2 * (1 - self.first_factor) * i / last)
-            if len(shapes) > 1
-            else float(rank)
-            for i in range(len(shapes))
-        ]
-        whole = [floor(value + 1e-9) for value in exact]
-        for i in range(1, rank * len(shapes) - sum(whole) + 1):
-            whole[-i] += 1
-        return {
-            name: min(max(given, 1), *matrix_shape(shape))
-            for (name, shape), given in zip(shapes.items(), whole, strict=True)
-        }
+        last, slope = max(len(shapes) - 1, 1), 2 * (1 - self.first_factor)
+        first = self.first_factor if len(shapes) > 1 else 1.0
+        exact = {name: rank * (first + slope * i / last) for i, name in enumerate(shapes)}
+        ones, most = dict.fromkeys(shapes, 1), {n: max(ceil(r), 1) for n, r in exact.items()}
+        whole = allot(exact, ones, rank * len(shapes), ones, most)
+        return {name: min(whole[name], *matrix_shape(shape)) for name, shape in shapes.items()}
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
@@ -94,8 +87,9 @@ class _Pruning(Events):
         return listen
 
     def _hear(self, name: str, x: Tensor) -> None:
-        channel = 1 if self.pairs[name].A.ndim == 4 else -1
-        norms = x.transpose(channel, -1).flatten(0, -2).norm(dim=0)
+        a = self.pairs[name].A
+        channel = -3 if a.ndim == 4 else -1
+        norms = x.transpose(channel, -1).reshape(-1, a.shape[1]).norm(dim=0)
         self.norms[name].lerp_(norms.to(self.norms[name]), 1 - self.own.beta)
 
     def before_step(self, moment: Moment) -> None:

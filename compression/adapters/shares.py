@@ -11,7 +11,8 @@ from torch import Tensor
 from compression.methods.base import matrix_shape
 from compression.registry import FloatRange, Plugin, knob
 
-_HALVINGS = 100
+_NOTHING = 1e-9  # of the greatest, below which a layer counts as not wanted
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,25 @@ def allot(
     ``sum cost number <= budget``, unless the least numbers cost more: then it is these. What
     rounding down leaves goes to those that lost most by it, as far as it lasts.
     """
+    most_wanted = max(wanted.values(), default=0.0)
+    weight = {n: w if w > _NOTHING * most_wanted else 0.0 for n, w in wanted.items()}
 
     def at(c: float) -> dict[str, float]:
-        return {n: min(max(c * wanted[n], float(least[n])), float(most[n])) for n in wanted}
+        return {n: min(max(c * w, float(least[n])), float(most[n])) for n, w in weight.items()}
 
     def cost(numbers: Mapping[str, float]) -> float:
         return sum(costs[name] * number for name, number in numbers.items())
 
-    low = 0.0
-    high = max((most[n] / w for n, w in wanted.items() if w > 0), default=0.0)
-    if cost(at(high)) <= budget:
-        low = high
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(at(middle)) <= budget else (low, middle)
-    exact = at(low)
-    found = {name: floor(number) for name, number in exact.items()}
+    # Between the points where a bound begins or ends to hold, the cost is linear in c.
+    bends = sorted({bound[n] / w for n, w in weight.items() if w for bound in (least, most)})
+    low = max((c for c in bends if cost(at(c)) <= budget), default=0.0)
+    high = min((c for c in bends if c > low), default=low)
+    slope = cost(at(high)) - cost(at(low))
+    exact = at(low + max(budget - cost(at(low)), 0.0) / slope * (high - low) if slope else low)
+    found = {name: floor(number + _ROUNDING) for name, number in exact.items()}
     left = budget - cost(found)
     for name in sorted(exact, key=lambda name: found[name] - exact[name]):
-        if found[name] < most[name] and costs[name] <= left and wanted[name] > 0:
+        if found[name] < most[name] and costs[name] <= left and weight[name]:
             found[name] += 1
             left -= costs[name]
     return found
