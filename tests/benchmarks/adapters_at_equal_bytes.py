@@ -3,8 +3,8 @@
     python tests/benchmarks/adapters_at_equal_bytes.py [--task digits] [--seeds 5] [--first 0]
                     [--trials 6] [--adapters a,b] [--workers 2] [--output FILE]
 
-All layers are compressed alike for all; those that every adapter can take are adapted. The budget is
-the file of LoRA at the task's rank: each adapter gets the rank and the one knob of its own with
+All layers are compressed alike for all; those that every adapter can take are adapted. The budget
+is the file of LoRA at the task's rank: each adapter gets the rank and the one knob of its own with
 which its file is largest within it, or, if none is, smallest. Learning rates are ``trials`` points
 of Adam's own range times the adapter's factor, evenly in the logarithm. For each seed, which varies
 split, dense training and recovery, validation chooses among them, and that file is scored on test.
