@@ -34,7 +34,6 @@ class BlockLora(ChainedAdapter):
     """
 
     catalogue_id = "001-176"
-    additive = True
     trained = frozenset({"A", "B"})
     blocks: int = knob(2, IntRange(1, 1024), Values((2, 4, 8)), help="k, blocks of the inputs")
 

@@ -21,7 +21,7 @@ from compression.adapters.lora import Lora
 from compression.kinds import bare
 from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.precision import DTYPES, narrow
-from compression.registry import Values, knob
+from compression.registry import Values, knob, naming
 
 Tensors = Mapping[str, Tensor]
 
@@ -150,7 +150,8 @@ class ChainedAdapter(Adapter):
             found = self.begin(name, weight.float(), start)
             stored = self.slots(tuple(weight.shape), start.rank).keys() - self.trained
             for suffix in stored & found.keys():
-                found[suffix] = narrow(found[suffix], DTYPES[self.dtype]).float()
+                with naming(f"{name}.{suffix}"):
+                    found[suffix] = narrow(found[suffix], DTYPES[self.dtype]).float()
             made[name] = found
         self._wrap(model, {n: (start.rank, start.alpha) for n, start in starts.items()}, made)
 
@@ -224,7 +225,7 @@ class ChainedAdapter(Adapter):
 class ShipsLora(ChainedAdapter):
     """An adapter that is a ``lora`` in its file: it computes as that does, once settled."""
 
-    additive = takes_delta = True
+    takes_delta = True
     stretched = False
 
     def slots(self, shape: Shape, rank: int) -> dict[str, Shape]:

@@ -21,7 +21,6 @@ class Lotr(ChainedAdapter):
     """
 
     catalogue_id = "001-61"
-    additive = True
     trained = frozenset({"A", "core", "B"})
     shared = frozenset({"A", "B"})
 

@@ -31,7 +31,6 @@ class Nola(ChainedAdapter):
     catalogue_id = "001-29"
     # Its GPT-2 recipe has 0.1 where LoRA's has 2e-4, with bases of another size: taken in part.
     lr_factor = 30.0
-    additive = True
     trained = frozenset({"mix_A", "mix_B"})
     rebuilt = frozenset({"basis_A", "basis_B", BASIS})
     drawn: ClassVar[tuple[str, str]] = ("basis_A", "basis_B")

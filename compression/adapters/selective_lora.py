@@ -37,7 +37,6 @@ class SelectiveLora(ShipsLora):
 
     catalogue_id = "001-177"
     takes_delta = False  # a part of the start would be lost with a layer that is off
-    additive = False
     trained = frozenset({"lora_A", "lora_B", "indicator"})
     penalty: float = knob(
         0.01, FloatRange(0.0, 100.0), FloatRange(1e-4, 1.0, log=True), help="lambda"

@@ -26,7 +26,6 @@ class SingLora(ChainedAdapter):
     """
 
     catalogue_id = "001-19"
-    additive = True
     trained = frozenset({"A"})
     ramp: float = knob(
         0.1, FloatRange(1e-6, 1.0), FloatRange(0.02, 0.5, log=True), help="T, of all steps"
