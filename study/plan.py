@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from compression.registry import Domain, Values
+from compression.registry import Domain, Scalar, Values
 from study.combinations import combinations
 from study.config import StudyConfig
 from study.options import Param
@@ -25,9 +25,19 @@ def plan_lines(config: StudyConfig) -> list[str]:
         f"space{_counted(params)}:",
     ]
     for key, param in params.items():
-        when = " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in param.when.items())
-        lines.append(f"  {key}: {_shown(param.domain)}" + (f"  when {when}" if when else ""))
+        when = [_is(k, v, params) for k, v in param.when.items()]
+        when += [f"{k} is not {' or '.join(map(str, v))}" for k, v in param.unless.items()]
+        where = f"  when {' and '.join(when)}" if when else ""
+        lines.append(f"  {key}: {_shown(param.domain)}{where}")
     return lines
+
+
+def _is(key: str, values: Sequence[Scalar], params: Mapping[str, Param]) -> str:
+    """``adapter is lora or dora``; by what it is not, where that is shorter."""
+    others = [v for v in params[key].corners() if v not in values]
+    if others and len(others) < min(len(values), 3):
+        return f"{key} is not {' or '.join(map(str, others))}"
+    return f"{key} is {' or '.join(map(str, values))}"
 
 
 def _counted(params: Mapping[str, Param]) -> str:

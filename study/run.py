@@ -26,6 +26,8 @@ KINDS = {
     "adapters": ("compression.adapters", "ADAPTERS"),
     "optimizers": ("trainables.optimizers", "OPTIMIZERS"),
     "lr_schedules": ("trainables.lr_schedules", "LR_SCHEDULES"),
+    "losses": ("trainables.losses", "LOSSES"),
+    "hooks": ("trainables.hooks", "HOOKS"),
     "tasks": ("trainables.tasks", "TASKS"),
     "recipes": ("trainables.recipes", "RECIPES"),
     "schedulers": ("study.schedulers", "SCHEDULERS"),

@@ -88,7 +88,7 @@ def adapter_problems(space: Mapping[str, Any], task: Task) -> list[str]:
     for option in space["adapter"]:
         for adapter in _corners("adapter", option):
             for rank in _ranks(space["rank"]) if adapter.ranked else [0]:
-                refused = list(adapter.refusals(layers, rank, methods))
+                refused = list(dict.fromkeys(adapter.refusals(layers, rank, methods)))
                 shown = refused[:SHOWN]
                 shown += [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
                 found |= {"; ".join(shown): None} if shown else {}

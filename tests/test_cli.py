@@ -201,7 +201,7 @@ def test_dry_run_prints_the_plan_and_runs_nothing(cli, tmp_path):
     done = cli("--dry-run", "--trials", "7", "--time-budget", "2m", "--set", "space.rank=[3]")
     assert done.exit_code == 0, done.output
     assert "7 trials of up to 24 epochs, at most 120 s" in done.output
-    assert "  rank: 3  when adapter is lora or dora" in done.output
+    assert "  rank: 3  when adapter is not none" in done.output
     assert "of them in the targets: at most" in done.output
     assert not (tmp_path / "results").exists()
 
