@@ -225,6 +225,15 @@ def test_a_layer_without_ranks_ships_no_adapter():
     assert torch.equal(deserialize(data, wide_network())(inputs()), expected)
 
 
+@pytest.mark.parametrize("odd", [{"groups": 2}, {"dilation": 2}, {"padding_mode": "circular"}])
+@pytest.mark.parametrize("name", GATED)
+def test_convolutions_that_lora_cannot_store_are_refused_by_name(name, odd):
+    layer = nn.Conv2d(4, 4, 3, padding=1, **odd)
+    (text,) = ADAPTERS.build(name).refusals({"there": layer}, 2)
+    assert "there" in text
+    assert next(iter(odd)) in text
+
+
 # Budgets and events.
 
 

@@ -14,13 +14,15 @@ from torch.nn import functional as F
 
 from compression.acting import Acting
 from compression.adapters.base import Adapter, AdapterStart, Pair, Shipped
-from compression.adapters.lora import Lora, _oddities
+from compression.adapters.lora import Lora
+from compression.adapters.peft_layers import oddities
 from compression.kinds import bare
 from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.registry import Values, knob
 
 _SLOTS = ("lora_A", "lora_B")
 _STATE = ("gate", "live", "scale")
+_NOT_IN_LORA = frozenset({"groups", "dilation", "padding_mode"})
 
 
 class GatedLayer(nn.Module):
@@ -160,7 +162,8 @@ class Gated(Adapter):
         """See :meth:`Adapter.refusals`: what the LoRA that ships cannot take."""
         yield from super().refusals(layers, rank, methods)
         for name, layer in layers.items():
-            yield from _oddities(f"lora, in which {self.name} is stored,", name, bare(layer))
+            stored = f"lora, in which {self.name} is stored,"
+            yield from oddities(stored, name, bare(layer), _NOT_IN_LORA)
 
     @torch.no_grad()
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
