@@ -1,0 +1,59 @@
+"""Learning rates: each optimizer has its own range, and each adapter its own place in it.
+
+Comparing adapters over one common range compares how well the range suits them. An adapter whose
+best rates lie elsewhere says by what factor (:attr:`Adapter.lr_factor`); its range is as wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compression.adapters import ADAPTERS
+from compression.registry import Domain, FloatRange, Scalar, Values
+from study.options import Option, Param
+
+
+def learning_rates(
+    params: Mapping[str, Param], optimizers: Sequence[Option], adapters: Sequence[Option]
+) -> dict[str, Param]:
+    """The optimizers' parameters, with learning rates for each adapter where they differ.
+
+    ``adam.lr`` is that of adapters with the factor 1, and of all where the user set it;
+    ``vera.adam.lr`` is Adam's own range times the factor of VeRA. An adapter with a rate of its own
+    in the config, ``vera.lr``, has none of these.
+    """
+    found = dict(params)
+    trained = [option for option in adapters if option.name != "none"]
+    free = [option.name for option in trained if "lr" not in option.domains]
+    for optimizer in optimizers:
+        key = f"{optimizer.name}.lr"
+        given = found.pop(key)
+        apart = {} if "lr" in optimizer.domains else _factors(free)
+        common = tuple(name for name in free if name not in apart)
+        if len(common) == len(trained):
+            found[key] = given
+        elif common:
+            found[key] = replace(given, when={**given.when, "adapter": common})
+        for name, factor in apart.items():
+            where = {**given.when, "adapter": (name,)}
+            found[f"{name}.{key}"] = Param(_times(given.domain, factor), where)
+    return found
+
+
+def _factors(names: Sequence[str]) -> dict[str, float]:
+    found = {name: ADAPTERS[name].lr_factor for name in names}
+    return {name: factor for name, factor in found.items() if factor != 1}
+
+
+def _times(domain: Domain, factor: float) -> Domain:
+    if isinstance(domain, Values):
+        return Values(tuple(float(value) * factor for value in domain.values))
+    return FloatRange(domain.low * factor, domain.high * factor, domain.log)
+
+
+def learning_rate(params: Mapping[str, Scalar]) -> float:
+    """The learning rate of a flat suggestion that trains something."""
+    adapter, optimizer = params["adapter"], params["optimizer"]
+    keys = (f"{adapter}.lr", f"{adapter}.{optimizer}.lr", f"{optimizer}.lr")
+    return float(next(params[key] for key in keys if key in params))
