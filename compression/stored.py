@@ -90,11 +90,14 @@ def as_shipped(model: nn.Module) -> Compression:
         method = ships.packed.method if ships.packed is not None else layers[name].method
         adapter = ships.adapter or NoAdapter()
         layers[name] = LayerEntry(method, adapter, ships.rank, ships.alpha)
-    if isinstance(done.rest, NoMethod):  # else the table must say which layers the rest leaves out
-        layers = {
-            n: e for n, e in layers.items() if e.adapted or not isinstance(e.method, NoMethod)
-        }
-    return replace(done, layers=layers)
+    return replace(done, layers=told(layers, done.rest))
+
+
+def told(layers: Mapping[str, LayerEntry], rest: Method) -> Mapping[str, LayerEntry]:
+    """The layers that a file has to name: where others are cast, also those left as they were."""
+    if not isinstance(rest, NoMethod):
+        return layers
+    return {n: e for n, e in layers.items() if e.adapted or not isinstance(e.method, NoMethod)}
 
 
 def _layouts(model: nn.Module, layers: Mapping[str, Shipped]) -> dict[str, Slot]:

@@ -174,12 +174,12 @@ def wide_network(seed=0):
 
 def taken(adapter, method, layers, rank=4):
     """The method, or where the adapter refuses it the first that it sits on."""
-    able = (
-        name
-        for name in (method, "block_sparse", "none")
-        if not list(adapter.refusals(layers, rank, [METHODS.build(name)]))
-    )
-    return next(able, method)
+
+    def able(wanted):
+        built = METHODS.build(wanted) if isinstance(wanted, str) else wanted
+        return not list(adapter.refusals(layers, rank, [built]))
+
+    return next(filter(able, (method, "block_sparse", "none")), method)
 
 
 def adapted(adapter, method="rtn", init=None, model=None, rank=4, calibrated=True, **more):

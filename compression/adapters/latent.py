@@ -52,8 +52,9 @@ class LatentLayer(nn.Module, ABC):
     """``y = P(L + s B A) x + b``: P packs, L is the ``latent`` weight in float32, B A the delta.
 
     ``lora_A`` (r, n) and ``lora_B`` (m, r) are matrices whatever the layer's shape (m, ...) is.
-    ``kept`` () is how many values P keeps, where that can be set, else 0. The gradient of P is
-    taken to be the identity. Without gradients P works once, until something has changed.
+    ``kept`` () is how many values P keeps, where that can be set (``Method.density``), else 0. The
+    gradient of P is taken to be the identity. Without gradients P works once, until something has
+    changed.
     """
 
     def __init__(self, base: nn.Module, latent: Tensor, rank: int, scale: float) -> None:
@@ -173,7 +174,7 @@ class Latent(Adapter):
     where deltas are folded into it; checkpoints of a training hold it.
     """
 
-    merges = True
+    merges = factored = True
     layer: ClassVar[type[LatentLayer]]
     """What is put around a layer."""
 

@@ -6,9 +6,7 @@ from torch import Tensor, nn
 
 from compression.adapters.base import ADAPTERS, AdapterStart
 from compression.adapters.latent import Latent, LatentLayer
-from compression.methods import Chain
 from compression.methods.base import CompressedWeight, Method
-from compression.methods.sparsify.sparse_form import Unstructured
 from compression.registry import InvalidSetting
 
 
@@ -17,26 +15,13 @@ class RepackedLayer(LatentLayer):
 
     def own_kept(self) -> int:
         """See :meth:`LatentLayer.own_kept`."""
-        return kept_of(self.own)
+        density = self.own.density(tuple(self.latent.shape))
+        return density[0] if density else 0
 
     def pack(self, weight: Tensor) -> CompressedWeight:
         """See :meth:`LatentLayer.pack`."""
-        method, kept = self.own, int(self.kept)
-        return (method if kept == kept_of(method) else keeping(method, kept)).compress(weight)
-
-
-def kept_of(method: Method) -> int:
-    """How many values a resolved method keeps, where any number will do; 0 for all others."""
-    first = method.first if isinstance(method, Chain) else method
-    return first.kept if isinstance(first, Unstructured) else 0
-
-
-def keeping(method: Method, kept: int) -> Method:
-    """The same method with so many values."""
-    if isinstance(method, Chain):
-        return Chain(keeping(method.first, kept), method.then)
-    found: Method = method.replace(kept=kept)
-    return found
+        kept = int(self.kept)
+        return (self.own if kept == self.own_kept() else self.own.keeping(kept)).compress(weight)
 
 
 @ADAPTERS.register("quantized_merge")

@@ -118,6 +118,14 @@ class Method(Plugin, ABC):
         """The rank that is set, beside the one that saves nothing; None where there is no such."""
         return None
 
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """How many values it keeps, and of how many; None where :meth:`keeping` cannot set that."""
+        return None
+
+    def keeping(self, count: int) -> Method:
+        """The same, resolved, with another first number of :meth:`density`, below the second."""
+        return self
+
     def plan(self, scene: Scene) -> Plan:
         """Decide over all matched layers together; by default each layer is on its own."""
         return Plan(dict.fromkeys(scene.layers, self))

@@ -118,6 +118,14 @@ class Chain(Method):
         """
         return (self._after() if self.first.structural else self.first).rank_limit(shape)
 
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """That of the first method."""
+        return self.first.density(shape)
+
+    def keeping(self, count: int) -> Method:
+        """The first method with another density, followed by the same."""
+        return Chain(self.first.keeping(count), self.then)
+
     def plan(self, scene: Scene) -> Plan:
         """The first method's plan, each of its methods followed by the same.
 

@@ -70,6 +70,15 @@ class BlockSparse(Method):
         tiles = padded.view(down, self.tile_rows, across, self.tile_cols).transpose(1, 2)
         return tiles.reshape(down * across, self._tile)
 
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """See :meth:`Method.density`: of each tile."""
+        return self.keep, self._tile
+
+    def keeping(self, count: int) -> Method:
+        """See :meth:`Method.keeping`."""
+        found: Method = self.replace(keep=count)
+        return found
+
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         matrix = weight.flatten(1)

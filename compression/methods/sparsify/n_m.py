@@ -43,6 +43,15 @@ class NOfM(SparseForm):
         """See :meth:`SparseForm.stored`."""
         return self.tile.stored(shape)
 
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """See :meth:`Method.density`: of each tile."""
+        return self.n, self.m
+
+    def keeping(self, count: int) -> Method:
+        """See :meth:`Method.keeping`."""
+        found: Method = self.replace(n=count)
+        return found
+
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         matrix = weight.flatten(1)

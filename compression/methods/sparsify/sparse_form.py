@@ -194,6 +194,15 @@ class Unstructured(SparseForm):
         """Values that are kept of a weight whose inputs are in ``groups``: the budget, rounded."""
         return self.budget(math.prod(shape))
 
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """See :meth:`Method.density`: of all entries."""
+        return self.budget(math.prod(shape)), math.prod(shape)
+
+    def keeping(self, count: int) -> Method:
+        """See :meth:`Method.keeping`."""
+        found: Method = self.replace(kept=count, sparsity=SPARSITY)
+        return found
+
     def _resolved(self, shape: Shape, mask: Tensor) -> SparseForm:
         found: Unstructured = self.replace(kept=int(mask.sum()), sparsity=SPARSITY)
         return super(Unstructured, found)._resolved(shape, mask)
@@ -236,6 +245,10 @@ class Patterned(Unstructured):
     def tile(self) -> Tile | None:
         """See :attr:`SparseForm.tile`."""
         return Tile(self.n, self.m) if self.pattern == "n_m" else None
+
+    def density(self, shape: Shape) -> tuple[int, int] | None:
+        """See :meth:`Method.density`: where entries may be anywhere."""
+        return None if self.tile else super().density(shape)
 
     def stored(self, shape: Shape) -> int:
         """See :meth:`SparseForm.stored`."""
