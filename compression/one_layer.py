@@ -99,7 +99,7 @@ class Work:
             base, b, a = rule.init.start(w, compress, rank, stats, self.generator)
         else:
             base = compress(weight)
-        notes = [f"rank {rule.rank} clamped to {rank}"] if rank < rule.rank else []
+        notes = [_lower(rule.rank, rank, weight)] if rank < rule.rank else []
         dense = weight.detach() if adapter.merges else None
         notes += _install(layer, base)
         if base.method.base_is_gone and layer.bias is not None:
@@ -120,6 +120,12 @@ class Work:
         b, a = (narrow(factor, dtype).float() for factor in (start.B / scale, start.A))
         self.bases[layer] = base
         layer.weight.data = (base.float() + (scale * b @ a).view_as(base)).to(base)
+
+
+def _lower(asked: int, rank: int, weight: Tensor) -> str:
+    if rank == min(matrix_shape(tuple(weight.shape))):
+        return f"rank {asked} clamped to {rank}"
+    return f"rank {rank}, allotted of {asked} on average"
 
 
 def put(layer: nn.Module, weight: Tensor) -> None:

@@ -205,7 +205,7 @@ FORMULAS = {
     **dict.fromkeys(("wanda", "sparsegpt", "admm", "awp"), patterned),
     "n_m": n_m,
     "block_sparse": block_sparse,
-    **dict.fromkeys(("svd", "whitened_svd", "afm", "utilized_rank"), factors),
+    **dict.fromkeys(("svd", "whitened_svd", "afm", "utilized_rank", "welore"), factors),
     "cur": cur,
     "block_svd": block_svd,
     "kronecker": kronecker,
