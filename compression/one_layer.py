@@ -17,7 +17,7 @@ from compression.collecting import collect
 from compression.kinds import kind_of
 from compression.layers import install
 from compression.methods import Method, NoMethod
-from compression.methods.base import CompressedWeight
+from compression.methods.base import CompressedWeight, matrix_shape
 from compression.precision import narrow
 from compression.registry import InvalidSetting, naming
 from compression.rules import LayerEntry, Rule, leaves_alone
