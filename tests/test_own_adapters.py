@@ -4,19 +4,16 @@ import math
 
 import pytest
 import torch
-from networks import adapted, generator, inputs, rule, wide_network
+from networks import adapted, inputs, rule, wide_network
 from test_adapters import call, learn
 from torch import nn
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.bridged import BASIS
 from compression.artifact import deserialize, serialize
 from compression.kinds import bare
 from compression.model import as_saved, compress_model, finalize, trainable
 from compression.registry import InvalidSetting
-from compression.rules import shapes
-from compression.size import measure
 
 RANK, ALPHA = 4, 6.0
 LAYERS = {
@@ -282,16 +279,6 @@ def test_nola_is_what_its_seed_says_and_as_large_whatever_rank_and_width():
     assert layouts[0] == layouts[1]
 
 
-def test_nola_refuses_bases_that_are_not_what_they_were():
-    adapter = ADAPTERS.build("nola")
-    model = finalize(adapted(adapter))
-    layers = {name: (entry.rank, entry.alpha) for name, entry in model.compression.layers.items()}
-    stored = {k: t.clone() for k, t in adapter.stored(model, layers).items()}
-    stored[f"{next(iter(layers))}.{BASIS}"][0] ^= 1
-    with pytest.raises(InvalidSetting, match="rebuilt"):
-        adapter.restore(wide_network(), layers, stored)
-
-
 def test_block_lora_of_one_block_is_lora_and_names_what_it_cannot_split():
     _, model = attached("block_lora", blocks=1)
     own, x = model[0].own(), torch.randn(3, 16)
@@ -302,18 +289,3 @@ def test_block_lora_of_one_block_is_lora_and_names_what_it_cannot_split():
     [refused] = adapter.refusals(layers, 2)
     assert "odd" in refused
     assert "6" in refused
-
-
-def test_lotr_shares_the_outer_factors_among_layers_of_one_shape():
-    torch.manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(16, 16) for _ in range(3)), nn.Linear(16, 8))
-    compress_model(model, [rule("rtn", "zeros", "lotr", RANK)], ["*"], generator=generator())
-    assert model[0].A is model[1].A is model[2].A
-    assert model[0].B is model[2].B
-    assert model[0].core is not model[1].core
-    assert model[3].A is not model[0].A
-    stored = sum(p.numel() for p in trainable(model))
-    assert stored == RANK * 32 + 3 * RANK**2 + RANK * 24 + RANK**2
-    assert 4 * stored == measure(finalize(model), ["*"]).targets["adapter"]
-    sizes = shapes(model, model.compression.layers)
-    assert 32 * stored == ADAPTERS.build("lotr").nominal_bits(sizes)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from compression import philox
 from compression.adapters.base import ADAPTERS, AdapterStart
 from compression.adapters.bridged import BASIS
-from compression.adapters.chained import Chain, Chained, ChainedAdapter, chained
-from compression.methods.base import Shape, Slot, matrix_shape
-from compression.registry import IntRange, InvalidSetting, Values, knob
+from compression.adapters.chained import Chain, Chained
+from compression.adapters.seeded import Seeded
+from compression.methods.base import Shape, matrix_shape
+from compression.registry import IntRange, Values, knob
 
 
 @ADAPTERS.register("nola")
-class Nola(ChainedAdapter):
+class Nola(Seeded):
     """NOLA: ``y = W x + (alpha / r) (sum b_i B_i) (sum a_i A_i) x`` with a and b trained.
 
     A_i (r, n) and B_i (m, r), k of each for each layer, are uniform in +-1/sqrt(n) and +-1/sqrt(r),
@@ -33,11 +31,9 @@ class Nola(ChainedAdapter):
     lr_factor = 30.0
     trained = frozenset({"mix_A", "mix_B"})
     rebuilt = frozenset({"basis_A", "basis_B", BASIS})
-    drawn: ClassVar[tuple[str, str]] = ("basis_A", "basis_B")
     n_basis: int = knob(
         64, IntRange(1, 65536), Values((16, 64, 256)), help="k, bases of A and of B each"
     )
-    seed: int = knob(0, IntRange(0, 2**31 - 1), help="of the bases")
 
     def slots(self, shape: Shape, rank: int) -> dict[str, Shape]:
         """See :meth:`ChainedAdapter.slots`."""
@@ -49,14 +45,12 @@ class Nola(ChainedAdapter):
         mixes = {"mix_A": torch.full((k,), k**-0.5), "mix_B": torch.zeros(k)}
         return self.again(name, tuple(weight.shape), start.rank, mixes)
 
-    def again(
-        self, name: str, shape: Shape, rank: int, stored: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """See :meth:`ChainedAdapter.again`: the bases, and a checksum of them."""
-        (rows, columns), stream = matrix_shape(shape), f"{self.name}/{self.seed}/{name}"
+    def drawn(self, stream: str, shape: Shape, rank: int) -> dict[str, Tensor]:
+        """See :meth:`Seeded.drawn`: the bases."""
+        rows, columns = matrix_shape(shape)
         a = philox.uniform(f"{stream}.A", (self.n_basis, rank, columns), columns**-0.5)
         b = philox.uniform(f"{stream}.B", (self.n_basis, rows, rank), rank**-0.5)
-        return {**stored, "basis_A": a, "basis_B": b, BASIS: philox.checksum([a, b])}
+        return {"basis_A": a, "basis_B": b}
 
     def chains(self, layer: Chained) -> list[Chain]:
         """See :meth:`ChainedAdapter.chains`."""
@@ -64,40 +58,9 @@ class Nola(ChainedAdapter):
         mixed = (_mix(own["mix_A"], own["basis_A"]), _mix(own["mix_B"], own["basis_B"]))
         return [Chain(layer.scale, mixed)]
 
-    def parameters(self, model: torch.nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-        """See :meth:`Adapter.parameters`."""
-        names = list(layers)
-        return super().parameters(model, names) | self._checksum(model, names)
-
-    def layout(self, layers: Mapping[str, tuple[Shape, int]]) -> dict[str, Slot]:
-        """See :meth:`Adapter.layout`."""
-        checksum = Slot(torch.uint8, (8,), "adapter")
-        return super().layout(layers) | {f"{name}.{BASIS}": checksum for name in list(layers)[:1]}
-
-    def restore(
-        self,
-        model: torch.nn.Module,
-        layers: Mapping[str, tuple[int, float]],
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        """See :meth:`Adapter.restore`.
-
-        Raises:
-            InvalidSetting: the bases are not what they were.
-        """
-        super().restore(model, layers, tensors)
-        for key, value in self._checksum(model, list(layers)).items():
-            if not torch.equal(value.cpu(), tensors[key].cpu()):
-                raise InvalidSetting([f"{key}: what is rebuilt from the seed is not what it was"])
-
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n)``: A and B are mixed once for all positions."""
         return rank * sum(matrix_shape(shape))
-
-    def _checksum(self, model: torch.nn.Module, names: list[str]) -> dict[str, Tensor]:
-        """One for all layers, of those that each has kept of its bases."""
-        parts = [chained(model, name).own()[BASIS] for name in names]
-        return {f"{names[0]}.{BASIS}": philox.checksum(parts)} if names else {}
 
 
 def _mix(weights: Tensor, basis: Tensor) -> Tensor:
