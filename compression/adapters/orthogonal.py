@@ -23,13 +23,12 @@ from compression.stats import LayerStats
 class Oft(Bridged):
     """OFT: ``y = W R x``, R block-diagonal with n / b orthogonal blocks (b, b).
 
-    A block is Cayley's ``(I - Q)(I + Q)^-1`` (or its inverse, as R acts on inputs) of a
-    skew-symmetric Q with b (b - 1) / 2 trained values, 0 at the start. ``neumann_terms`` above 0
-    takes so many terms of a series in place of the inverse, as in OFTv2: faster, and orthogonal
-    only nearly. The constrained variant is left out: it writes to its parameters in the forward
-    pass. PEFT's Conv2d layer is left out: it adds overlapping patches up again and so does not
-    start at the base. Stored bytes, at s a value: ``s n (b - 1) / 2``, with ``share`` once for all
-    blocks: ``s b (b - 1) / 2``.
+    A block is Cayley's ``(I - Q)(I + Q)^-1`` of a skew-symmetric Q with b (b - 1) / 2 trained
+    values, 0 at the start. ``neumann_terms`` above 0 takes so many terms of the series of its
+    inverse instead, as OFTv2 does: faster, and orthogonal only nearly. The constrained variant is
+    left out: it writes to its parameters in the forward pass. PEFT's Conv2d layer is left out: it
+    adds overlapping patches up again, and so does not start at the base. Stored bytes, at s a
+    value: ``s n (b - 1) / 2``, with ``share`` once for all blocks: ``s b (b - 1) / 2``.
 
     Source: Qiu et al., OFT, arXiv 2306.07280; Qiu et al., OFTv2, arXiv 2506.19847.
     """
