@@ -6,6 +6,7 @@ from compression.adapters.base import ADAPTERS, Adapter, AdapterStart, Pair, Shi
 from compression.adapters.block_lora import BlockLora
 from compression.adapters.colora import CoLora
 from compression.adapters.cuttlefish import Cuttlefish
+from compression.adapters.dense_lora import DenseLora
 from compression.adapters.dora import Dora
 from compression.adapters.dora_dynamic import DoraDynamic
 from compression.adapters.edora import EDora
@@ -18,7 +19,9 @@ from compression.adapters.lora_xs import LoraXs
 from compression.adapters.lors import Lors
 from compression.adapters.lotr import Lotr
 from compression.adapters.maestro import Maestro
+from compression.adapters.mos import Mos
 from compression.adapters.moslora import MosLora
+from compression.adapters.msplora import MspLora
 from compression.adapters.nola import Nola
 from compression.adapters.none import NoAdapter
 from compression.adapters.nora import Nora
@@ -34,6 +37,7 @@ from compression.adapters.singlora import SingLora
 from compression.adapters.sora import Sora
 from compression.adapters.sparse import Shira
 from compression.adapters.spectral import C3a, Fourierft, Waveft
+from compression.adapters.spectral_adapter import SpectralAdapter
 from compression.adapters.svfit import SvFit
 from compression.adapters.vblora import Vblora
 from compression.adapters.vectors import Ia3, Road
@@ -50,6 +54,7 @@ __all__ = [
     "CoLora",
     "Cuttlefish",
     "Delora",
+    "DenseLora",
     "Dora",
     "DoraDynamic",
     "EDora",
@@ -70,7 +75,9 @@ __all__ = [
     "Lotr",
     "Maestro",
     "Miss",
+    "Mos",
     "MosLora",
+    "MspLora",
     "NoAdapter",
     "Nola",
     "Nora",
@@ -88,6 +95,7 @@ __all__ = [
     "Shira",
     "SingLora",
     "Sora",
+    "SpectralAdapter",
     "SvFit",
     "Vblora",
     "Vera",
