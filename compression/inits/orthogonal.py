@@ -19,16 +19,13 @@ class Orthogonal(Init):
     Q_1 and Q_2 are one half each of the rows of a random orthogonal matrix, so ``Q_1 Q_2^T = 0``:
     the start is the compressed model itself, with gradients for A and B alike. Up to rounding: an
     entry of B A is about 1e-9, some 2^-24 of what a product of such factors would have. Needs an
-    even rank; a layer that is clamped to an odd one has the larger half in A. X is
-    (m, r/2), Y (r/2, n). As B is divided by the adapter's scale, alpha scales what B learns and
-    not what A does.
+    even rank; a layer that is clamped to an odd one has the larger half in A. X is (m, r/2), Y
+    (r/2, n). B is not 0 and is divided by the adapter's scale: alpha would only unbalance B and A.
 
-    Source: PEFT's ``init_lora_weights="orthogonal"``, after
-    datta0.github.io/posts/rethink-lora-init.
+    Source: PEFT's ``init_lora_weights="orthogonal"``, datta0.github.io/posts/rethink-lora-init.
     """
 
     guarantee = "frobenius"
-    fixes_alpha = False
 
     def rank_problem(self, rank: int) -> str | None:
         """See :meth:`Init.rank_problem`."""
