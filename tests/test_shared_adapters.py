@@ -138,7 +138,7 @@ def test_spectral_adapter_adds_to_the_leading_singular_vectors():
     own, weight = layer.own(), bare(layer).weight.detach()
     u, s, vh = torch.linalg.svd(weight)
     rest = u[:, RANK:] * s[RANK:] @ vh[RANK:]
-    moved = (own["U"] + own["left"]) * own["S"] @ (own["V"] + own["right"])
+    moved = (own["U"] + own["moved_U"]) * own["S"] @ (own["V"] + own["moved_V"])
     torch.testing.assert_close(weight + delta(layer), moved + rest, atol=1e-5, rtol=1e-4)
 
 

@@ -29,7 +29,7 @@ class SpectralAdapter(ChainedAdapter):
     catalogue_id = "001-107"
     of_base = True
     scaled = False
-    trained = frozenset({"left", "right"})
+    trained = frozenset({"moved_U", "moved_V"})
     mode: str = knob("add", Values(("add", "rotate")), Values(("add", "rotate")), help="see above")
 
     def slots(self, shape: Shape, rank: int) -> dict[str, Shape]:
@@ -37,20 +37,20 @@ class SpectralAdapter(ChainedAdapter):
         rows, columns = matrix_shape(shape)
         frozen: dict[str, Shape] = {"U": (rows, rank), "S": (rank,), "V": (rank, columns)}
         if self.mode == "add":
-            return {**frozen, "left": (rows, rank), "right": (rank, columns)}
-        return {**frozen, "left": (rank, rank), "right": (rank, rank)}
+            return {**frozen, "moved_U": (rows, rank), "moved_V": (rank, columns)}
+        return {**frozen, "moved_U": (rank, rank), "moved_V": (rank, rank)}
 
     def begin(self, name: str, weight: Tensor, start: AdapterStart) -> dict[str, Tensor]:
         """See :meth:`ChainedAdapter.begin`."""
         sizes = self.slots(tuple(weight.shape), start.rank)
         u, s, vh = top_svd(weight, start.rank)
-        moved = {suffix: weight.new_zeros(sizes[suffix]) for suffix in ("left", "right")}
+        moved = {suffix: weight.new_zeros(sizes[suffix]) for suffix in self.trained}
         return {"U": u, "S": s, "V": vh, **moved}
 
     def chains(self, layer: Chained) -> list[Chain]:
         """See :meth:`ChainedAdapter.chains`: what is exactly 0 where nothing has moved."""
         own = layer.own()
-        u, s, v, left, right = (own[suffix] for suffix in ("U", "S", "V", "left", "right"))
+        u, s, v, left, right = (own[suffix] for suffix in ("U", "S", "V", "moved_U", "moved_V"))
         if self.mode == "add":
             return [Chain(1.0, (v + right, s, left)), Chain(1.0, (right, s, u))]
         core = rotation(left) * s @ rotation(right).T - torch.diag(s)
