@@ -60,6 +60,8 @@ def stored_tensors(model: nn.Module) -> dict[str, Stored]:
     for adapter, entries in done.adapted().items():
         live = adapter.stored(model, [name for name in entries if name in stays])
         for key, slot in _layouts(model, {n: stays[n] for n in entries if n in stays}).items():
+            if key in found:
+                raise ArtifactError(f"'{key}' names a tensor of {adapter.name} and another one")
             values = live[key].detach().reshape(slot.shape)
             found[key] = Stored(_exactly(values, slot.dtype, key), slot.part)
     return found

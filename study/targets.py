@@ -81,12 +81,14 @@ def recipe_problems(
 
 def adapter_problems(space: Mapping[str, Any], task: Task) -> list[str]:
     """Adapters asked of layers, ranks, inits or methods that they cannot take."""
-    layers = target_layers(task.skeleton(), task.targets)
+    model = task.skeleton()
+    layers = target_layers(model, task.targets)
     methods = [split(m)[1] for option in space["method"] for m in _corners("method", option)]
     inits = [init for option in space["init"] for init in _corners("init", option)]
     found = dict[str, None]()
     for option in space["adapter"]:
         for adapter in _corners("adapter", option):
+            found |= dict.fromkeys(adapter.model_refusals(model))
             for rank in _ranks(space["rank"]) if adapter.ranked else [0]:
                 refused = list(dict.fromkeys(adapter.refusals(layers, rank, methods)))
                 shown = refused[:SHOWN]

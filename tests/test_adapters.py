@@ -9,6 +9,7 @@ from networks import (
     adapted,
     generator,
     inputs,
+    layer_stats,
     network,
     rule,
     variants,
@@ -21,6 +22,8 @@ from compression.acting import Moment
 from compression.adapters import ADAPTERS, AdapterStart
 from compression.artifact import deserialize, serialize
 from compression.kinds import bare
+from compression.methods import METHODS
+from compression.methods.structured.structural import Structural
 from compression.model import (
     adapter_tensors,
     as_saved,
@@ -121,6 +124,19 @@ def test_contract(adapter):
     bits = adapter.nominal_bits(sizes)
     assert 0 <= bits <= 8 * sum(slot.nbytes for slot in layout.values())
     assert all(adapter.macs(shape, rank) >= 0 for shape, rank in sizes.values())
+
+
+def test_no_adapter_names_its_tensors_as_a_method_does():
+    shape = (16, 32)
+    taken = {"weight", "bias"}
+    for method in METHODS:
+        plugin = METHODS.build(method)
+        if not isinstance(plugin, Structural):
+            stats = layer_stats(shape)
+            taken |= set(plugin.compress(torch.randn(shape), stats).state())
+    for adapter in REAL:
+        layout = adapter.layout({"0": (shape, 4 if adapter.ranked else 0)})
+        assert not {key.partition(".")[2] for key in layout} & taken, adapter
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

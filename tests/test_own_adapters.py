@@ -54,7 +54,7 @@ def dense_delta(name, layer):
     if name == "moslora":
         return s * t["lora_B"] @ t["mixer"] @ t["lora_A"]
     if name in ("lora_xs", "lotr"):
-        return s * t["B"] @ t["R" if name == "lora_xs" else "core"] @ t["A"]
+        return s * t["B"] @ t["R" if name == "lora_xs" else "mixer"] @ t["A"]
     if name == "svfit":
         return t["B"] @ torch.diag(t["shift"]) @ t["A"]
     if name == "salt":

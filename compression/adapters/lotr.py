@@ -21,21 +21,21 @@ class Lotr(ChainedAdapter):
     """
 
     catalogue_id = "001-61"
-    trained = frozenset({"A", "core", "B"})
+    trained = frozenset({"A", "mixer", "B"})
     shared = frozenset({"A", "B"})
 
     def slots(self, shape: Shape, rank: int) -> dict[str, Shape]:
         """See :meth:`ChainedAdapter.slots`."""
         rows, columns = matrix_shape(shape)
-        return {"A": (rank, columns), "core": (rank, rank), "B": (rows, rank)}
+        return {"A": (rank, columns), "mixer": (rank, rank), "B": (rows, rank)}
 
     def begin(self, name: str, weight: Tensor, start: AdapterStart) -> dict[str, Tensor]:
         """See :meth:`ChainedAdapter.begin`."""
         (rows, columns), rank = matrix_shape(weight.shape), start.rank
         core = weight.new_zeros(rank, rank)
-        return {"A": random_matrix(rank, columns), "core": core, "B": random_matrix(rows, rank)}
+        return {"A": random_matrix(rank, columns), "mixer": core, "B": random_matrix(rows, rank)}
 
     def chains(self, layer: Chained) -> list[Chain]:
         """See :meth:`ChainedAdapter.chains`."""
         own = layer.own()
-        return [Chain(layer.scale, (own["A"], own["core"], own["B"]))]
+        return [Chain(layer.scale, (own["A"], own["mixer"], own["B"]))]
