@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from fractions import Fraction
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from compression.acting import Acting
+from compression.acting import Acting, Moment
 from compression.adapters import Adapter
 from compression.methods import Method
-from compression.registry import Plugin, Registry
+from compression.registry import InvalidSetting, Plugin, Registry
 from compression.rules import LayerEntry
 
 
@@ -30,6 +32,23 @@ class Scene:
     params: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
     seed: int
+
+    def generator(self, name: str) -> torch.Generator:
+        """Random numbers of one hook's own, from the trial's seed and the hook's name."""
+        digest = hashlib.sha256(f"{name}/{self.seed}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each adapted layer; of shared ones each layer that has them."""
+        moved = {id(parameter): parameter for parameter in self.params}
+        return {
+            name: [
+                moved[id(tensor)]
+                for tensor in entry.adapter.parameters(self.model, [name]).values()
+                if id(tensor) in moved
+            ]
+            for name, entry in self.adapted.items()
+        }
 
 
 class Hook(Plugin, ABC):
@@ -48,6 +67,46 @@ class Hook(Plugin, ABC):
     @abstractmethod
     def start(self, scene: Scene) -> Acting | None:
         """Begin; None where there is nothing to do."""
+
+    def check(self, scene: Scene) -> None:
+        """See that it can act here.
+
+        Raises:
+            InvalidSetting: what :meth:`refusals` says of the scene's layers.
+        """
+        found = {
+            text: None
+            for entry in scene.adapted.values()
+            for text in self.refusals([entry.method], [entry.adapter])
+        }
+        if found:
+            raise InvalidSetting(f"{self.name}: {text}" for text in found)
+
+
+def period(moment: Moment, every: float, ahead: int = 0) -> int:
+    """The period of a step, or of one ``ahead``, where each is a share ``every`` of the training.
+
+    Periods shorter than a step are one step each.
+    """
+    length = max(Fraction(1), Fraction(str(every)) * moment.steps)  # the decimal that was written
+    return int((moment.step + ahead) / length)
+
+
+def ends_period(moment: Moment, every: float) -> bool:
+    """Whether a period ends with this step."""
+    return period(moment, every, ahead=1) > period(moment, every)
+
+
+def forget(optimizer: torch.optim.Optimizer, params: Iterable[nn.Parameter]) -> None:
+    """Drop what an optimizer, or each part of a joined one, keeps of these parameters."""
+    for state in states(optimizer):
+        for parameter in params:
+            state.pop(parameter, None)
+
+
+def states(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """The states by parameter of an optimizer, or of the parts of a joined one."""
+    return [part.state for part in getattr(optimizer, "parts", [optimizer])]
 
 
 HOOKS: Registry[Hook] = Registry("hook", Hook)
