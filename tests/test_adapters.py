@@ -127,7 +127,7 @@ def test_contract(adapter):
 
 
 def test_no_adapter_names_its_tensors_as_a_method_does():
-    shape = (16, 32)
+    shape = (64, 64)
     taken = {"weight", "bias"}
     for method in METHODS:
         plugin = METHODS.build(method)
@@ -135,7 +135,7 @@ def test_no_adapter_names_its_tensors_as_a_method_does():
             stats = layer_stats(shape)
             taken |= set(plugin.compress(torch.randn(shape), stats).state())
     for adapter in REAL:
-        layout = adapter.layout({"0": (shape, 4 if adapter.ranked else 0)})
+        layout = adapter.layout({"0": (shape, 16 if adapter.ranked else 0)})
         assert not {key.partition(".")[2] for key in layout} & taken, adapter
 
 

@@ -103,17 +103,17 @@ def test_dense_lora_codes_decodes_and_changes_in_between():
     for activation, f in (("gelu", F.gelu), ("tanh", torch.tanh), ("leaky_relu", F.leaky_relu)):
         _, model = adapted("dense_lora", activation=activation)
         own, x = model[1].own(), torch.randn(3, 16)
-        inner = f(f(x @ own["A"].T) @ own["core"].T)
+        inner = f(f(x @ own["A"].T) @ own["mixer"].T)
         expected = bare(model[1])(x) + ALPHA / RANK * inner @ own["B"].T
         torch.testing.assert_close(model[1](x), expected, atol=1e-5, rtol=1e-4)
         assert model[0].A is model[1].A
-        assert model[0].core is not model[1].core
+        assert model[0].mixer is not model[1].mixer
 
 
 def test_dense_lora_reaches_every_core_from_its_start():
     _, model = adapted("dense_lora", moved=False)
     model(torch.randn(3, 16)).square().sum().backward()
-    assert all(layer.core.grad.any() for layer in model)
+    assert all(layer.mixer.grad.any() for layer in model)
 
 
 def test_msplora_adds_a_common_a_grouped_and_a_local_delta():
@@ -172,7 +172,7 @@ def test_lotr_shares_the_outer_factors_among_layers_of_one_shape():
     compress_model(model, [rule("rtn", "zeros", "lotr", RANK)], ["*"], generator=generator())
     assert model[0].A is model[1].A is model[2].A
     assert model[0].B is model[2].B
-    assert model[0].core is not model[1].core
+    assert model[0].mixer is not model[1].mixer
     assert model[3].A is not model[0].A
     stored = sum(p.numel() for p in trainable(model))
     assert stored == RANK * 32 + 3 * RANK**2 + RANK * 24 + RANK**2
