@@ -33,7 +33,7 @@ from compression.methods import METHODS
 from compression.model import compress_model, finalize, trainable
 
 
-def trained(method="rtn", init="zeros", adapter="lora", rank=3, rest="none", **adapter_args):
+def trained(method="rtn", init="zeros", adapter="lora", rank=4, rest="none", **adapter_args):
     """A compressed model whose adapters and BatchNorm have moved from where they start."""
     rank = 0 if adapter == "none" else rank
     plugin = ADAPTERS.build(adapter, adapter_args)

@@ -76,7 +76,7 @@ BAD_SPACE = [
     ("method: {int1: {scale: row, group_size: 8}}", "group_size: has no effect here"),
     ("method: {block_sparse: {tile_rows: 1, tile_cols: 2, keep: 3}}", "at most the 2 entries"),
     ("init: [pisa]", "unknown init 'pisa'; did you mean 'pissa'?"),
-    ("adapter: lore", "unknown adapter 'lore'; did you mean 'lora'?"),
+    ("adapter: lorra", "unknown adapter 'lorra'; did you mean 'lora'?"),
     ("optimizer: adamm", "unknown optimizer 'adamm'; did you mean"),
     ("optimizer: {sgd: {lr: 0}}", "space.optimizer.sgd.lr: expected a number from"),
     ("optimizer: {sgd: {lr: {low: -1, high: 1, log: true}}}", "lr: low: expected a number from"),
