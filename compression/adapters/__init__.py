@@ -25,6 +25,7 @@ from compression.adapters.msplora import MspLora
 from compression.adapters.nola import Nola
 from compression.adapters.none import NoAdapter
 from compression.adapters.nora import Nora
+from compression.adapters.of_base import Deft, Glora, GloraVector, Hira, Peanut
 from compression.adapters.orthogonal import Boft, Hra, Oft, Psoft
 from compression.adapters.prilora import PriLora
 from compression.adapters.products import Delora, Gralora, Loha, Lokr, Miss
@@ -33,14 +34,15 @@ from compression.adapters.rslora import RsLora
 from compression.adapters.salt import Salt
 from compression.adapters.selective_lora import SelectiveLora
 from compression.adapters.shared_bases import Lily, Randlora, Vera
+from compression.adapters.shared_vectors import Pvera, Tinylora, Unilora
 from compression.adapters.singlora import SingLora
 from compression.adapters.sora import Sora
-from compression.adapters.sparse import Shira
+from compression.adapters.sparse import Shira, Supertuning
 from compression.adapters.spectral import C3a, Fourierft, Waveft
 from compression.adapters.spectral_adapter import SpectralAdapter
 from compression.adapters.svfit import SvFit
 from compression.adapters.vblora import Vblora
-from compression.adapters.vectors import Ia3, Road
+from compression.adapters.vectors import Beft, Ia3, Road
 
 __all__ = [
     "ADAPTERS",
@@ -48,11 +50,13 @@ __all__ = [
     "Adapter",
     "AdapterStart",
     "AllocatingLora",
+    "Beft",
     "BlockLora",
     "Boft",
     "C3a",
     "CoLora",
     "Cuttlefish",
+    "Deft",
     "Delora",
     "DenseLora",
     "Dora",
@@ -60,8 +64,11 @@ __all__ = [
     "EDora",
     "ElaLora",
     "Fourierft",
+    "Glora",
+    "GloraVector",
     "Gora",
     "Gralora",
+    "Hira",
     "Hra",
     "Ia3",
     "IncreLora",
@@ -83,8 +90,10 @@ __all__ = [
     "Nora",
     "Oft",
     "Pair",
+    "Peanut",
     "PriLora",
     "Psoft",
+    "Pvera",
     "QuantizedMerge",
     "Randlora",
     "Road",
@@ -96,7 +105,10 @@ __all__ = [
     "SingLora",
     "Sora",
     "SpectralAdapter",
+    "Supertuning",
     "SvFit",
+    "Tinylora",
+    "Unilora",
     "Vblora",
     "Vera",
     "Waveft",

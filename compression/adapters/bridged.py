@@ -1,9 +1,12 @@
 """PEFT's adapters behind the adapter contract: one bridge, a row for each.
 
-What cannot sit on a compressed base is left out: osf rewrites the base weight (it trains the low
-part of the base's own SVD, and would undo the compression); prompt and prefix methods (prompt, p,
-prefix and multitask prompt tuning, cpt, adaption_prompt, cartridge) and trainable_tokens adapt
-language models' inputs, not layers; xlora, poly and shadow mix adapters that are there already.
+Some of PEFT's methods are left out. osf takes the base weight apart and trains a part of it, which
+undoes the compression. frod replaces the base by U (S + L) V^T with U and V as large as it, from
+decompositions that do not come out bit for bit everywhere, so that more than the dense weight would
+be stored. The shapes of adamss follow from clusters of the base's values, and no layout can tell
+them from the shape of a layer. Prompt and prefix methods (prompt, p, prefix and multitask prompt
+tuning, cpt, adaption_prompt, cartridge) and trainable_tokens adapt the inputs of language models,
+not layers; xlora, poly and shadow mix adapters that are there already.
 """
 
 from __future__ import annotations
@@ -63,6 +66,12 @@ class Bridged(Adapter):
     """Frozen tensors that are stored, by PEFT's attribute."""
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Parameters of PEFT's that are neither trained nor needed, by suffix."""
+    of_base: ClassVar[bool] = False
+    """Whether its delta is made of the base, and so nothing where a method leaves none."""
+    asks_peft: ClassVar[bool] = True
+    """Whether PEFT's layers are cheap enough to be made, empty, to see what it says of them."""
+    shares_basis: ClassVar[bool] = True
+    """Whether layers share what is rebuilt, where they share tensors at all."""
     overlooked: ClassVar[frozenset[str]] = frozenset()
     """Settings of a Conv2d that PEFT's layer does not heed: layers that have them are refused."""
     kinds = frozenset({"linear"})
@@ -94,6 +103,9 @@ class Bridged(Adapter):
         yield from wrong
         if wrong:
             return
+        for method in methods:
+            if self.of_base and method.base_is_gone:
+                yield f"{self.name} changes the base, and {method.name} leaves none: use lora"
         found = {n: bare(m) for n, m in layers.items() if kind_of(bare(m)) in self.kinds}
         for name, layer in found.items():
             yield from oddities(self.name, name, layer, self.overlooked)
@@ -106,7 +118,8 @@ class Bridged(Adapter):
 
     def _reasons(self, shape: Shape, rank: int) -> list[str]:
         """Our own objections; where there are none, what PEFT says of an empty layer."""
-        if own := list(self.objections(shape, rank)):
+        own = list(self.objections(shape, rank))
+        if own or not self.asks_peft:
             return own
         try:
             _template(self, ((shape, rank),))
@@ -191,7 +204,8 @@ class Bridged(Adapter):
             for attribute, fill in self.fills().items():
                 tensor = held(module, attribute)
                 # Of a basis that all layers share no layer's name is part.
-                stream = attribute if self.shared else f"{name}.{attribute}"
+                common = self.shared and self.shares_basis
+                stream = attribute if common else f"{name}.{attribute}"
                 filled = partial(_drawn, fill, f"{self.name}/{self._seed}/{stream}", _shape(module))
                 found.setdefault(id(tensor), (tensor, filled))
         return list(found.values())

@@ -34,6 +34,7 @@ class Oft(Bridged):
     """
 
     peft_type = "OFT"
+    of_base = True
     ranked = scaled = False
     block_size: int = knob(
         16,
@@ -83,6 +84,7 @@ class Boft(Bridged):
     """
 
     peft_type = "BOFT"
+    of_base = True
     ranked = scaled = False
     block_size: int = knob(
         8,
@@ -139,6 +141,7 @@ class Hra(Bridged):
 
     catalogue_id = "001-148"
     peft_type = "HRA"
+    of_base = True
     kinds = frozenset({"linear", "conv2d"})
     overlooked = SQUARE
     scaled = False
@@ -202,8 +205,10 @@ class Psoft(Bridged):
     """
 
     peft_type = "PSOFT"
+    of_base = True
     scaled = False
     kept = ("_psoft_A_cache", "_psoft_B_cache")
+    asks_peft = False
 
     def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
         """See :meth:`Bridged.arguments`."""

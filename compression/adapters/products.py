@@ -201,6 +201,7 @@ class Delora(Bridged):
     """
 
     peft_type = "DELORA"
+    of_base = True
     scaled = False
     kept = ("delora_w_norm",)
     # PEFT's comparison takes 1e-3 where its LoRA takes 1e-4.

@@ -1,8 +1,9 @@
-"""Adapters that train some of the weights themselves: PEFT's SHiRA."""
+"""Adapters that train some of the weights themselves: PEFT's SHiRA and Super-Tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from compression import philox
 from compression.adapters.base import ADAPTERS
 from compression.adapters.bridged import Bridged
 from compression.methods.base import Shape, matrix_shape
-from compression.registry import IntRange, knob
+from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
 
 
@@ -55,3 +56,46 @@ class Shira(Bridged):
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n)``."""
         return rank * sum(matrix_shape(shape))
+
+
+@ADAPTERS.register("supertuning")
+class Supertuning(Bridged):
+    """Super-Tuning: ``y = (W + S) x``, S trained where W is largest, 0 at the start.
+
+    S has ``density m n`` entries, at the largest (or smallest) of |W|; ``hybrid_rank`` ranks of a
+    LoRA, at scale 2, can be added (the paper's Supra). W is the compressed base, whose values can
+    be equal: then the choice among them is arbitrary. Which entries, is stored. Stored bytes, at b
+    a value: ``(b + 4) density m n + b hybrid_rank (m + n)``.
+
+    Source: as PEFT names it, Super-Tuning, arXiv 2607.09287.
+    """
+
+    peft_type = "SUPERTUNING"
+    ranked = scaled = False
+    kept = ("supertuning_indices",)
+    density: float = knob(
+        0.01,
+        FloatRange(1e-6, 1.0),
+        search=FloatRange(0.002, 0.05, log=True),
+        help="share of the weights that S changes",
+    )
+    largest: bool = knob(True, Values((True, False)), help="those of the largest |W|, or smallest")
+    hybrid_rank: int = knob(0, IntRange(0, 2**16), help="ranks of a LoRA beside it")
+
+    def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
+        """See :meth:`Bridged.arguments`."""
+        return {
+            "sparsity": 1 - self.density,
+            "select_top": self.largest,
+            "r": self.hybrid_rank or None,
+        }
+
+    def objections(self, shape: Shape, rank: int) -> Iterator[str]:
+        """See :meth:`Bridged.objections`."""
+        if int(math.prod(shape) * self.density) < 1:
+            yield f"density {self.density} leaves none of its {math.prod(shape)} weights to train"
+
+    def macs(self, shape: Shape, rank: int) -> int:
+        """``density m n + hybrid_rank (m + n)``."""
+        own = int(math.prod(shape) * self.density)
+        return own + self.hybrid_rank * sum(matrix_shape(shape))

@@ -1,4 +1,4 @@
-"""Adapters that train some vectors for each layer: PEFT's IA3 and RoAd."""
+"""Adapters that train some vectors for each layer: PEFT's IA3, BEFT and RoAd."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Ia3(Bridged):
     """
 
     peft_type = "IA3"
+    of_base = True
     kinds = frozenset({"linear", "conv2d"})
     ranked = scaled = False
     # PEFT's comparison takes 1e-3 and 5e-3 where its LoRA takes 1e-4.
@@ -36,6 +37,30 @@ class Ia3(Bridged):
         return shape[0]
 
 
+@ADAPTERS.register("beft")
+class Beft(Bridged):
+    """BEFT: ``y = W x + b + d`` with d (out,) trained, 0 at the start.
+
+    The paper trains the bias of the value projection alone: choose the layers by a rule. Stored
+    bytes, at s a value: ``s m``.
+
+    Source: Huang et al., BEFT, arXiv 2509.15974.
+    """
+
+    peft_type = "BEFT"
+    ranked = scaled = False
+    # As for IA3: a vector for each layer.
+    lr_factor = 10.0
+
+    def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
+        """See :meth:`Bridged.arguments`."""
+        return {}
+
+    def macs(self, shape: Shape, rank: int) -> int:
+        """None: there is nothing to multiply."""
+        return 0
+
+
 @ADAPTERS.register("road")
 class Road(Bridged):
     """RoAd: ``y = R (W x + b)``, R turning pairs of outputs, each scaled; both trained.
@@ -48,6 +73,7 @@ class Road(Bridged):
     """
 
     peft_type = "ROAD"
+    of_base = True
     ranked = scaled = False
     # PEFT's comparison takes 1e-3 where its LoRA takes 1e-4.
     lr_factor = 10.0
