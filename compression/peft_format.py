@@ -110,7 +110,7 @@ def _tensors(adapter: Bridged, layer: nn.Module) -> Iterator[tuple[str, Tensor]]
     for key, parameter in layer.named_parameters():
         if not key.startswith("base_layer."):
             yield key, parameter
-    for attribute in (*adapter.fills(), *adapter.kept):
+    for attribute in (*adapter.fills(), *adapter.derived, *adapter.kept):
         yield attribute, held(layer, attribute)
 
 

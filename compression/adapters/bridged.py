@@ -64,6 +64,8 @@ class Bridged(Adapter):
     """Frozen random tensors by PEFT's attribute, and what fills them."""
     kept: ClassVar[tuple[str, ...]] = ()
     """Frozen tensors that are stored, by PEFT's attribute."""
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Frozen tensors that are computed from those, by PEFT's attribute."""
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Parameters of PEFT's that are neither trained nor needed, by suffix."""
     of_base: ClassVar[bool] = False

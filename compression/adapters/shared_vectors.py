@@ -177,6 +177,7 @@ class Unilora(Bridged):
     shared = True
     shares_basis = False
     scaled = False
+    derived = ("unilora_scales_A", "unilora_scales_B")
     # As for VeRA: a few values that each move many.
     lr_factor = 10.0
     size: int = knob(

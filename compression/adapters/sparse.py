@@ -92,10 +92,13 @@ class Supertuning(Bridged):
 
     def objections(self, shape: Shape, rank: int) -> Iterator[str]:
         """See :meth:`Bridged.objections`."""
-        if int(math.prod(shape) * self.density) < 1:
+        if not self._count(shape):
             yield f"density {self.density} leaves none of its {math.prod(shape)} weights to train"
 
     def macs(self, shape: Shape, rank: int) -> int:
         """``density m n + hybrid_rank (m + n)``."""
-        own = int(math.prod(shape) * self.density)
-        return own + self.hybrid_rank * sum(matrix_shape(shape))
+        return self._count(shape) + self.hybrid_rank * sum(matrix_shape(shape))
+
+    def _count(self, shape: Shape) -> int:
+        """How many entries PEFT gives S: it rounds this down."""
+        return int(math.prod(shape) * (1 - (1 - self.density)))
