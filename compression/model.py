@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.calibration import Calibration
+from compression.checking import check, shared_weights
 from compression.edits import EDITS, Edit
 from compression.kinds import bare
 from compression.methods import Method, NoMethod
@@ -20,11 +21,9 @@ from compression.rules import (
     LayerEntry,
     Rule,
     assign,
-    check,
     compression_of,
     leaves_alone,
     shapes,
-    shared_weights,
     target_layers,
 )
 from compression.stats import LayerStats

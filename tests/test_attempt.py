@@ -12,9 +12,10 @@ from tiny_task import Poisoned, Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
 from trainables import attempt as attempts
-from trainables.attempt import Attempt, probe, tensor_hash
+from trainables.attempt import Attempt
 from trainables.calibration import calibrated
 from trainables.checkpoint import State
+from trainables.probes import probe, tensor_hash
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
 from trainables.tasks import observe
 

@@ -9,8 +9,9 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
-from trainables.attempt import Attempt, probe, tensor_hash
+from trainables.attempt import Attempt
 from trainables.examine import Examiner
+from trainables.probes import probe, tensor_hash
 from trainables.record import (
     Direction,
     Objective,

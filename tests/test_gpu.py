@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
-from trainables.attempt import Attempt, _set_params, probe, tensor_hash
+from trainables.attempt import Attempt, _set_params
 from trainables.hardware import devices, memory, peak
 from trainables.hardware.sending import send_tensor
+from trainables.probes import probe, tensor_hash
 from trainables.record import OUT_OF_MEMORY, Choice, Status
 from trainables.tasks import TensorSplit
 

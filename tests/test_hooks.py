@@ -18,13 +18,14 @@ from compression.model import adapter_tensors, compress_model, compression_of, t
 from compression.registry import InvalidSetting
 from compression.stored import shipped
 from trainables import attempt as attempts
-from trainables.attempt import Attempt, probe, tensor_hash
+from trainables.attempt import Attempt
 from trainables.build import build
 from trainables.calibration import calibrated
 from trainables.checkpoint import State, flatten, unflatten
 from trainables.hooks import HOOKS, Scene
 from trainables.hooks.base import period
 from trainables.optimizers import OPTIMIZERS
+from trainables.probes import probe, tensor_hash
 from trainables.recipes import RECIPES
 from trainables.record import Choice, Status
 from trainables.stage import whole

@@ -24,6 +24,7 @@ from trainables.checkpoint import State, flatten, unflatten
 from trainables.frozen.recall import recalling
 from trainables.hardware import devices
 from trainables.hardware.memory import Meter, is_out_of_memory
+from trainables.probes import base_hash, probe, tensor_hash
 from trainables.recipes import RECIPES, Run
 from trainables.record import (
     OUT_OF_MEMORY,
@@ -35,11 +36,9 @@ from trainables.record import (
     from_json,
     to_json,
 )
-from trainables.splits import Split
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
 
-PROBE = 16  # examples of the fixed validation batch whose logits a verification compares
 PATIENCE = 1.0  # seconds of training after which a step reports in any case
 
 
@@ -52,28 +51,6 @@ class Shelf(Protocol):
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Store ``data`` under ``name``: all of it or nothing."""
-
-
-@torch.inference_mode()
-def probe(forward: Forward, validation: Split) -> Tensor:
-    """Logits of the first validation examples, (PROBE, ...) float32, in one batch."""
-    first = torch.arange(min(PROBE, len(validation)))
-    return forward(validation.inputs(first)).float().contiguous()
-
-
-def tensor_hash(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
-
-
-def base_hash(model: nn.Module) -> str:
-    """SHA-256 of all that a training does not change."""
-    live = {tensor.data_ptr() for tensor in adapter_tensors(model) if tensor.numel()}
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.data_ptr() not in live:
-            found.update(f"{name} {tensor_hash(tensor.detach().contiguous().view(-1))}".encode())
-    return found.hexdigest()
 
 
 class Attempt:

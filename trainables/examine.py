@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from compression.artifact import ArtifactError, deserialize
-from trainables.attempt import probe, tensor_hash
 from trainables.features import features_of
 from trainables.frozen.forward_pass import all_cores
+from trainables.probes import probe, tensor_hash
 from trainables.record import COUNTED, Drop, Paired, Record, Verification
 from trainables.scoring import metrics
 from trainables.scoring.drops import Drops
