@@ -152,7 +152,10 @@ def test_alpha_is_free_exactly_where_the_delta_starts_at_zero(name):
     assert bool((start.B @ start.A).any()) == INITS[name].fixes_alpha
 
 
-ALPHA = "task: digits\nspace:\n  method: rtn\n  adapter: lora\n  alpha: [8, 16]\n  rank: 2\n  init: {}"
+ALPHA = (
+    "task: digits\nspace:\n  method: rtn\n  adapter: lora\n  alpha: [8, 16]\n  rank: 2\n"
+    "  init: {}"
+)
 FREE = [name for name in INITS if not INITS[name].fixes_alpha]
 
 
