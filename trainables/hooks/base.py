@@ -83,6 +83,16 @@ class Hook(Plugin, ABC):
             raise InvalidSetting(f"{self.name}: {text}" for text in found)
 
 
+def nothing(params: Iterable[nn.Parameter]) -> torch.Tensor | None:
+    """A loss of 0 that hangs on one trained parameter; None if none is trained.
+
+    Where a hook leaves few adapters to a step, these may have no live rank, and the task's loss
+    hang on nothing that is trained: backpropagation has to begin somewhere.
+    """
+    trained = next((p for p in params if p.requires_grad), None)
+    return None if trained is None else 0.0 * trained.sum()
+
+
 def period(moment: Moment, every: float, ahead: int = 0) -> int:
     """The period of a step, or of one ``ahead``, where each is a share ``every`` of the training.
 

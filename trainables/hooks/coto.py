@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compression.acting import Acting, Moment
 from compression.registry import FloatRange, Values, knob
-from trainables.hooks.base import HOOKS, Hook, Scene
+from trainables.hooks.base import HOOKS, Hook, Scene, nothing
 
 
 @HOOKS.register("coto")
@@ -43,9 +43,11 @@ class _Switching(Acting):
         generator: torch.Generator,
     ) -> None:
         self.layers, self.trained, self.ramp, self.generator = layers, trained, ramp, generator
+        self.on: list[str] = []
 
     def before_step(self, moment: Moment) -> None:
         """See :meth:`Acting.before_step`."""
+        self.on = []
         if moment.progress >= self.ramp:
             return
         drawn = torch.rand(len(self.layers), generator=self.generator)
@@ -53,7 +55,12 @@ class _Switching(Acting):
         learns = [n for n in on if any(p.requires_grad for p in self.trained[n])]
         if learns and not any(on[name] for name in learns):
             on[learns[int(torch.randint(len(learns), (), generator=self.generator))]] = True
+        self.on = [name for name in on if on[name]]
         self._switch(on)
+
+    def penalty(self) -> Tensor | None:
+        """See :meth:`Acting.penalty`: none, but something to begin at."""
+        return nothing(p for name in self.on for p in self.trained[name])
 
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`: what is scored and shipped has all of them."""

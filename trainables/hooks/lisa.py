@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compression.acting import Acting, Moment
 from compression.registry import FloatRange, IntRange, Values, knob
-from trainables.hooks.base import HOOKS, Hook, Scene, forget, period
+from trainables.hooks.base import HOOKS, Hook, Scene, forget, nothing, period
 
 
 @HOOKS.register("lisa")
@@ -59,6 +59,10 @@ class _Sampling(Acting):
         if active and all(getattr(layer, "_disable_adapters", False) for layer in active):
             # Another hook has switched off all that is trained now.
             active[0]._disable_adapters = False  # type: ignore[assignment]
+
+    def penalty(self) -> Tensor | None:
+        """See :meth:`Acting.penalty`: none, but something to begin at."""
+        return nothing(p for index in self.active for p in self.trained[self.names[index]])
 
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`: between steps all count as trained, as they are."""
