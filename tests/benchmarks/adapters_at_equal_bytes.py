@@ -1,13 +1,16 @@
 """Every adapter beside LoRA: as many bytes, as many trials, each in its own learning rates.
 
     python tests/benchmarks/adapters_at_equal_bytes.py [--task digits] [--seeds 5] [--first 0]
-                    [--trials 6] [--adapters a,b] [--workers 2] [--output FILE]
+                    [--trials 7] [--adapters a,b] [--workers 2] [--output FILE]
 
 All layers are compressed alike for all; those that every adapter can take are adapted. The budget
-is the file of LoRA at the task's rank: each adapter gets the rank and the one knob of its own with
-which its file is largest within it, or, if none is, smallest. Learning rates are ``trials`` points
-of Adam's own range times the adapter's factor, evenly in the logarithm. For each seed, which varies
-split, dense training and recovery, validation chooses among them, and that file is scored on test.
+is the file of LoRA at the task's rank: each adapter gets the rank, and the one knob of its own if
+that is needed, with which its file comes within 2% of it, or else nearest from below, or, if none
+is so small, smallest. Adapters whose ranks move get LoRA's rank, which is their mean at the end.
+Learning rates are ``trials`` points, evenly in the logarithm, from the low end of Adam's own range
+to ten times its high end, times the adapter's factor: wide enough that few choose an end of it (the
+column says how many of the seeds do). For each seed, which varies split, dense training and
+recovery, validation chooses among them, and that file is scored on test.
 
 Printed for each adapter: bytes, test metric over the seeds, the difference to LoRA paired by seed
 with its 95% t-interval, and whether it is told apart when all adapters are asked at once (Holm).
@@ -52,6 +55,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 RANKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 REFERENCE = "lora"
+TOLERANCE = 0.02
 
 
 class Files:
@@ -101,7 +105,7 @@ def forms(adapter: str) -> Iterator[tuple[dict[str, Any], int]]:
     cls = ADAPTERS[adapter]
     knobs: list[dict[str, Any]] = [{}]
     for key, knob in cls.knobs().items():
-        if key in ("dtype", "seed"):
+        if key in ("dtype", "seed", *cls.of_alpha):
             continue
         for domain in (knob.search, knob.valid):
             low, high = getattr(domain, "low", None), getattr(domain, "high", None)
@@ -133,28 +137,36 @@ def size(name: str, adapter: str, args: dict[str, Any], rank: int) -> int | None
 
 def fitted(name: str, adapter: str) -> dict[str, Any]:
     """The form of an adapter that comes nearest to the budget, from below if it can."""
-    budget = size(name, REFERENCE, {}, TASKS[name]["rank"])
+    from compression.adapters import ADAPTERS
+    from compression.adapters.gated import Gated
+
+    rank = TASKS[name]["rank"]
+    budget = size(name, REFERENCE, {}, rank)
     if budget is None:
         raise ValueError(f"{REFERENCE} cannot be so small")
-    found: list[tuple[bool, int, dict[str, Any], int]] = []
+    if issubclass(ADAPTERS[adapter], Gated):
+        return {"adapter": adapter, "budget": budget, "args": {}, "rank": rank}
+    found = []
     for args, rank in forms(adapter):
         length = size(name, adapter, args, rank)
         if length is not None:
-            found.append((length <= budget, length if length <= budget else -length, args, rank))
+            near = abs(length / budget - 1) <= TOLERANCE
+            below = length if length <= budget else -length
+            found.append(((near, 0 if near else below), args, rank))
     if not found:
         return {"adapter": adapter, "budget": budget, "refused": True}
-    # Defaults come first, and of equal sizes the first is kept.
-    best = max(found, key=lambda form: form[:2])
-    return {"adapter": adapter, "budget": budget, "args": best[2], "rank": best[3]}
+    # Defaults come first, and of equals the first is kept.
+    _, args, rank = max(found, key=lambda form: form[0])
+    return {"adapter": adapter, "budget": budget, "args": args, "rank": rank}
 
 
 def rates(adapter: str, count: int) -> list[float]:
-    """Evenly in the logarithm, from end to end of the adapter's own range."""
+    """Evenly in the logarithm, over the adapter's own range and a factor 10 above it."""
     from compression.adapters import ADAPTERS
     from trainables.optimizers import OPTIMIZERS
 
-    own, factor = OPTIMIZERS["adam"].lr, ADAPTERS[adapter].lr_factor if adapter != "none" else 1
-    step = (own.high / own.low) ** (1 / max(count - 1, 1))
+    own, factor = OPTIMIZERS["adam"].lr, ADAPTERS[adapter].lr_factor
+    step = (10 * own.high / own.low) ** (1 / max(count - 1, 1))
     return [own.low * step**i * factor for i in range(count)]
 
 
@@ -200,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for option, default in {"first": 0, "seeds": 5, "trials": 6, "workers": 2}.items():
+    for option, default in {"first": 0, "seeds": 5, "trials": 7, "workers": 2}.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
     parser.add_argument("--task", choices=TASKS, default="digits")
     parser.add_argument("--adapters", default=",".join(ADAPTERS), help="which of them")
@@ -240,7 +252,7 @@ def summary(
         gaps = [100 * (v - tests[REFERENCE, s]) for s, v in mine.items()]
         form, own = known[name], [c for c in cells if c["adapter"] == name and "chosen" in c]
         if form.get("refused") or not mine:
-            rows.append((-1.0, [name, "refused" if form.get("refused") else "failed", *[""] * 5]))
+            rows.append((-1.0, [name, "refused" if form.get("refused") else "failed", *[""] * 6]))
             continue
         sizes = sorted(c["chosen"]["bytes"] for c in own)
         runs = [run for c in own for run in c["runs"]]
@@ -252,12 +264,29 @@ def summary(
         if name != REFERENCE and len(gaps) > 1:
             chances[name] = _chance(gaps)
         rows.append((mean, [name, text, span, f"{mean:.2f}", _gap(name, gaps), "",
-                            f"{lost}/{len(runs)}" if lost else "0"]))  # fmt: skip
+                            _edges(own), f"{lost}/{len(runs)}" if lost else "0"]))  # fmt: skip
     apart = _holm(chances)
     for _, row in rows:
         row[5] = "yes" if row[0] in apart else ""
-    head = ["adapter", "form", "bytes", "test, mean", "less lora, 95%", "apart", "failed runs"]
+    head = [
+        "adapter",
+        "form",
+        "bytes",
+        "test, mean",
+        "less lora, 95%",
+        "apart",
+        "at an end",
+        "failed",
+    ]
     return [head, *(row for _, row in sorted(rows, key=lambda one: -one[0]))]
+
+
+def _edges(cells: list[dict[str, Any]]) -> str:
+    """In how many seeds the lowest and the highest learning rate were chosen."""
+    chosen = [(c["chosen"]["rate"], [run["rate"] for run in c["runs"]]) for c in cells]
+    low = sum(len(tried) > 1 and rate == min(tried) for rate, tried in chosen)
+    high = sum(len(tried) > 1 and rate == max(tried) for rate, tried in chosen)
+    return f"{low} low, {high} high" if low or high else ""
 
 
 def _gap(name: str, gaps: list[float]) -> str:
