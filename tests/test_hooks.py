@@ -1,5 +1,6 @@
 """The contract of every hook, and what each of them is."""
 
+import copy
 import itertools
 import math
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from compression.acting import Moment
 from compression.adapters import ADAPTERS, Adapter
 from compression.artifact import deserialize
 from compression.methods import METHODS
-from compression.model import adapter_tensors, compress_model, compression_of, trainable
+from compression.model import adapter_tensors, as_saved, compress_model, compression_of, trainable
 from compression.registry import InvalidSetting
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
@@ -93,10 +94,10 @@ def restores(settings, *hooks, upto=2):
         assert same_model(resumed.stage.model, straight.stage.model)
 
 
-def attempt(hooks, adapter, method, shelf=None, **settings):
+def attempt(hooks, adapter, method, kind=Attempt, **settings):
     task = TinyTask()
     trial = make_trial(method, adapter, hooks=choices(*hooks), lr=0.03, **settings)
-    return Attempt(task, calibrated(task.prepare(0), 24, 0), trial, shelf or Shelf())
+    return kind(task, calibrated(task.prepare(0), 24, 0), trial, Shelf())
 
 
 def finish(one, milestones=()):
@@ -164,6 +165,25 @@ def test_what_ships_of_a_trial_that_was_stopped_is_what_was_scored(hook, milesto
     one = attempt([hook], "quantized_merge", "magnitude")
     one.advance(milestones=(milestone,))
     assert one.outcome.status is Status.STOPPED
+    scored_as_stored(one)
+
+
+class Copied(Attempt):
+    """A trial that trains a copy of its model, as on a GPU."""
+
+    def _begin(self):
+        model = build(self.task, self.data, self.trial)
+        with as_saved(model):
+            self.size, self.macs = self._sizes(model)
+        self.shipped, self.stage = self._staged(model), self._staged(copy.deepcopy(model))
+        self.run = self.recipe.start(self.stage, self.task, self.trial)
+
+
+@pytest.mark.parametrize("milestone", [2, 4])
+@pytest.mark.parametrize("hook", HOOK_NAMES)
+def test_what_ships_of_a_copy_is_what_was_scored(hook, milestone):
+    one = attempt([hook], "quantized_merge", "magnitude", kind=Copied)
+    one.advance(milestones=(milestone,))
     scored_as_stored(one)
 
 
