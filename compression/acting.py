@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,7 +24,17 @@ class Moment:
 
 
 class Acting:
-    """Called at each training step. By default it does nothing, and ships what is trained."""
+    """Called at each training step. By default it does nothing, and ships what is trained.
+
+    Steps that overflow in half precision, and are left out, are not told.
+    """
+
+    resizes: ClassVar[bool] = False
+    """Whether the bytes of what is stored may change while it acts."""
+    rewires: ClassVar[bool] = False
+    """Whether what is computed changes from step to step: ranks, layers that are off."""
+    renewals: int = 0
+    """Counts up when parameters begin to mean something else: averages begin anew then."""
 
     def before_step(self, moment: Moment) -> None:
         """Before the forward pass."""

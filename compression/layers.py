@@ -50,4 +50,5 @@ def _bias_alone(layer: nn.Linear, x: Tensor) -> Tensor:
         return x.new_zeros(shape)
     mixed = torch.is_autocast_enabled(x.device.type)  # where a product would be in half precision
     dtype = torch.get_autocast_dtype(x.device.type) if mixed else layer.bias.dtype
-    return layer.bias.to(dtype).expand(shape)
+    # Not a view of the bias: what comes next may add to it in place.
+    return layer.bias.to(dtype).expand(shape).clone()

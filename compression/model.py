@@ -166,12 +166,11 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 def adapter_tensors(model: nn.Module) -> list[Tensor]:
     """All that training may change, in a fixed order: of adapters also what is no parameter."""
-    done = compression_of(model)
-    found = {id(parameter): parameter.data for parameter in trainable(model)}
-    for adapter, entries in done.adapted().items():
-        for tensor in adapter.parameters(model, entries).values():
-            found.setdefault(id(tensor), tensor.detach())
-    return list(found.values())
+    live: list[Tensor] = [*trainable(model)]
+    for adapter, entries in compression_of(model).adapted().items():
+        live += adapter.parameters(model, entries).values()
+    # By identity, of tensors that are all still there: one that is made anew has an id of its own.
+    return [tensor.detach() for tensor in {id(tensor): tensor for tensor in live}.values()]
 
 
 def trained_rest(model: nn.Module) -> dict[str, nn.Parameter]:

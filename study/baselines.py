@@ -37,7 +37,7 @@ def _recovered(space: Space, seed: int) -> Trial | None:
     adapters = [a for a in space.params["adapter"].corners() if a != "none"]
     if not adapters:
         return None
-    params = space.define(Typical({"adapter": adapters[0]}))
+    params = space.define(Typical({"adapter": adapters[0], "init": "zeros"}))
     params |= {"method": "none", "init": "zeros", "rest": "none"}
     trial = space.to_trial(params, seed)
     trial = replace(trial, hooks=tuple(filter(partial(_acts, trial), trial.hooks)))

@@ -6,8 +6,10 @@ suggestion to a :class:`~trainables.record.Trial`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from compression.adapters import ADAPTERS
@@ -85,8 +87,17 @@ class Space:
             yield from corner_plugins(axis, str(name), own)
 
     def min_fidelity(self) -> int:
-        """Epochs before which no trial may be stopped: the most that some recipe needs."""
-        return max((r.min_fidelity(self.epochs) for r in self._corners("recipe")), default=0)
+        """Epochs before which no trial may be stopped.
+
+        The most that some recipe needs, or until adapters and hooks let ranks and bytes be.
+        """
+        epochs = [recipe.min_fidelity(self.epochs) for recipe in self._corners("recipe")]
+        for axis in ("adapter", "hook"):
+            for found in self._corners(axis):
+                for one in found if isinstance(found, tuple) else (found,):
+                    # 0.55 of 100 is 55, not 55.000...01
+                    epochs.append(math.ceil(Fraction(str(one.settled_at)) * self.epochs))
+        return max(epochs, default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; equal for equal spaces."""

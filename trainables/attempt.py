@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import safetensors.torch
 import torch
@@ -53,6 +53,16 @@ class Shelf(Protocol):
         """Store ``data`` under ``name``: all of it or nothing."""
 
 
+class Shelved(NamedTuple):
+    """An epoch's file: its bytes and work, its hash and that of its probe; None without a file."""
+
+    epoch: int
+    size: Size
+    macs: int
+    sha256: str | None = None
+    probe: str | None = None
+
+
 class Attempt:
     """A trial under way. ``outcome`` is the trial's, should it end now.
 
@@ -81,7 +91,7 @@ class Attempt:
         self.curve: list[Report] = []
         self.best = -1
         self.best_params: list[Tensor] = []
-        self.shelved: tuple[int, str, str] | None = None  # epoch, file hash, probe hash
+        self.shelved: Shelved | None = None
         self.seconds = 0.0
 
     def advance(self, milestones: Sequence[int] = ()) -> list[Report]:
@@ -185,7 +195,7 @@ class Attempt:
 
     def _shelve(self) -> None:
         """Put the best epoch's file away, unless it is there already."""
-        if self.shelved and self.shelved[0] == self.best:
+        if self.shelved and self.shelved.epoch == self.best:
             return
         stage = self._shipped()
         current = [tensor.clone() for tensor in adapter_tensors(stage.model)]
@@ -198,22 +208,23 @@ class Attempt:
         self.shelf.write_bytes(
             f"{self.trial_id}.probe.safetensors", safetensors.torch.save({"logits": logits})
         )
-        self.shelved = (self.best, hashlib.sha256(artifact).hexdigest(), tensor_hash(logits))
+        sums = hashlib.sha256(artifact).hexdigest(), tensor_hash(logits)
+        self.shelved = Shelved(self.best, self.size, self.macs, *sums)
 
     def _outcome(self) -> Outcome:
         """What is on the shelf, if anything; else the best so far, without a file."""
-        epoch, sha256, probe_hash = self.shelved or (self.best, None, None)
+        kept = self.shelved or Shelved(self.best, self.size, self.macs)
         return Outcome(
             status=Status.COMPLETED if self.finished else Status.STOPPED,
             epochs_done=self.epochs_done,
-            best_epoch=epoch,
-            metrics={"val": self.curve[epoch].metrics},
-            size=self.size,
-            macs=self.macs,
+            best_epoch=kept.epoch,
+            metrics={"val": self.curve[kept.epoch].metrics},
+            size=kept.size,
+            macs=kept.macs,
             seconds=self.seconds,
             peak_memory=self.meter.peak(),
-            sha256=sha256,
-            probe=probe_hash,
+            sha256=kept.sha256,
+            probe=kept.probe,
             curve=tuple(self.curve),
             notes=compression_of(self._stage().model).notes,
         )

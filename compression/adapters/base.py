@@ -82,6 +82,13 @@ class Adapter(Plugin, ABC):
     """What calibration has to compute for it."""
     merges: ClassVar[bool] = False
     """Whether it ends inside the layer's packed weight, and nothing of it is stored."""
+    of_base: ClassVar[bool] = False
+    """Whether it changes what the base puts out, or reads its weight: a base must be there."""
+
+    @property
+    def settled_at(self) -> float:
+        """The share of a training after which what is stored has its final form."""
+        return 0.0
 
     def scale(self, alpha: float | None, rank: int) -> float:
         """What B A is multiplied by; ``alpha`` None asks for 1."""
@@ -93,11 +100,14 @@ class Adapter(Plugin, ABC):
         """Why it cannot sit on these layers at this rank, under these methods: a sentence each.
 
         As far as the architecture tells; values may be on the device ``meta``. By default: layers
-        of kinds that it does not take.
+        of kinds that it does not take, and methods that leave no base to one of it.
         """
         for name, layer in layers.items():
             if (kind := kind_of(bare(layer))) != "embedding" and kind not in self.kinds:
                 yield f"{self.name} cannot take '{name}', a layer of type {type(layer).__name__}"
+        for method in dict.fromkeys(methods):
+            if self.of_base and method.base_is_gone:
+                yield f"{self.name} changes the base, of which {method.name} leaves nothing"
 
     def model_refusals(self, model: nn.Module) -> Iterator[str]:
         """Why it cannot work in this model, whatever its layers: a sentence each; none by default.
@@ -183,6 +193,14 @@ class Adapter(Plugin, ABC):
     def stored(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
         """The tensors of the layers' shipped form, settled, by ``layer.suffix``."""
         return self.parameters(model, layers)
+
+    def delta(self, model: nn.Module, layer: str) -> Tensor:
+        """What an additive one adds to a layer's weight, (m, n), at full precision.
+
+        Raises:
+            NotImplementedError: it is not additive.
+        """
+        raise NotImplementedError(f"{self.name} is no sum of base and delta")
 
     def pairs(self, model: nn.Module, layers: Iterable[str]) -> list[Pair]:
         """The factors A and B that are trained, where it has such; none by default."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compression.adapters.base import ADAPTERS, AdapterStart, Pair
 from compression.adapters.bridged import PEFT_NAME, Bridged
@@ -85,6 +85,11 @@ class Lora(Bridged):
         wrapped: Any = model.get_submodule(layer)
         parts = (wrapped.lora_A[PEFT_NAME].weight, wrapped.lora_B[PEFT_NAME].weight)
         return Pair(*parts, wrapped.scaling[PEFT_NAME])
+
+    def delta(self, model: nn.Module, layer: str) -> Tensor:
+        """See :meth:`Adapter.delta`."""
+        a, b, scale = self._factors(model, layer)
+        return scale * b.flatten(1) @ a.flatten(1)
 
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n)``."""

@@ -24,7 +24,8 @@ class Scene:
     """A training that is about to begin.
 
     ``adapted`` has the layers that carry an adapter, in model order; ``params`` are all that the
-    optimizer moves; ``seed`` is the trial's.
+    optimizer moves; ``seed`` is the trial's; ``acting`` is what acts before it:
+    adapters of themselves, then hooks.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class Scene:
     params: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
     seed: int
+    acting: Sequence[Acting] = ()
 
     def generator(self, name: str) -> torch.Generator:
         """Random numbers of one hook's own, from the trial's seed and the hook's name."""
@@ -63,6 +65,11 @@ class Hook(Plugin, ABC):
         A sentence each.
         """
         yield from ()
+
+    @property
+    def settled_at(self) -> float:
+        """The share of a training after which what is stored has its final form."""
+        return 0.0
 
     @abstractmethod
     def start(self, scene: Scene) -> Acting | None:

@@ -179,9 +179,7 @@ def fading_terms(stage: Stage, device: torch.device) -> Mapping[str, nn.Module]:
     for name, entry in done.layers.items():
         if not entry.adapted:
             continue
-        layer, live = stage.dense.get_submodule(name), entry.adapter.parameters(stage.model, [name])
-        b, a = live[f"{name}.lora_B"].flatten(1), live[f"{name}.lora_A"].flatten(1)
-        delta = entry.alpha / entry.rank * b @ a
+        layer, delta = stage.dense.get_submodule(name), entry.adapter.delta(stage.model, name)
         bias = bare(stage.model.get_submodule(name)).bias
         if delta.any() or device.type != "cpu":
             layer = move(copy.deepcopy(layer), device)

@@ -52,7 +52,8 @@ class Training(Run):
         adapted = compression_of(stage.model).adapted().items()
         pairs = [p for adapter, names in adapted for p in adapter.pairs(stage.model, names)]
         self.optimizer = plugin.build(self.params, trial.lr, pairs)
-        self.acting = list(self._acting())
+        self.acting: list[Acting] = []
+        self._begin_acting()
         schedule = LR_SCHEDULES.build(trial.lr_schedule.name, trial.lr_schedule.args)
         self.factor = schedule.factor
         # On the CPU, as everything that is drawn: one order of the data on every device.
@@ -61,20 +62,22 @@ class Training(Run):
         self.epochs_done = self.steps = 0
         self.total_steps = trial.epochs * math.ceil(len(stage.train) / trial.batch_size)
         # What changes from step to step would be compiled anew each time.
-        raced = CPU if self.acting else self.device
+        raced = CPU if any(one.rewires for one in self.acting) else self.device
         self.forward = Raced(stage.forward, raced, self.total_steps)
 
-    def _acting(self) -> Iterator[Acting]:
+    def _begin_acting(self) -> None:
         """What acts at each step: adapters of themselves, then the trial's hooks in their order."""
         done, model, trial = compression_of(self.stage.model), self.stage.model, self.trial
         for adapter, names in done.adapted().items():
             if (found := adapter.acting(model, names, trial.seed)) is not None:
-                yield found
+                self.acting.append(found)
         adapted = {name: entry for name, entry in done.layers.items() if entry.adapted}
-        scene = Scene(model, adapted, self.params, self.optimizer, trial.seed)
         for choice in trial.hooks:
+            scene = Scene(
+                model, adapted, self.params, self.optimizer, trial.seed, tuple(self.acting)
+            )
             if (found := HOOKS.build(choice.name, choice.args).start(scene)) is not None:
-                yield found
+                self.acting.append(found)
 
     @property
     def moment(self) -> Moment:
@@ -90,7 +93,7 @@ class Training(Run):
     @property
     def resizes(self) -> bool:
         """See :class:`Run`."""
-        return bool(self.acting)
+        return any(one.resizes for one in self.acting)
 
     @contextmanager
     def shipping(self) -> Iterator[None]:
@@ -139,18 +142,25 @@ class Training(Run):
         penalties = [p for one in self.acting if (p := one.penalty()) is not None]
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(penalties, loss)).backward()  # type: ignore[no-untyped-call]
-        if self.acting:
-            self.scaler.unscale_(self.optimizer)
-        for one in self.acting:
+        told = self.acting if self._finite() else ()
+        for one in told:
             one.after_backward(moment)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        for one in self.acting:
+        for one in told:
             one.after_step(moment)
         if self.lesson.distillation is None:  # else it is not called
             self.forward.step()
         self.steps += 1
         return loss.detach()
+
+    def _finite(self) -> bool:
+        """Whether the step will be made: with scaled gradients one that overflows is left out."""
+        if not (self.acting and self.scaler.is_enabled()):
+            return True
+        self.scaler.unscale_(self.optimizer)
+        grads = [p.grad for p in self.params if p.grad is not None]
+        return all(bool(torch.isfinite(grad).all()) for grad in grads)
 
     def advance(self) -> Progress:
         """See :class:`Run`."""
