@@ -28,7 +28,8 @@ class RepackedLayer(LatentLayer):
 class QuantizedMerge(Latent):
     """EfficientDM: ``y = C(W + (alpha / r) B A) x``, C the layer's own method, W the dense weight.
 
-    C works in every step, and its gradient is taken to be the identity. The start is C(W). The
+    C works in every step, which then takes as long as compressing does (``svd``: many times what
+    training takes), and its gradient is taken to be the identity. The start is C(W). The
     file holds ``C(W + s B A)`` and no adapter: a quantised layer stays on its grid, a sparse one
     sparse. Under ``none`` it is LoRA, merged. B (out, r) starts at 0 and A (r, in) at random.
     Methods: those that need the weight alone, whatever they make of it.
