@@ -26,7 +26,8 @@ class Moment:
 class Acting:
     """Called at each training step. By default it does nothing, and ships what is trained.
 
-    Steps that overflow in half precision, and are left out, are not told.
+    Of a step that overflows in half precision, and is left out, there are no gradients to be told
+    of: :meth:`after_backward` is not called then.
     """
 
     resizes: ClassVar[bool] = False

@@ -36,6 +36,7 @@ from study.storage import Storage, StorageError
 from study.targets import (
     adapter_problems,
     hook_problems,
+    loss_problems,
     optimizer_problems,
     recipe_problems,
 )
@@ -122,6 +123,7 @@ class StudyConfig(Section):
             ("recipe",): recipe_problems(self.recipe, space, self.task),
             ("space", "adapter"): adapter_problems(space, self.task),
             ("space", "hook"): hook_problems(self.recipe, space),
+            ("space", "loss"): loss_problems(self.recipe, space),
             ("space", "optimizer"): optimizer_problems(space),
         }
         if any(found.values()):

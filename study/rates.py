@@ -12,6 +12,7 @@ from dataclasses import replace
 from compression.adapters import ADAPTERS
 from compression.registry import Domain, FloatRange, Scalar, Values
 from study.options import Option, Param
+from trainables.optimizers import OPTIMIZERS
 
 
 def learning_rates(
@@ -21,7 +22,8 @@ def learning_rates(
 
     ``adam.lr`` is that of adapters with the factor 1, and of all where the user set it;
     ``vera.adam.lr`` is Adam's own range times the factor of VeRA. An adapter with a rate of its own
-    in the config, ``vera.lr``, has none of these.
+    in the config, ``vera.lr``, has none of these. The factors are those of steps that do not grow
+    with the gradients, as Adam's: gradient descent has one range for all.
     """
     found = dict(params)
     trained = [option for option in adapters if option.name != "none"]
@@ -29,7 +31,8 @@ def learning_rates(
     for optimizer in optimizers:
         key = f"{optimizer.name}.lr"
         given = found.pop(key)
-        apart = {} if "lr" in optimizer.domains else _factors(free)
+        scales = OPTIMIZERS[optimizer.name].scale_free and "lr" not in optimizer.domains
+        apart = _factors(free) if scales else {}
         common = tuple(name for name in free if name not in apart)
         if len(common) == len(trained):
             found[key] = given

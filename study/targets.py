@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,6 +128,27 @@ def hook_problems(recipes: Sequence[Option], space: Mapping[str, Sequence[Option
                 text = f"it changes the base, of which recipe {recipe.name} leaves nothing"
                 found[f"{hook.name}: {text}"] = None
     return list(found)
+
+
+def loss_problems(recipes: Sequence[Option], space: Mapping[str, Sequence[Option]]) -> list[str]:
+    """Losses of which nothing would come to be trained on."""
+    found = dict[str, None]()
+    for option in space["loss"]:
+        for made in corner_plugins("loss", option.name, option_params("loss", option)):
+            several = made if isinstance(made, tuple) else (made,)
+            for one, later in itertools.pairwise(several):
+                if later.replaces:
+                    text = f"has no effect before {later.name}, which has all the weight"
+                    found[f"{one.name}: {text}"] = None
+            for recipe in _of_recipes(recipes):
+                if several[0].name != "task" and getattr(recipe, "task_weight", 1.0) == 0:
+                    text = f"has no effect where {recipe.name}.task_weight is 0"
+                    found[f"{option.name}: {text}"] = None
+    return list(found)
+
+
+def _of_recipes(options: Sequence[Option]) -> list[Any]:
+    return [recipe for option in options for recipe in _corners("recipe", option)]
 
 
 def optimizer_problems(space: Mapping[str, Sequence[Option]]) -> list[str]:

@@ -56,6 +56,27 @@ def test_a_rate_that_the_user_sets_holds_for_all_adapters_but_one_with_its_own()
     assert rates == {"lora": 0.01, "ia3": 0.01, "vera": 0.3}
 
 
+def test_factors_of_rates_are_those_of_steps_that_do_not_grow_with_the_gradients():
+    space = config(adapter=["lora", "ia3"], optimizer=["sgd", "adam"]).search_space()
+    assert {k for k in space.params if k.endswith(".lr")} == {"sgd.lr", "adam.lr", "ia3.adam.lr"}
+    assert "adapter" not in dict(space.params["sgd.lr"].when) or (
+        space.params["sgd.lr"].when["adapter"] == ("lora", "ia3")
+    )
+
+
+def test_nothing_is_stopped_before_ranks_and_bytes_have_their_final_form():
+    space = config(adapter=["quantized_merge"], method=["magnitude"],
+                   hook=[{"gradual_pruning": {"end": 0.55}}]).search_space()  # fmt: skip
+    assert space.min_fidelity() == -(-0.55 * space.epochs // 1)
+
+
+def test_a_loss_without_any_weight_is_refused():
+    plain = {"method": ["rtn"], "adapter": ["lora"], "loss": ["label_smoothing"]}
+    asked = {"task": "digits", "recipe": {"recover": {"task_weight": 0.0}}, "space": plain}
+    (text,) = errors_of(lambda: make_config(asked))
+    assert "label_smoothing: has no effect where recover.task_weight is 0" in text
+
+
 def test_alpha_is_asked_where_an_adapter_has_one():
     space = config(adapter=["none", "lora", "ia3"], alpha=[8, 16], init=["zeros"]).search_space()
     asked = {name: "alpha" in drawn(space, adapter=name)[0] for name in ("none", "lora", "ia3")}
@@ -94,6 +115,11 @@ def test_losses_and_hooks_stand_in_the_trial_and_may_be_several():
         ({"loss": [["distil"]]}, "a chain needs two or more of the kind loss"),
         ({"loss": ["distill"]}, "did you mean 'distil'"),
         ({"hook": ["none", "nothing"]}, "unknown hook 'nothing'"),
+        (
+            {"loss": [["label_smoothing", {"distil": {"weight": 1.0}}]]},
+            "label_smoothing: has no effect before distil, which has all the weight",
+        ),
+        ({"adapter": ["ln_tuning"], "hook": ["coto"]}, "ln_tuning has nothing that belongs to"),
         ({"adapter": ["ia3"], "optimizer": ["lora_plus"]}, "lora_plus: treats the factors A and B"),
         ({"adapter": [{"vera": {"rate": 1}}]}, "unknown knob of vera 'rate'"),
     ],

@@ -82,6 +82,8 @@ class Adapter(Plugin, ABC):
     """What calibration has to compute for it."""
     merges: ClassVar[bool] = False
     """Whether it ends inside the layer's packed weight, and nothing of it is stored."""
+    by_layer: ClassVar[bool] = True
+    """Whether it can be switched off on one layer, or frozen there, and left on on the others."""
     of_base: ClassVar[bool] = False
     """Whether it changes what the base puts out, or reads its weight: a base must be there."""
 

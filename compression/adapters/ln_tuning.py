@@ -9,18 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compression.adapters.base import ADAPTERS, Adapter, AdapterStart
+from compression.adapters.wrapping import Wrapper
 from compression.methods.base import Shape, Slot
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
 
 
-class Bystander(nn.Module):
+class Bystander(Wrapper):
     """A layer that is trained for from elsewhere: it computes as it does alone."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base_layer = base
-        self._disable_adapters = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The layer's own output."""
@@ -43,7 +39,7 @@ class LnTuning(Adapter):
     """
 
     catalogue_id = "001-156"
-    ranked = scaled = False
+    ranked = scaled = by_layer = False
     # Norm weights are near 1, where factors of LoRA start at 0: as for IA3.
     lr_factor = 10.0
 
@@ -63,8 +59,7 @@ class LnTuning(Adapter):
 
     def _stand_by(self, model: nn.Module, layers: Iterable[str]) -> None:
         for name in layers:
-            base = model.get_submodule(name)
-            model.set_submodule(name, Bystander(base).train(base.training))
+            model.set_submodule(name, Bystander(model.get_submodule(name)))
 
     def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
         """See :meth:`Adapter.parameters`: none of its own; the norms belong to the model."""

@@ -7,24 +7,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.acting import Acting, Moment
 from compression.adapters.latent import LatentLayer
+from trainables.hooks.base import Scene
 
 
 class Averaging(Acting):
     """A weighted mean ``sum w p / sum w`` of the parameters, which is what ships.
 
-    What else an adapter has (masks, ranks, a latent weight) ships as it is. Where deltas were
-    folded into a latent weight the mean begins anew: those from before are in that weight.
+    What else an adapter has (masks, ranks, a latent weight) ships as it is, and so does an entry
+    that is 0, as of a gate that is closed. Where parameters begin to mean something else (ranks
+    that are replaced, deltas that are folded into a weight) the mean begins anew.
     """
 
-    def __init__(self, model: nn.Module, params: Sequence[nn.Parameter]) -> None:
-        self.params = list(params)
-        self.latent = [layer for layer in model.modules() if isinstance(layer, LatentLayer)]
+    def __init__(self, scene: Scene) -> None:
+        self.params, self.acting = list(scene.params), list(scene.acting)
+        modules = scene.model.modules()
+        self.latent = [layer for layer in modules if isinstance(layer, LatentLayer)]
         self.sums: list[Tensor] = []
-        self.total, self.folds = 0.0, 0
+        self.total, self.renewals = 0.0, 0
 
     def counts(self, moment: Moment) -> bool:
         """Whether the parameters after this step are part of the mean."""
@@ -41,22 +44,27 @@ class Averaging(Acting):
             return
         if not self._current():
             self.sums, self.total = [torch.zeros_like(p) for p in self.params], 0.0
-            self.folds = self._folds()
+            self.renewals = self._renewed()
         kept, new = self.weights(moment)
         for total, parameter in zip(self.sums, self.params, strict=True):
             total.mul_(kept).add_(parameter, alpha=new)
         self.total = kept * self.total + new
 
+    @torch.no_grad()
     def mean(self) -> list[Tensor]:
         """The mean of each parameter; nothing where there is none that could ship."""
-        return [total / self.total for total in self.sums] if self._current() else []
+        if not self._current():
+            return []
+        pairs = zip(self.sums, self.params, strict=True)
+        return [torch.where(now == 0, now, total / self.total) for total, now in pairs]
 
     def _current(self) -> bool:
         """Whether there is a mean, and of the model as it stands."""
-        return bool(self.sums) and self.folds == self._folds()
+        return bool(self.sums) and self.renewals == self._renewed()
 
-    def _folds(self) -> int:
-        return sum(layer.folds for layer in self.latent)
+    def _renewed(self) -> int:
+        folds = sum(layer.folds for layer in self.latent)
+        return folds + sum(one.renewals for one in self.acting)
 
     @contextmanager
     def shipping(self) -> Iterator[None]:
@@ -76,11 +84,11 @@ class Averaging(Acting):
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""
-        return {"sums": self.sums, "total": self.total, "folds": self.folds}
+        return {"sums": self.sums, "total": self.total, "renewals": self.renewals}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Acting.restore`."""
         # A sum of its own: the state's is of use again, and may be on another device.
         pairs = zip(state["sums"], self.params, strict=False)
         self.sums = [total.to(parameter, copy=True) for total, parameter in pairs]
-        self.total, self.folds = state["total"], state["folds"]
+        self.total, self.renewals = state["total"], state["renewals"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.acting import Acting, Moment
+from compression.adapters import Adapter
+from compression.methods import Method
 from compression.registry import FloatRange, Values, knob
 from trainables.hooks.base import HOOKS, Hook, Scene, nothing
 
@@ -28,6 +31,11 @@ class CoTo(Hook):
         0.75, FloatRange(0.0, 1.0), Values((0.5, 0.75)), help="c, share of the training"
     )
 
+    def refusals(self, methods: Collection[Method], adapters: Collection[Adapter]) -> Iterator[str]:
+        """See :meth:`Hook.refusals`: adapters that no layer has for itself."""
+        for name in dict.fromkeys(a.name for a in adapters if not a.by_layer):
+            yield f"adapter {name} has nothing that belongs to one layer alone"
+
     def start(self, scene: Scene) -> Acting:
         """See :class:`Hook`."""
         layers = {name: scene.model.get_submodule(name) for name in scene.adapted}
@@ -35,6 +43,8 @@ class CoTo(Hook):
 
 
 class _Switching(Acting):
+    rewires = True
+
     def __init__(
         self,
         layers: dict[str, nn.Module],

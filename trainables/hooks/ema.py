@@ -34,7 +34,7 @@ class Ema(Hook):
 
 class _Moving(Averaging):
     def __init__(self, scene: Scene, span: float) -> None:
-        super().__init__(scene.model, scene.params)
+        super().__init__(scene)
         self.span = span
 
     def counts(self, moment: Moment) -> bool:

@@ -52,6 +52,11 @@ class GradualPruning(Hook):
             if method.density(_ANY) is None:
                 yield f"method {method.name} has no sparsity to be reached: use magnitude"
 
+    @property
+    def settled_at(self) -> float:
+        """See :class:`Hook`: at the end of the pruning."""
+        return self.end
+
     def start(self, scene: Scene) -> Acting:
         """See :class:`Hook`.
 
@@ -64,6 +69,8 @@ class GradualPruning(Hook):
 
 
 class _Pruning(Acting):
+    resizes = rewires = True
+
     def __init__(self, layers: list[LatentLayer], knobs: GradualPruning) -> None:
         self.layers, self.knobs = layers, knobs
         self._set(0.0)

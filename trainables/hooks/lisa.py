@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.acting import Acting, Moment
+from compression.adapters import Adapter
+from compression.methods import Method
 from compression.registry import FloatRange, IntRange, Values, knob
 from trainables.hooks.base import HOOKS, Hook, Scene, forget, nothing, period
 
@@ -32,6 +35,11 @@ class Lisa(Hook):
         0.05, FloatRange(0.0, 1.0), Values((0.02, 0.05, 0.1)), help="period, share of the training"
     )
 
+    def refusals(self, methods: Collection[Method], adapters: Collection[Adapter]) -> Iterator[str]:
+        """See :meth:`Hook.refusals`: adapters that no layer has for itself."""
+        for name in dict.fromkeys(a.name for a in adapters if not a.by_layer):
+            yield f"adapter {name} has nothing that belongs to one layer alone"
+
     def start(self, scene: Scene) -> Acting:
         """See :class:`Hook`."""
         return _Sampling(scene, self.layers, self.every, scene.generator(self.name))
@@ -39,6 +47,8 @@ class Lisa(Hook):
 
 class _Sampling(Acting):
     """``active`` are the layers of the period ``of``."""
+
+    rewires = True
 
     def __init__(self, scene: Scene, layers: int, every: float, generator: torch.Generator) -> None:
         self.model, self.optimizer = scene.model, scene.optimizer

@@ -32,7 +32,7 @@ class Swa(Hook):
 
 class _Snapshots(Averaging):
     def __init__(self, scene: Scene, knobs: Swa) -> None:
-        super().__init__(scene.model, scene.params)
+        super().__init__(scene)
         self.knobs = knobs
 
     def counts(self, moment: Moment) -> bool:

@@ -31,6 +31,11 @@ class Lessons:
 class Loss(Plugin, ABC):
     """A loss made of the one before it; the first of them is the task's."""
 
+    @property
+    def replaces(self) -> bool:
+        """Whether nothing is left of the loss before it."""
+        return False
+
     @abstractmethod
     def over(self, before: Aim, lessons: Lessons) -> Aim:
         """The loss of a training."""

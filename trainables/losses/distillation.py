@@ -22,11 +22,16 @@ class Distil(Loss):
     """
 
     weight: float = knob(
-        0.5, FloatRange(0.0, 1.0), FloatRange(0.1, 1.0), help="of the dense model's outputs"
+        0.5, FloatRange(0.0, 1.0), FloatRange(0.1, 0.9), help="of the dense model's outputs"
     )
     temperature: float = knob(
         2.0, FloatRange(0.1, 100.0), FloatRange(1.0, 8.0, log=True), help="T of both softmaxes"
     )
+
+    @property
+    def replaces(self) -> bool:
+        """See :class:`Loss`: where it has all the weight."""
+        return self.weight == 1
 
     def over(self, before: Aim, lessons: Lessons) -> Aim:
         """See :class:`Loss`."""
@@ -38,7 +43,7 @@ class Distil(Loss):
             learnt = self._log_p(lessons, outputs, labels)
             gap = nn.functional.kl_div(learnt, taught, reduction="batchmean", log_target=True)
             gap = self.temperature**2 * gap
-            if self.weight == 1:
+            if self.replaces:
                 return gap
             return (1 - self.weight) * before(inputs, outputs, labels) + self.weight * gap
 

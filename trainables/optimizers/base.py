@@ -20,6 +20,8 @@ class Optimizer(Plugin, ABC):
     """
 
     lr: ClassVar[FloatRange]
+    scale_free: ClassVar[bool] = True
+    """Whether its steps do not grow with the gradients: adapters' factors on rates hold then."""
     of_pairs: ClassVar[bool] = False
     """Whether it treats the factors A and B of a delta apart.
 

@@ -18,6 +18,7 @@ class Momentum(Optimizer):
     Source: Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
     """
 
+    scale_free = False
     lr = FloatRange(1e-3, 0.3, log=True)
     momentum: float = knob(0.9, FloatRange(0.0, 0.999))
     weight_decay: float = knob(0.0, FloatRange(0.0, 1.0))

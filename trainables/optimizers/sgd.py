@@ -13,6 +13,7 @@ from trainables.optimizers.base import OPTIMIZERS, Optimizer
 class Sgd(Optimizer):
     """Stochastic gradient descent with Nesterov momentum (torch.optim.SGD)."""
 
+    scale_free = False
     lr = FloatRange(1e-3, 0.3, log=True)
     momentum: float = knob(
         0.9, FloatRange(0.0, 0.999), help="0 is plain gradient descent, without Nesterov's step"

@@ -142,12 +142,11 @@ class Training(Run):
         penalties = [p for one in self.acting if (p := one.penalty()) is not None]
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(penalties, loss)).backward()  # type: ignore[no-untyped-call]
-        told = self.acting if self._finite() else ()
-        for one in told:
+        for one in self.acting if self._finite() else ():
             one.after_backward(moment)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        for one in told:
+        for one in self.acting:
             one.after_step(moment)
         if self.lesson.distillation is None:  # else it is not called
             self.forward.step()
