@@ -250,6 +250,14 @@ def test_a_slot_that_comes_and_goes_is_stored_as_it_ships():
         assert torch.equal(again(x), model(x))
 
 
+def test_bytes_that_depend_on_the_values_are_counted_as_they_change():
+    for method, depends in [("sign", True), ("rtn", False), ("magnitude", False)]:
+        model, _ = one_layer("quantized_merge", method)
+        [(adapter, entries)] = model.compression.adapted().items()
+        acting = adapter.acting(model, list(entries), seed=0)
+        assert (acting is not None and acting.resizes) == depends
+
+
 # --- lors ------------------------------------------------------------------------------------
 
 

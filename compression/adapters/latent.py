@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compression.acting import Acting
 from compression.adapters.base import Adapter, AdapterStart, Pair, Shipped
+from compression.adapters.wrapping import Wrapper
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods import NoMethod
 from compression.methods.base import CompressedWeight, Method, Shape, Slot, matrix_shape
-from compression.methods.chain import split
+from compression.methods.chain import Chain, split
 from compression.registry import InvalidSetting
 
 _STATE = ("lora_A", "lora_B", "latent", "kept")
@@ -48,7 +50,7 @@ class _Packed(NamedTuple):
     weight: Tensor
 
 
-class LatentLayer(nn.Module, ABC):
+class LatentLayer(Wrapper, ABC):
     """``y = P(L + s B A) x + b``: P packs, L is the ``latent`` weight in float32, B A the delta.
 
     ``lora_A`` (r, n) and ``lora_B`` (m, r) are matrices whatever the layer's shape (m, ...) is.
@@ -59,11 +61,9 @@ class LatentLayer(nn.Module, ABC):
 
     def __init__(self, base: nn.Module, latent: Tensor, rank: int, scale: float) -> None:
         """Around a Linear or Conv2d: A random as LoRA has it, B 0. ``latent`` is copied."""
-        super().__init__()
+        super().__init__(base)
         rows, columns = matrix_shape(tuple(latent.shape))
         options: Any = {"device": latent.device, "dtype": torch.float32}
-        self.base_layer = base
-        self._disable_adapters = False
         self.scale = scale
         self.lora_A = nn.Parameter(torch.empty(rank, columns, **options))
         self.lora_B = nn.Parameter(torch.zeros(rows, rank, **options))
@@ -75,7 +75,6 @@ class LatentLayer(nn.Module, ABC):
         self.register_buffer("kept", kept)
         self.folds = 0
         self._packed: dict[bool, _Packed] = {}
-        self.train(base.training)
 
     @property
     def own(self) -> Method:
@@ -255,9 +254,25 @@ class Latent(Adapter):
         """See :meth:`Adapter.fold`: no output changes."""
         latent_layers(model, [layer])[layer].fold(generator)
 
+    def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting | None:
+        """See :meth:`Adapter.acting`: nothing, but it says where the bytes depend on the values."""
+        found = latent_layers(model, layers).values()
+        return _Resizing() if any(_depends(layer.own) for layer in found) else None
+
     def macs(self, shape: Shape, rank: int) -> int:
         """None: it is in the weight."""
         return 0
+
+
+class _Resizing(Acting):
+    resizes = True
+
+
+def _depends(method: Method) -> bool:
+    """Whether the bytes of a packed weight depend on its values, as those of ``sign`` on zeros."""
+    if isinstance(method, Chain):
+        return any(map(_depends, (method.first, *method.then.values())))
+    return any(knob.found for knob in type(method).knobs().values())
 
 
 def latent_layers(model: nn.Module, names: Iterable[str]) -> dict[str, LatentLayer]:
