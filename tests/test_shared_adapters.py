@@ -189,3 +189,13 @@ def test_nola_refuses_bases_that_are_not_what_they_were():
     stored[f"{next(iter(layers))}.{BASIS}"][0] ^= 1
     with pytest.raises(InvalidSetting, match="rebuilt"):
         adapter.restore(stack(), layers, stored)
+
+
+def test_spectral_adapter_refuses_to_rotate_one_vector():
+    layers = {"fc": nn.Linear(8, 8)}
+    rotating = ADAPTERS.build("spectral_adapter", {"mode": "rotate"})
+    assert list(rotating.refusals(layers, 1)) == [
+        "fc: spectral_adapter rotates two vectors or more; rank 1 has one"
+    ]
+    assert not list(rotating.refusals(layers, 2))
+    assert not list(ADAPTERS.build("spectral_adapter").refusals(layers, 1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression.adapters.base import ADAPTERS, AdapterStart
 from compression.adapters.chained import Chain, Chained, ChainedAdapter, top_svd
-from compression.methods.base import Shape, matrix_shape
+from compression.methods.base import Method, Shape, matrix_shape
 from compression.registry import Values, knob
 
 
@@ -39,6 +41,14 @@ class SpectralAdapter(ChainedAdapter):
         if self.mode == "add":
             return {**frozen, "moved_U": (rows, rank), "moved_V": (rank, columns)}
         return {**frozen, "moved_U": (rank, rank), "moved_V": (rank, rank)}
+
+    def refusals(
+        self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
+    ) -> Iterator[str]:
+        """See :meth:`Adapter.refusals`: one vector cannot be rotated."""
+        yield from super().refusals(layers, rank, methods)
+        for name in layers if self.mode == "rotate" and rank < 2 else ():
+            yield f"{name}: {self.name} rotates two vectors or more; rank {rank} has one"
 
     def begin(self, name: str, weight: Tensor, start: AdapterStart) -> dict[str, Tensor]:
         """See :meth:`ChainedAdapter.begin`."""
