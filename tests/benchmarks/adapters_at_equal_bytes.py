@@ -6,7 +6,8 @@
 All layers are compressed alike for all; those that every adapter can take are adapted. The budget
 is the file of LoRA at the task's rank: each adapter gets the rank, and the one knob of its own if
 that is needed, with which its file comes within 2% of it, or else nearest from below, or, if none
-is so small, smallest. Adapters whose ranks move get LoRA's rank, which is their mean at the end.
+is so small, smallest. Adapters whose ranks move get LoRA's rank, which is their mean at the end;
+those that end inside the weight, where no rank costs a byte, eight times that.
 Learning rates are ``trials`` points, evenly in the logarithm, from the low end of Adam's own range
 to ten times its high end, times the adapter's factor: wide enough that few choose an end of it (the
 column says how many of the seeds do). For each seed, which varies split, dense training and
@@ -146,6 +147,10 @@ def fitted(name: str, adapter: str) -> dict[str, Any]:
         raise ValueError(f"{REFERENCE} cannot be so small")
     if issubclass(ADAPTERS[adapter], Gated):
         return {"adapter": adapter, "budget": budget, "args": {}, "rank": rank}
+    if ADAPTERS[adapter].merges:  # whatever its rank is, no byte of it is stored
+        rank = 8 * rank
+        refused = size(name, adapter, {}, rank) is None
+        return {"adapter": adapter, "budget": budget, "args": {}, "rank": rank, "refused": refused}
     found = []
     for args, rank in forms(adapter):
         length = size(name, adapter, args, rank)
@@ -217,6 +222,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="digits")
     parser.add_argument("--adapters", default=",".join(ADAPTERS), help="which of them")
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
+    parser.add_argument("--markdown", action="store_true", help="the table for the docs")
     given = parser.parse_args()
     names = [REFERENCE, *(a for a in given.adapters.split(",") if a != REFERENCE)]
     seeds = range(given.first, given.first + given.seeds)
@@ -238,7 +244,13 @@ def main() -> None:
             cells[f"{one['adapter']}|{one['seed']}"] = one
             print(f"{one['adapter']}, seed {one['seed']}: test {one.get('test')}", flush=True)
             keep(given.output, found)
-    print("\n" + table(summary(names, known, list(cells.values()))))
+    rows = summary(names, known, list(cells.values()))
+    print("\n" + (_markdown(rows) if given.markdown else table(rows)))
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def summary(
