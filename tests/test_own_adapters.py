@@ -254,8 +254,8 @@ def test_what_is_frozen_is_trained_on_as_it_is_stored(name):
 
 
 @pytest.mark.parametrize("name", OF_BASE)
-def test_without_a_base_there_are_no_singular_vectors(name):
-    with pytest.raises(InvalidSetting, match="singular vectors"):
+def test_without_a_base_there_is_nothing_to_change(name):
+    with pytest.raises(InvalidSetting, match=f"{name} changes the base, of which drop_base leaves nothing"):
         compress_model(wide_network(), [rule("drop_base", "zeros", name, RANK)], ["*"])
 
 

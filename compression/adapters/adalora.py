@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.acting import Acting, Moment
-from compression.adapters.allocation import RankEvents, Scheduled
+from compression.adapters.allocation import RankEvents, Scheduled, highest
 from compression.adapters.base import ADAPTERS
 from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
@@ -28,12 +28,14 @@ class Adalora(Scheduled, Gated):
     a layer on average, of ``start_factor`` times as many at first. ``orthogonality`` weighs
     ``||P^T P - I||^2 + ||Q Q^T - I||^2``. P and Q start with unit columns and rows, at l = 0, where
     the init has no delta for them (the paper: normal of deviation 0.02). What ships is a LoRA with
-    l in its B. Stored bytes: ``b r (m + n)``, r the layer's own rank.
+    l in its B. An l that was set to 0 keeps the optimizer's moments it had. Stored bytes:
+    ``b r (m + n)``, r the layer's own rank.
 
     Source: Zhang et al., AdaLoRA, arXiv 2303.10512.
     """
 
     trained_gate = True
+    roomy = "start_factor"
     start_factor: float = knob(
         1.5, FloatRange(1.0, 8.0), Values((1.5, 2.0)), help="ranks at first over ``rank``"
     )
@@ -43,10 +45,6 @@ class Adalora(Scheduled, Gated):
     orthogonality: float = knob(
         0.1, FloatRange(0.0, 1e3), Values((0.0, 0.1, 0.5)), help="weight of the orthogonal penalty"
     )
-
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.start_factor * rank)
 
     def prepare(self, layer: GatedLayer) -> None:
         """See :meth:`Gated.prepare`: the start's delta with sizes in the gates."""
@@ -95,11 +93,7 @@ class _Budget(RankEvents):
         """See :meth:`Events.event`."""
         left = 1 - (number + 1) / len(self.shares)
         total = self.budget + int((self.first - self.budget) * left**3)
-        flat = torch.cat([self.scores(name) for name in self.layers])
-        chosen = torch.zeros_like(flat)
-        chosen[flat.argsort(descending=True, stable=True)[:total]] = 1
-        sizes = [layer.most for layer in self.layers.values()]
-        masks: Sequence[Tensor] = chosen.split(sizes)  # type: ignore[no-untyped-call]
+        masks = highest([self.scores(name) for name in self.layers], total)
         for layer, mask in zip(self.layers.values(), masks, strict=True):
             layer.gate.mul_(mask)
             if not left:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.acting import Acting, Moment
-from compression.adapters.gated import GatedLayer
-from compression.registry import FloatRange, IntRange, Plugin, knob
+from compression.adapters.gated import Gated, GatedLayer
+from compression.registry import FloatRange, IntRange, Plugin, Values, knob
 
 _ROUNDING = 1e-9  # of shares, which are sums of floats
 
@@ -34,12 +34,32 @@ class Scheduled(Plugin):
         if self.until < self.warmup:
             yield f"{self.name}.until: {self.until} is before warmup {self.warmup}"
 
+    @property
+    def settled_at(self) -> float:
+        """See :meth:`Adapter.settled_at`: after the last event."""
+        return self.until
+
     def shares(self) -> list[float]:
         """The shares of training after which it changes, ascending, the last one ``until``."""
         if self.events == 1:
             return [self.until]
         step = (self.until - self.warmup) / (self.events - 1)
         return [self.warmup + step * i for i in range(self.events - 1)] + [self.until]
+
+
+@dataclass(frozen=True)
+class Exchanging(Scheduled, Gated):
+    """An adapter that moves ranks between layers; their sum stays ``rank`` times the layers."""
+
+    max_factor: float = knob(
+        2.0, FloatRange(1.0, 16.0), Values((1.5, 2.0, 3.0)), help="most ranks of a layer / ``rank``"
+    )
+
+    roomy = "max_factor"
+
+    def prepare(self, layer: GatedLayer) -> None:
+        """See :meth:`Gated.prepare`: as many ranks as were asked for."""
+        layer.live[layer.asked :] = 0.0
 
 
 class Events(Acting):
@@ -53,12 +73,17 @@ class Events(Acting):
     def event(self, number: int) -> None:
         """Change the adapter; ``number`` counts from 0."""
 
+    def occur(self, number: int) -> None:
+        """An event, and what it means for others: that parameters mean something else now."""
+        self.event(number)
+        self.renewals += 1
+
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`: the events that are due."""
         progress = (moment.step + 1) / moment.steps + _ROUNDING
         while self.done < len(self.shares) and self.shares[self.done] <= progress:
-            self.event(self.done)
+            self.occur(self.done)
             self.done += 1
 
     def settled(self, moment: Moment) -> bool:
@@ -67,20 +92,36 @@ class Events(Acting):
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""
-        return {"done": self.done, "random": self.random.get_state()}
+        random = self.random.get_state()
+        return {"done": self.done, "renewals": self.renewals, "random": random}
 
     def restore(self, state: dict[str, Any]) -> None:
         """See :meth:`Acting.restore`."""
-        self.done = int(state["done"])
+        self.done, self.renewals = int(state["done"]), int(state["renewals"])
         self.random.set_state(state["random"].cpu())
 
 
 class RankEvents(Events):
     """Events that change which ranks of the layers are live."""
 
+    resizes = rewires = True
+
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: Scheduled) -> None:
         super().__init__(seed, own.shares())
         self.layers = dict(layers)
+
+    def occur(self, number: int) -> None:
+        """See :meth:`Events.occur`: where ranks die, come back or are renewed, others mean nothing.
+
+        Or where a gate is closed or opened, which is the same to who takes means over steps.
+        """
+        renewals, before = self.renewals, self._open()
+        self.event(number)
+        if self.renewals == renewals and not torch.equal(before, self._open()):
+            self.renewals += 1
+
+    def _open(self) -> Tensor:
+        return torch.cat([(one.live != 0) & (one.gate != 0) for one in self.layers.values()])
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
@@ -101,13 +142,21 @@ class RankEvents(Events):
 
 
 class Allocating(RankEvents):
-    """Events that go by a score of each rank: a running mean over steps, without its bias to 0."""
+    """Events that go by a score of each rank: a running mean over steps, without its bias to 0.
+
+    ``orthogonality`` weighs the squared cosines between ranks.
+    """
 
     def __init__(
-        self, layers: Mapping[str, GatedLayer], seed: int, own: Scheduled, beta: float
+        self,
+        layers: Mapping[str, GatedLayer],
+        seed: int,
+        own: Scheduled,
+        beta: float,
+        orthogonality: float = 0.0,
     ) -> None:
         super().__init__(layers, seed, own)
-        self.beta = beta
+        self.beta, self.orthogonality = beta, orthogonality
         self.means = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}
         self.ages = {name: torch.zeros_like(one.live) for name, one in self.layers.items()}
 
@@ -117,8 +166,13 @@ class Allocating(RankEvents):
 
     @torch.no_grad()
     def after_backward(self, moment: Moment) -> None:
-        """See :meth:`Acting.after_backward`: scores go into their means."""
+        """See :meth:`Acting.after_backward`: scores go into their means.
+
+        Those of layers that this step left out, as hooks do, stay as they are.
+        """
         for name, layer in self.layers.items():
+            if layer.lora_B.grad is None:
+                continue
             mean = self.means[name]
             mean.copy_(self.beta * mean + (1 - self.beta) * self.score(layer))
             self.ages[name] += 1
@@ -143,12 +197,7 @@ class Allocating(RankEvents):
             own[best[: min(least, layer.asked)]] = torch.inf
             own[layer.live == 0] = -torch.inf
             rows.append(own)
-        flat = torch.cat(rows)
-        chosen = torch.zeros_like(flat)
-        chosen[flat.argsort(descending=True, stable=True)[:total]] = 1
-        sizes = [layer.most for layer in self.layers.values()]
-        masks: Sequence[Tensor] = chosen.split(sizes)  # type: ignore[no-untyped-call]
-        for layer, mask in zip(self.layers.values(), masks, strict=True):
+        for layer, mask in zip(self.layers.values(), highest(rows, total), strict=True):
             layer.live.mul_(mask)
 
     def grow(self, order: Sequence[str], count: int, gated: bool) -> None:
@@ -160,6 +209,7 @@ class Allocating(RankEvents):
                 slot = int((layer.live == 0).nonzero()[0])
                 renew(layer, slot, self.random, gated)
                 self.means[name][slot] = self.ages[name][slot] = 0
+                self.renewals += 1
             count -= min(count, len(open_))
             open_ = [name for name in open_ if self.room_in(name)]
 
@@ -176,6 +226,13 @@ class Allocating(RankEvents):
             for name, layer in self.layers.items()
         }
 
+    def penalty(self) -> Tensor | None:
+        """See :meth:`Acting.penalty`."""
+        if not self.orthogonality:
+            return None
+        parts = [overlap(layer) for layer in self.layers.values()]
+        return self.orthogonality * torch.stack(parts).sum()
+
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""
         means = {name: mean.clone() for name, mean in self.means.items()}
@@ -190,12 +247,22 @@ class Allocating(RankEvents):
             self.ages[name].copy_(state["ages"][name])
 
 
+def highest(scores: Sequence[Tensor], total: int) -> Sequence[Tensor]:
+    """A mask for each of the vectors: 1 where a score is among the ``total`` highest of all."""
+    flat = torch.cat(list(scores))
+    chosen = torch.zeros_like(flat)
+    chosen[flat.argsort(descending=True, stable=True)[:total]] = 1
+    masks: Sequence[Tensor] = chosen.split([len(one) for one in scores])  # type: ignore[no-untyped-call]
+    return masks
+
+
 @torch.no_grad()
 def renew(layer: GatedLayer, slot: int, generator: torch.Generator | None, gated: bool) -> None:
     """A new live rank that has no effect yet: by a gate of 0 or, without one, by B = 0.
 
     A is as LoRA starts it. Behind a gate the entries of B are near 1, so that a step of the gate
-    moves the delta as far as a step of LoRA's B does.
+    moves the delta as far as a step of LoRA's B does. Optimizers know nothing of it: the new rank
+    begins with what moments the dead one left there.
     """
     a, b = layer.lora_A[slot], layer.lora_B[:, slot]
     a.copy_((2 * torch.rand(a.shape, generator=generator) - 1) / a.numel() ** 0.5)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from compression.acting import Acting
-from compression.adapters.allocation import Allocating, Scheduled
+from compression.adapters.allocation import Allocating, Exchanging
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import Gated, GatedLayer, gated_layers
-from compression.registry import FloatRange, IntRange, Values, knob
+from compression.adapters.gated import GatedLayer, gated_layers
+from compression.registry import FloatRange, IntRange, knob
 
 
 @ADAPTERS.register("alora")
-class AllocatingLora(Scheduled, Gated):
+class AllocatingLora(Exchanging):
     """ALoRA: ``y = W x + s B diag(g) A x``; ranks that help least go to layers that lost none.
 
     The paper scores a rank by the loss without it. Here that is taken to first order, from the
@@ -23,6 +23,7 @@ class AllocatingLora(Scheduled, Gated):
     of all ranks with the lowest scores get g = 0, and the layers that lost none get as many, the
     highest mean score first, with B = 0: the output is unchanged by it. The sum of ranks stays
     ``rank`` times the layers: ``rank`` is the mean; a layer has at most ``max_factor * rank``.
+    A new rank begins with the optimizer's moments of the one that was there before.
     Not PEFT's activated LoRA. Stored bytes: ``b r (m + n)``, r the layer's own rank.
 
     Source: Liu et al., ALoRA, arXiv 2403.16187.
@@ -31,19 +32,8 @@ class AllocatingLora(Scheduled, Gated):
     catalogue_id = "001-144"
     factored = True
     min_rank: int = knob(0, IntRange(0, 1024), help="ranks that each layer keeps")
-    max_factor: float = knob(
-        2.0, FloatRange(1.0, 16.0), Values((1.5, 2.0, 3.0)), help="most ranks of a layer / ``rank``"
-    )
     swap: float = knob(0.1, FloatRange(0.0, 1.0), help="share of ranks that an event moves")
     beta: float = knob(0.9, FloatRange(0.0, 0.999), help="weight of the old mean score")
-
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.max_factor * rank)
-
-    def prepare(self, layer: GatedLayer) -> None:
-        """See :meth:`Gated.prepare`."""
-        layer.live[layer.asked :] = 0.0
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""

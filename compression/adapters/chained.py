@@ -18,12 +18,15 @@ from torch.nn import functional as F
 
 from compression.adapters.base import Adapter, AdapterStart, Shipped
 from compression.adapters.lora import Lora
+from compression.adapters.peft_layers import NO_LORA, odd_settings
+from compression.adapters.wrapping import Wrapper
 from compression.kinds import bare
 from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.precision import DTYPES, narrow
 from compression.registry import Values, knob, naming
 
 Tensors = Mapping[str, Tensor]
+_GROUPED = frozenset({"groups"})
 
 
 class Chain(NamedTuple):
@@ -33,30 +36,19 @@ class Chain(NamedTuple):
     matrices: tuple[Tensor, ...]
 
 
-class Chained(nn.Module):
+class Chained(Wrapper):
     """A layer and the tensors of its adapter, which says what is computed of them."""
 
     def __init__(
         self, base: nn.Module, adapter: ChainedAdapter, scale: float, tensors: Tensors
     ) -> None:
-        super().__init__()
-        self.base_layer, self.adapter, self.scale = base, adapter, scale
-        self._disable_adapters = False
+        super().__init__(base)
+        self.adapter, self.scale = adapter, scale
         for suffix, tensor in tensors.items():
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(suffix, tensor)
             else:
                 self.register_buffer(suffix, tensor)
-
-    @property
-    def weight(self) -> Tensor:
-        """The base's: models ask their layers for its dtype."""
-        return self.base_layer.weight  # type: ignore[return-value]
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base's."""
-        return self.base_layer.bias  # type: ignore[return-value]
 
     def own(self) -> dict[str, Tensor]:
         """The adapter's tensors by suffix."""
@@ -84,8 +76,6 @@ class ChainedAdapter(Adapter):
     """Suffixes, among the trained, of what layers of one shape and rank hold together."""
     rebuilt: ClassVar[frozenset[str]] = frozenset()
     """Suffixes of what is computed again when a file is loaded, and not stored."""
-    of_base: ClassVar[bool] = False
-    """Whether it is made from the base's weight, so that there has to be one."""
     stretched: ClassVar[bool] = True
     """Whether it takes convolutions with dilation or without zeros around their inputs."""
 
@@ -123,20 +113,14 @@ class ChainedAdapter(Adapter):
     def refusals(
         self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
     ) -> Iterator[str]:
-        """See :meth:`Adapter.refusals`: also grouped convolutions, and no base where it needs one.
+        """See :meth:`Adapter.refusals`: also grouped convolutions.
 
         M_1 as a grouped kernel would read a part of the inputs only.
         """
         yield from super().refusals(layers, rank, methods)
         for name, layer in layers.items():
-            for what in _oddities(bare(layer), self.stretched):
+            for what in odd_settings(bare(layer), _GROUPED if self.stretched else NO_LORA):
                 yield f"{name}: {self.name} does not take a Conv2d with {what}; leave it out"
-        for method in methods:
-            if self.of_base and method.base_is_gone:
-                yield (
-                    f"{self.name} is made of the singular vectors of the base, and {method.name} "
-                    "leaves none: use lora"
-                )
 
     @torch.no_grad()
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
@@ -194,8 +178,7 @@ class ChainedAdapter(Adapter):
                 values = tensor.detach().to(device, copy=True).contiguous()
                 ready[name][suffix] = nn.Parameter(values) if suffix in self.trained else values
             scale = alpha / rank if self.scaled else 1.0
-            wrapped = Chained(bases[name], self, scale, ready[name])
-            model.set_submodule(name, wrapped.train(bases[name].training))
+            model.set_submodule(name, Chained(bases[name], self, scale, ready[name]))
 
     def parameters(self, model: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
         """See :meth:`Adapter.parameters`."""
@@ -283,15 +266,3 @@ def top_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """U (m, rank), s (rank,) and V^T (rank, n) of the largest singular values of W as (m, n)."""
     u, s, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     return u[:, :rank], s[:rank], vh[:rank]
-
-
-def _oddities(layer: nn.Module, stretched: bool) -> Iterator[str]:
-    """What makes a delta no convolution by M_1, or none that PEFT's LoRA has."""
-    if not isinstance(layer, nn.Conv2d):
-        return
-    if layer.groups != 1:
-        yield f"groups={layer.groups}"
-    if not stretched and layer.dilation != (1, 1):
-        yield f"dilation={layer.dilation}"
-    if not stretched and layer.padding_mode != "zeros":
-        yield f"padding_mode='{layer.padding_mode}'"

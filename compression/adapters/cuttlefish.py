@@ -36,6 +36,7 @@ class Cuttlefish(Scheduled, Gated):
 
     catalogue_id = "001-15"
     factored = True
+    roomy = "start_factor"
     start_factor: float = knob(
         2.0, FloatRange(1.0, 64.0), Values((2.0, 4.0)), help="ranks at the start over ``rank``"
     )
@@ -45,10 +46,6 @@ class Cuttlefish(Scheduled, Gated):
     rank_scale: float = knob(
         2.0, FloatRange(0.1, 64.0), Values((1.0, 2.0, 4.0)), help="rank over stable rank"
     )
-
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.start_factor * rank)
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
@@ -82,6 +79,7 @@ class _Watching(RankEvents):
         ranks = allot({n: float(r) for n, r in most.items()}, ones, self.budget, ones, most)
         for name, layer in self.layers.items():
             factor(layer, ranks[name])
+        self.renewals += 1
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""

@@ -30,6 +30,7 @@ class DoraDynamic(Scheduled, Gated):
 
     catalogue_id = "001-69"
     trained_gate = True
+    roomy = "start_factor"
     start_factor: float = knob(
         1.5, FloatRange(1.0, 8.0), Values((1.5, 2.0)), help="ranks at the start over ``rank``"
     )
@@ -38,10 +39,6 @@ class DoraDynamic(Scheduled, Gated):
     dem_weight: float = knob(
         0.0, FloatRange(0.0, 1e3), search=FloatRange(1e-3, 1.0, log=True), help="of the variances"
     )
-
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.start_factor * rank)
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
@@ -58,10 +55,12 @@ class _Pruning(Allocating):
 
     def score(self, layer: GatedLayer) -> Tensor:
         """See :meth:`Allocating.score`."""
-        b, a = layer.matrices()
-        parts = layer.scale * layer.gate.abs() * b.norm(dim=0) * a.norm(dim=1) * layer.live
-        whole = layer.delta().norm()
-        return torch.where(whole > 0, parts / whole, torch.zeros_like(parts))
+        b, a = (matrix.detach().double() for matrix in layer.matrices())
+        c = layer.scale * layer.gate.detach() * layer.live
+        # <B_i A_i, B_j A_j> is the product of two Gram matrices: the delta itself is never made.
+        products = torch.outer(c, c) * (b.T @ b) * (a @ a.T)
+        parts, whole = products.diagonal().sqrt(), products.sum().clamp(min=0).sqrt()
+        return torch.where(whole > 0, parts / whole, torch.zeros_like(parts)).to(c)
 
     def event(self, number: int) -> None:
         """See :meth:`Events.event`."""

@@ -19,9 +19,10 @@ class EDora(ChainedAdapter):
 
     g is (m,), R (r, r). ``B = U_r S_r`` and ``A = V_r^T`` are frozen, of the base as it is decoded;
     R starts at 0 and g at ``||W||_row``: the base. Norms, one for each output as in dora, have a
-    floor of 1e-6, and no gradient goes through them. Stored bytes: ``b (r (m + n) + r^2 + m)``.
-    Published as r^2 + m numbers; B and A cannot be computed again bit for bit, so they are stored,
-    and the file is larger than that of a dora of this rank.
+    floor of 1e-6, and no gradient goes through them; they are of the dense sum, made anew in each
+    call, as Gram matrices would lose what is left where W and the delta cancel. Stored bytes:
+    ``b (r (m + n) + r^2 + m)``. Published as r^2 + m numbers; B and A cannot be computed again bit
+    for bit, so they are stored, and the file is larger than that of a dora of this rank.
 
     Source: EDoRA, arXiv 2501.12067.
     """
@@ -54,10 +55,7 @@ class EDora(ChainedAdapter):
         own = layer.own()
         base: Tensor = layer.base_layer(x)
         [(scale, matrices)] = self.chains(layer)
-        with torch.no_grad():
-            whole = layer.weight.flatten(1).float() + scale * (own["B"] @ own["R"] @ own["A"])
-            norms = row_norms(whole)
-        factor: Tensor = own["magnitude"] / norms
+        factor: Tensor = own["magnitude"] / self.norms(layer)
         bias = layer.bias
         if isinstance(layer.base_layer, nn.Conv2d):
             factor = factor[:, None, None]
@@ -65,6 +63,13 @@ class EDora(ChainedAdapter):
         found = through(layer.base_layer, matrices, x) * scale
         found = factor * (found + (base if bias is None else base - bias))
         return (found if bias is None else found + bias).to(base.dtype)
+
+    @torch.no_grad()
+    def norms(self, layer: Chained) -> Tensor:
+        """``||V||_row`` (m,), in float32 whatever the rest is computed in."""
+        own, weight = layer.own(), layer.weight.flatten(1).float()
+        with torch.autocast(weight.device.type, enabled=False):
+            return row_norms(weight + layer.scale * (own["B"] @ own["R"] @ own["A"]))
 
 
 def row_norms(weight: Tensor) -> Tensor:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from compression.acting import Acting
-from compression.adapters.allocation import Allocating, Scheduled, overlap, sensitivity
+from compression.adapters.allocation import Allocating, Exchanging, sensitivity
 from compression.adapters.base import ADAPTERS
-from compression.adapters.gated import Gated, GatedLayer, gated_layers
-from compression.registry import FloatRange, IntRange, Values, knob
+from compression.adapters.gated import GatedLayer, gated_layers
+from compression.registry import FloatRange, IntRange, knob
 
 
 @ADAPTERS.register("elalora")
-class ElaLora(Scheduled, Gated):
+class ElaLora(Exchanging):
     """ElaLoRA: ``y = W x + s P diag(g) Q x``; at each event as many ranks are pruned as are added.
 
     Pruned are those of the lowest mean ``|g dg| + mean |P dP| + mean |Q dQ|`` over all layers; the
@@ -24,8 +23,9 @@ class ElaLora(Scheduled, Gated):
     has at least ``min_rank`` and at most ``max_factor * rank``. ``swap`` is the share of ranks that
     the first event exchanges; the later ones fewer, in proportion to the events left.
     ``orthogonality`` weighs the squared cosines between ranks, where the paper has
-    ``||P^T P - I||^2``: an init's delta need not have unit columns. Stored bytes: ``b r (m + n)``,
-    r the layer's own rank.
+    ``||P^T P - I||^2``: an init's delta need not have unit columns. A new rank begins with the
+    optimizer's moments of the one that was there before. Stored bytes: ``b r (m + n)``, r the
+    layer's own rank.
 
     Source: Chang et al., ElaLoRA, arXiv 2504.00254.
     """
@@ -33,31 +33,20 @@ class ElaLora(Scheduled, Gated):
     catalogue_id = "001-9"
     trained_gate = True
     min_rank: int = knob(1, IntRange(0, 1024), help="ranks that each layer keeps")
-    max_factor: float = knob(
-        2.0, FloatRange(1.0, 16.0), Values((1.5, 2.0, 3.0)), help="most ranks of a layer / ``rank``"
-    )
     swap: float = knob(0.2, FloatRange(0.0, 1.0), help="share of ranks in the first exchange")
     beta: float = knob(0.85, FloatRange(0.0, 0.999), help="weight of the old mean score")
     orthogonality: float = knob(0.1, FloatRange(0.0, 1e3), help="weight of ranks' squared cosines")
 
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.max_factor * rank)
-
-    def prepare(self, layer: GatedLayer) -> None:
-        """See :meth:`Gated.prepare`."""
-        layer.live[layer.asked :] = 0.0
-
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
-        return _Exchanging(gated_layers(model, layers), seed, self)
+        return _Swapping(gated_layers(model, layers), seed, self)
 
 
-class _Exchanging(Allocating):
+class _Swapping(Allocating):
     """The weakest ranks go, the strongest layers get new ones."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: ElaLora) -> None:
-        super().__init__(layers, seed, own, own.beta)
+        super().__init__(layers, seed, own, own.beta, own.orthogonality)
         self.own = own
 
     def score(self, layer: GatedLayer) -> Tensor:
@@ -72,10 +61,3 @@ class _Exchanging(Allocating):
         found = self.by_layer()
         order = sorted(found, key=lambda name: -found[name])
         self.grow(order, self.budget - self.used, gated=True)
-
-    def penalty(self) -> Tensor | None:
-        """See :meth:`Acting.penalty`."""
-        if not self.own.orthogonality:
-            return None
-        parts = [overlap(layer) for layer in self.layers.values()]
-        return self.own.orthogonality * torch.stack(parts).sum()

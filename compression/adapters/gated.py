@@ -15,17 +15,17 @@ from torch.nn import functional as F
 from compression.acting import Acting
 from compression.adapters.base import Adapter, AdapterStart, Pair, Shipped
 from compression.adapters.lora import Lora
-from compression.adapters.peft_layers import oddities
+from compression.adapters.peft_layers import NO_LORA, oddities
+from compression.adapters.wrapping import Wrapper
 from compression.kinds import bare
 from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.registry import Values, knob
 
 _SLOTS = ("lora_A", "lora_B")
 _STATE = ("gate", "live", "scale")
-_NOT_IN_LORA = frozenset({"groups", "dilation", "padding_mode"})
 
 
-class GatedLayer(nn.Module):
+class GatedLayer(Wrapper):
     """``y = W x + s B diag(g) A x`` over the live ones of ``most`` ranks.
 
     ``lora_A`` (most, n) or (most, n / kh kw, kh, kw) is a kernel of the layer's own size,
@@ -36,12 +36,10 @@ class GatedLayer(nn.Module):
 
     def __init__(self, base: nn.Module, most: int, scale: float, trained_gate: bool) -> None:
         """Around a Linear or Conv2d: A random as LoRA has it, B 0, gates 1, all ranks live."""
-        super().__init__()
-        weight: Tensor = base.weight  # type: ignore[assignment]
+        super().__init__(base)
+        weight = self.weight
         options: Any = {"device": weight.device, "dtype": torch.float32}
         ones = (1,) * (weight.ndim - 2)
-        self.base_layer = base
-        self._disable_adapters = False
         self.lora_A = nn.Parameter(torch.empty(most, *weight.shape[1:], **options))
         self.lora_B = nn.Parameter(torch.zeros(weight.shape[0], most, *ones, **options))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
@@ -58,7 +56,6 @@ class GatedLayer(nn.Module):
         self.asked = most
         """The rank that the layer was asked to have: its share of a budget."""
         self._index: tuple[Tensor, int, Tensor] | None = None
-        self.train(base.training)
 
     @property
     def most(self) -> int:
@@ -151,10 +148,12 @@ class Gated(Adapter):
     takes_delta = additive = True
     trained_gate: ClassVar[bool] = False
     """Whether the gates are trained with A and B; else it is ``factored``."""
+    roomy: ClassVar[str] = ""
+    """The knob that says how many ranks there is room for over the rank asked for; else as many."""
 
     def room(self, rank: int) -> int:
         """How many ranks a layer has room for, before the clamp to min(m, n)."""
-        return rank
+        return int(getattr(self, self.roomy) * rank) if self.roomy else rank
 
     def refusals(
         self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
@@ -163,7 +162,7 @@ class Gated(Adapter):
         yield from super().refusals(layers, rank, methods)
         for name, layer in layers.items():
             stored = f"lora, in which {self.name} is stored,"
-            yield from oddities(stored, name, bare(layer), _NOT_IN_LORA)
+            yield from oddities(stored, name, bare(layer), NO_LORA)
 
     @torch.no_grad()
     def attach(self, model: nn.Module, starts: Mapping[str, AdapterStart]) -> None:
@@ -242,6 +241,10 @@ class Gated(Adapter):
             return []
         found = gated_layers(model, layers).values()
         return [Pair(one.lora_A, one.lora_B, float(one.scale)) for one in found]
+
+    def delta(self, model: nn.Module, layer: str) -> Tensor:
+        """See :meth:`Adapter.delta`: of the live ranks, gates in it."""
+        return gated_layers(model, [layer])[layer].delta()
 
     @abstractmethod
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:

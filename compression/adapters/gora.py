@@ -24,11 +24,11 @@ class Gora(Bounded, Lora):
     than at ``rank`` on all layers, r_l between ``min_factor`` and ``max_factor`` times ``rank``.
 
     B is set by the gradients of the model as it was compressed, in the first ``grad_share`` of the
-    training, in which nothing else moves: ``B <- B - (eta / s) dL/dB (A A^T)^+``. As ``dL/dB`` is
-    ``s G A^T`` that moves the delta ``s B A`` by ``-eta G P``, P the projection on the rows of A:
-    the nearest that B can come to ``-eta G``. ``eta = gamma sqrt(n / r)``, so that the move is
-    near ``gamma ||G||`` in size. So the untrained start is the init's; the paper has this step
-    before the training, and divides the importance by no width. Stored bytes: ``b r (m + n)``.
+    training, in which nothing of its layers moves: ``B <- B - (eta / s) dL/dB (A A^T)^+``. As
+    ``dL/dB`` is ``s G A^T`` that moves the delta ``s B A`` by ``-eta G P``, P the projection on the
+    rows of A: the nearest that B can come to ``-eta G``. ``eta = gamma sqrt(n / r)``, so that the
+    move is near ``gamma ||G||`` in size. So the untrained start is the init's; the paper has this
+    step before the training, and divides the importance by no width. Stored bytes: ``b r (m + n)``.
 
     Source: He et al., GoRA, arXiv 2502.12171.
     """
@@ -61,47 +61,57 @@ class Gora(Bounded, Lora):
 
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
-        return _FirstMove(self.pairs(model, layers), self)
+        names = list(layers)
+        modules = [model.get_submodule(name) for name in names]
+        params = {id(p): p for module in modules for p in module.parameters()}
+        return _FirstMove(self.pairs(model, names), list(params.values()), self)
 
 
 class _FirstMove(Acting):
-    """Average the gradients of B while nothing moves, then move B along them."""
+    """Average the gradients of B while nothing moves, then move B along them.
 
-    def __init__(self, pairs: list[Pair], own: Gora) -> None:
-        self.pairs, self.own = pairs, own
+    ``seen`` counts the gradients of each B: hooks may leave its layer out of a step.
+    """
+
+    def __init__(self, pairs: list[Pair], params: list[nn.Parameter], own: Gora) -> None:
+        self.pairs, self.params, self.own = pairs, params, own
         self.sums = [torch.zeros_like(pair.B) for pair in pairs]
-        self.seen, self.moved = 0, False
+        self.seen, self.moved = [0] * len(pairs), False
 
     @torch.no_grad()
     def after_backward(self, moment: Moment) -> None:
         """See :meth:`Acting.after_backward`."""
         if self.moved:
             return
-        self.seen += 1
-        for pair, total in zip(self.pairs, self.sums, strict=True):
+        for index, pair in enumerate(self.pairs):
             if pair.B.grad is not None:
-                total += pair.B.grad
-            for factor in (pair.A, pair.B):
-                if factor.grad is not None:
-                    factor.grad.zero_()
+                self.sums[index] += pair.B.grad
+                self.seen[index] += 1
+        for parameter in self.params:
+            parameter.grad = None  # no optimizer moves it, not even by its weight decay
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`."""
-        if self.moved or self.seen < self.own.grad_share * moment.steps:
+        due = moment.step + 1 >= self.own.grad_share * moment.steps
+        if self.moved or not due or not any(self.seen):
             return
-        for pair, total in zip(self.pairs, self.sums, strict=True):
-            pair.B.add_(first_move(pair, total / self.seen, self.own.gamma))
+        for pair, total, count in zip(self.pairs, self.sums, self.seen, strict=True):
+            if count:
+                pair.B.add_(first_move(pair, total / count, self.own.gamma))
         self.moved = True
+        self.renewals += 1
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""
         sums = [total.clone() for total in self.sums]
-        return {"sums": sums, "seen": self.seen, "moved": self.moved}
+        counts = {"seen": list(self.seen), "moved": self.moved, "renewals": self.renewals}
+        return {"sums": sums, **counts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """See :meth:`Acting.restore`."""
-        self.seen, self.moved = int(state["seen"]), bool(state["moved"])
+        self.seen, self.moved = [int(count) for count in state["seen"]], bool(state["moved"])
+        self.renewals = int(state["renewals"])
         for total, stored in zip(self.sums, state["sums"], strict=True):
             total.copy_(stored)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from compression.acting import Acting
-from compression.adapters.allocation import Allocating, Scheduled, overlap, renew, sensitivity
+from compression.adapters.allocation import Allocating, Scheduled, renew, sensitivity
 from compression.adapters.base import ADAPTERS
 from compression.adapters.gated import Gated, GatedLayer, gated_layers
 from compression.registry import FloatRange, IntRange, Values, knob
@@ -31,16 +30,13 @@ class IncreLora(Scheduled, Gated):
     catalogue_id = "001-79"
     takes_delta = False
     trained_gate = True
+    roomy = "max_factor"
     init_rank: int = knob(1, IntRange(1, 1024), help="ranks of each layer at the start")
     max_factor: float = knob(
         3.0, FloatRange(1.0, 16.0), Values((2.0, 3.0)), help="most ranks of a layer over ``rank``"
     )
     beta: float = knob(0.85, FloatRange(0.0, 0.999), help="weight of the old mean score")
     orthogonality: float = knob(0.1, FloatRange(0.0, 1e3), help="weight of ranks' squared cosines")
-
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.max_factor * rank)
 
     def prepare(self, layer: GatedLayer) -> None:
         """See :meth:`Gated.prepare`."""
@@ -57,7 +53,7 @@ class _Growing(Allocating):
     """New ranks for the layers with the highest scores."""
 
     def __init__(self, layers: Mapping[str, GatedLayer], seed: int, own: IncreLora) -> None:
-        super().__init__(layers, seed, own, own.beta)
+        super().__init__(layers, seed, own, own.beta, own.orthogonality)
         self.own = own
         self.first = sum(min(own.init_rank, layer.asked) for layer in self.layers.values())
 
@@ -72,10 +68,3 @@ class _Growing(Allocating):
         found = self.by_layer()
         order = sorted(found, key=lambda name: -found[name])
         self.grow(order, total - self.used, gated=True)
-
-    def penalty(self) -> Tensor | None:
-        """See :meth:`Acting.penalty`."""
-        if not self.own.orthogonality:
-            return None
-        parts = [overlap(layer) for layer in self.layers.values()]
-        return self.own.orthogonality * torch.stack(parts).sum()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from compression.acting import Acting
 from compression.adapters.base import Adapter, AdapterStart, Pair, Shipped
+from compression.adapters.wrapping import Wrapper
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.methods import NoMethod
@@ -49,7 +50,7 @@ class _Packed(NamedTuple):
     weight: Tensor
 
 
-class LatentLayer(nn.Module, ABC):
+class LatentLayer(Wrapper, ABC):
     """``y = P(L + s B A) x + b``: P packs, L is the ``latent`` weight in float32, B A the delta.
 
     ``lora_A`` (r, n) and ``lora_B`` (m, r) are matrices whatever the layer's shape (m, ...) is.
@@ -60,11 +61,9 @@ class LatentLayer(nn.Module, ABC):
 
     def __init__(self, base: nn.Module, latent: Tensor, rank: int, scale: float) -> None:
         """Around a Linear or Conv2d: A random as LoRA has it, B 0. ``latent`` is copied."""
-        super().__init__()
+        super().__init__(base)
         rows, columns = matrix_shape(tuple(latent.shape))
         options: Any = {"device": latent.device, "dtype": torch.float32}
-        self.base_layer = base
-        self._disable_adapters = False
         self.scale = scale
         self.lora_A = nn.Parameter(torch.empty(rank, columns, **options))
         self.lora_B = nn.Parameter(torch.zeros(rows, rank, **options))
@@ -76,7 +75,6 @@ class LatentLayer(nn.Module, ABC):
         self.register_buffer("kept", kept)
         self.folds = 0
         self._packed: dict[bool, _Packed] = {}
-        self.train(base.training)
 
     @property
     def own(self) -> Method:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compression.adapters.base import ADAPTERS, AdapterStart, Pair
 from compression.adapters.bridged import PEFT_NAME, Bridged
+from compression.adapters.peft_layers import NO_LORA, oddities
 from compression.kinds import bare
 from compression.methods.base import Method, Shape, Slot, matrix_shape
 from compression.precision import DTYPES
@@ -51,7 +52,7 @@ class Lora(Bridged):
         wrong = list(super(Bridged, self).refusals(layers, rank, methods))
         yield from wrong
         for name, layer in layers.items():
-            yield from _oddities(self.name, name, bare(layer))
+            yield from oddities(self.name, name, bare(layer), NO_LORA)
 
     def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
         """See :meth:`Bridged.arguments`."""
@@ -94,20 +95,3 @@ class Lora(Bridged):
     def macs(self, shape: Shape, rank: int) -> int:
         """``r (m + n)``."""
         return rank * sum(matrix_shape(shape))
-
-
-def _oddities(adapter: str, name: str, module: nn.Module) -> Iterator[str]:
-    """Convolutions whose delta is no convolution by A and then by B."""
-    if not isinstance(module, nn.Conv2d):
-        return
-    odd = {
-        "groups": module.groups != 1,
-        "dilation": module.dilation != (1, 1),
-        "padding_mode": module.padding_mode != "zeros",
-    }
-    for what, is_odd in odd.items():
-        if is_odd:
-            yield (
-                f"{name}: PEFT's {adapter} does not take a Conv2d with "
-                f"{what}={getattr(module, what)!r}; leave the layer out or use adapter none"
-            )

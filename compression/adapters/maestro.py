@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,10 +98,6 @@ class _OrderedDropout(RankEvents):
         """See :meth:`Events.event`."""
         for layer in self.layers.values():
             leave(layer, prefix(layer, self.own.threshold))
-
-    def state(self) -> dict[str, Any]:
-        """See :meth:`Acting.state`: between steps nothing is cut to a random prefix."""
-        return super().state()
 
 
 @torch.no_grad()

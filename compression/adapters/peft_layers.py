@@ -118,21 +118,29 @@ _ODD: Mapping[str, Callable[[nn.Conv2d], bool]] = {
     "stride": lambda layer: len(set(layer.stride)) > 1,
     "padding": lambda layer: isinstance(layer.padding, str) or len(set(layer.padding)) > 1,
 }
+NO_LORA = frozenset({"groups", "dilation", "padding_mode"})
+"""Where the delta of PEFT's LoRA is no convolution by A and then by B."""
 SQUARE = frozenset(_ODD)
 """What code that takes a convolution for square and plain overlooks."""
+
+
+def odd_settings(layer: nn.Module, overlooked: frozenset[str]) -> Iterator[str]:
+    """Of a convolution: those of its settings that are overlooked, as ``what=value``."""
+    if isinstance(layer, nn.Conv2d):
+        for what in sorted(overlooked):
+            if _ODD[what](layer):
+                yield f"{what}={getattr(layer, what)!r}"
 
 
 def oddities(
     adapter: str, name: str, layer: nn.Module, overlooked: frozenset[str]
 ) -> Iterator[str]:
     """Settings of a convolution that PEFT's layer overlooks: a sentence each."""
-    if isinstance(layer, nn.Conv2d):
-        for what in sorted(overlooked):
-            if _ODD[what](layer):
-                yield (
-                    f"{name}: PEFT's {adapter} does not take a Conv2d with "
-                    f"{what}={getattr(layer, what)!r}; leave the layer out or use another adapter"
-                )
+    for what in odd_settings(layer, overlooked):
+        yield (
+            f"{name}: PEFT's {adapter} does not take a Conv2d with {what}; "
+            "leave the layer out or use another adapter"
+        )
 
 
 def divisors(*numbers: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from compression.acting import Acting, Moment
 from compression.adapters.allocation import Events, Scheduled
@@ -62,7 +63,13 @@ class PriLora(Scheduled, Lora):
 
 
 class _Pruning(Events):
-    """Running norms of the inputs, and the pruning by them."""
+    """Running norms of the inputs, and the pruning by them.
+
+    It hears the inputs of a step alone, up to the last event: in evaluation nothing is on the
+    layers. What it heard counts once the gradients are there, so not from a step that overflowed.
+    """
+
+    rewires = True
 
     def __init__(
         self,
@@ -72,37 +79,48 @@ class _Pruning(Events):
         own: PriLora,
     ) -> None:
         super().__init__(seed, own.shares())
-        self.own, self.pairs = own, dict(pairs)
+        self.own, self.modules, self.pairs = own, dict(modules), dict(pairs)
         self.norms = {n: pair.A.new_zeros(pair.A.shape[1]) for n, pair in pairs.items()}
         self.masks = {n: torch.ones_like(pair.A) for n, pair in pairs.items()}
-        self.listening = False
-        for name, module in modules.items():
-            module.register_forward_pre_hook(self._listener(name))
+        self.heard: dict[str, list[Tensor]] = {}
+        self.hooks: list[RemovableHandle] = []
 
     def _listener(self, name: str) -> Any:
         def listen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if self.listening:
-                self._hear(name, args[0].detach())
+            self._hear(name, args[0].detach())
 
         return listen
 
     def _hear(self, name: str, x: Tensor) -> None:
         a = self.pairs[name].A
         channel = -3 if a.ndim == 4 else -1
-        norms = x.transpose(channel, -1).reshape(-1, a.shape[1]).norm(dim=0)
-        self.norms[name].lerp_(norms.to(self.norms[name]), 1 - self.own.beta)
+        rows = x.transpose(channel, -1).reshape(-1, a.shape[1])
+        self.heard.setdefault(name, []).append(rows.float().norm(dim=0))
 
     def before_step(self, moment: Moment) -> None:
         """See :meth:`Acting.before_step`."""
-        self.listening = True
+        self._deaf()
+        if self.done < len(self.shares):
+            for name, module in self.modules.items():
+                self.hooks.append(module.register_forward_pre_hook(self._listener(name)))
 
+    @torch.no_grad()
     def after_backward(self, moment: Moment) -> None:
         """See :meth:`Acting.after_backward`."""
-        self.listening = False
+        for name, heard in self.heard.items():
+            for norms in heard:
+                self.norms[name].lerp_(norms.to(self.norms[name]), 1 - self.own.beta)
+        self._deaf()
+
+    def _deaf(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks, self.heard = [], {}
 
     @torch.no_grad()
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`."""
+        self._deaf()
         super().after_step(moment)
         if self.done == len(self.shares):
             for name, pair in self.pairs.items():

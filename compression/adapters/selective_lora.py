@@ -44,6 +44,11 @@ class SelectiveLora(ShipsLora):
     tau: float = knob(0.1, FloatRange(1e-6, 1e6), help="a layer is on where s is at least this")
     decided: float = knob(0.5, FloatRange(0.0, 1.0), help="share of the training that moves s")
 
+    @property
+    def settled_at(self) -> float:
+        """See :meth:`Adapter.settled_at`: once it is decided which layers stay."""
+        return self.decided
+
     def begin(self, name: str, weight: Tensor, start: AdapterStart) -> dict[str, Tensor]:
         """See :meth:`ChainedAdapter.begin`."""
         rows, columns = matrix_shape(weight.shape)
@@ -82,6 +87,8 @@ class SelectiveLora(ShipsLora):
 
 
 class _Selecting(Acting):
+    resizes = True
+
     def __init__(self, layers: list[Chained], adapter: SelectiveLora) -> None:
         self.layers, self.adapter, self.over = layers, adapter, False
 

@@ -60,6 +60,8 @@ class Pvera(Bridged):
 class _Sampling(Acting):
     """PEFT's layers sample in training mode, which our models are never in but for the step."""
 
+    rewires = True
+
     def __init__(self, layers: list[nn.Module], seed: int) -> None:
         self.layers: list[Any] = list(layers)
         self.random = torch.Generator().manual_seed(seed)
@@ -70,6 +72,10 @@ class _Sampling(Acting):
 
     def after_backward(self, moment: Moment) -> None:
         """See :meth:`Acting.after_backward`."""
+        self._sample(False)
+
+    def after_step(self, moment: Moment) -> None:
+        """See :meth:`Acting.after_step`: gradients that overflowed were not told of."""
         self._sample(False)
 
     def _sample(self, on: bool) -> None:

@@ -31,6 +31,11 @@ class SingLora(ChainedAdapter):
         0.1, FloatRange(1e-6, 1.0), FloatRange(0.02, 0.5, log=True), help="T, of all steps"
     )
 
+    @property
+    def settled_at(self) -> float:
+        """See :meth:`Adapter.settled_at`: at the end of the ramp."""
+        return self.ramp
+
     def slots(self, shape: Shape, rank: int) -> dict[str, Shape]:
         """See :meth:`ChainedAdapter.slots`."""
         return {"A": (max(matrix_shape(shape)), rank)}
@@ -89,16 +94,16 @@ class _Ramp(Acting):
 
     def before_step(self, moment: Moment) -> None:
         """See :meth:`Acting.before_step`."""
-        self._set(moment.step, moment.steps)
+        self._set(moment.progress)
 
     def after_step(self, moment: Moment) -> None:
         """See :meth:`Acting.after_step`: what would ship now has one more step in it."""
-        self._set(moment.step + 1, moment.steps)
+        self._set((moment.step + 1) / moment.steps)
 
     def settled(self, moment: Moment) -> bool:
         """See :meth:`Acting.settled`."""
-        return moment.step >= self.ramp * moment.steps
+        return moment.progress >= self.ramp
 
-    def _set(self, step: int, steps: int) -> None:
+    def _set(self, progress: float) -> None:
         for layer in self.layers:
-            layer.own()["u"].fill_(min(step / (self.ramp * steps), 1.0))
+            layer.own()["u"].fill_(min(progress / self.ramp, 1.0))

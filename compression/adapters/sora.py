@@ -28,6 +28,7 @@ class Sora(Gated):
 
     catalogue_id = "001-54"
     trained_gate = True
+    roomy = "start_factor"
     start_factor: float = knob(
         1.0, FloatRange(1.0, 8.0), help="ranks at the start over the rank asked for"
     )
@@ -38,17 +39,15 @@ class Sora(Gated):
         help="weight of the gates' l1 norm: at 1 a gate without gradient is 0 after 1 / lr steps",
     )
 
-    def room(self, rank: int) -> int:
-        """See :meth:`Gated.room`."""
-        return int(self.start_factor * rank)
-
     def acting(self, model: nn.Module, layers: Iterable[str], seed: int) -> Acting:
         """See :meth:`Adapter.acting`."""
         return _Proximal(list(gated_layers(model, layers).values()), self.l1)
 
 
 class _Proximal(Acting):
-    """The l1 step on gates."""
+    """The l1 step on gates. Any may reach 0, or leave it, at any step: files are what they are."""
+
+    resizes = True
 
     def __init__(self, layers: list[GatedLayer], l1: float) -> None:
         self.layers, self.l1 = layers, l1
@@ -58,7 +57,3 @@ class _Proximal(Acting):
         """See :meth:`Acting.after_step`."""
         for layer in self.layers:
             layer.gate.copy_(nn.functional.softshrink(layer.gate, moment.lr * self.l1))
-
-    def settled(self, moment: Moment) -> bool:
-        """See :meth:`Acting.settled`: any gate may reach 0, or leave it, at the last step."""
-        return moment.step >= moment.steps
