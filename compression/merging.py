@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from compression.adapters import ADAPTERS, Shipped
 from compression.kinds import bare
 from compression.layers import install
 from compression.methods import Method, NoMethod
-from compression.methods.base import CompressedWeight
+from compression.methods.base import CompressedWeight, Shape
 from compression.methods.chain import Chain
 from compression.model import finalize
 from compression.one_layer import put
@@ -20,12 +21,6 @@ from compression.registry import InvalidSetting
 from compression.rules import LayerEntry, compression_of
 from compression.stored import as_shipped, shipped, told
 
-FATES = {
-    "quantize": "the sum leaves its grid",
-    "sparsify": "the delta would fill its zeros",
-    "low_rank": "the sum would be a dense matrix",
-}
-"""What becomes of a form under a delta, by the folder of its method."""
 AT_ONCE = 1024
 """Inputs that a layer is asked about at once."""
 
@@ -121,7 +116,8 @@ def _problems(model: nn.Module, name: str, entry: LayerEntry) -> Iterator[str]:
     if adapter.merges:
         return
     if not isinstance(method, NoMethod):
-        why = f"cannot be merged into {method.name}: {_fate(method)}"
+        shape = tuple(bare(model.get_submodule(name)).weight.shape)
+        why = f"cannot be merged into {method.name}: {_fate(method, shape)}"
     elif not adapter.additive:
         why = "adds no delta to the weight"
     else:
@@ -129,13 +125,18 @@ def _problems(model: nn.Module, name: str, entry: LayerEntry) -> Iterator[str]:
     yield f"'{name}': adapter {adapter.name} {why}; {_instead(model, name, entry)}"
 
 
-def _fate(method: Method) -> str:
-    """What would become of the method's form."""
+def _fate(method: Method, shape: Shape) -> str:
+    """What would become of the form of a weight of this shape, under a resolved method."""
     first = method.first if isinstance(method, Chain) else method
     if first.base_is_gone:
         return "it keeps no weight"
-    folder = type(first).__module__.split(".")[-2]
-    return FATES.get(folder, "its form cannot hold the sum")
+    if first.refills:
+        return "the delta would fill its zeros"
+    if type(first).linear is not Method.linear:
+        return "the sum would be a dense matrix"
+    if first.nominal_bits(shape) < 8 * torch.float32.itemsize * math.prod(shape):
+        return "the sum leaves its grid"
+    return "its form cannot hold the sum"
 
 
 def _instead(model: nn.Module, name: str, entry: LayerEntry) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compression.acting import Moment
-from compression.adapters import ADAPTERS
+from compression.adapters import ADAPTERS, AdapterStart
 from compression.adapters.bridged import Bridged
 from compression.model import compress_model
 from compression.registry import InvalidSetting
@@ -221,20 +221,50 @@ def test_unilora_starts_at_no_delta():
 OF_BASE = [n for n in ADAPTERS if issubclass(ADAPTERS[n], Bridged) and ADAPTERS[n].of_base]
 
 
-def test_what_changes_the_base_is_known():
-    assert set(OF_BASE) >= {"oft", "boft", "hra", "psoft", "hira", "peanut", "ia3", "road"}
+def delta_over(adapter, seed):
+    """What an adapter with the same values adds to one of two bases."""
+    model = nn.Sequential(nn.Linear(32, 16)).requires_grad_(False)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        base = model[0].weight.normal_(0, 0.2).clone()
+    rank = 4 if adapter.ranked else 0
+    torch.manual_seed(3)
+    adapter.attach(model, {"0": AdapterStart(rank, 4.0, dense=base)})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+    return delta_of(model[0])
 
 
-@pytest.mark.parametrize("name", OF_BASE)
-def test_what_changes_the_base_is_refused_where_a_method_leaves_none(name):
+@pytest.mark.parametrize("name", [n for n in ADAPTERS if issubclass(ADAPTERS[n], Bridged)])
+def test_what_changes_the_base_is_known(name):
+    """DoRA scales the rows of base and delta together, and so can do without the base.
+
+    BEFT adds to outputs whatever the base is, and cannot.
+    """
     adapter = ADAPTERS.build(name)
+    same = torch.allclose(delta_over(adapter, 0), delta_over(adapter, 1), atol=1e-4)
+    assert same != ((adapter.of_base or name in ("dora", "dora_dynamic")) and name != "beft")
+
+
+@pytest.mark.parametrize(
+    "adapter", [*map(ADAPTERS.build, OF_BASE), ADAPTERS.build("miss", {"variant": "bat"})], ids=str
+)
+def test_what_changes_the_base_is_refused_where_a_method_leaves_none(adapter):
     rules = [rule("drop_base", adapter=adapter, rank=2 if adapter.ranked else 0, pattern="5")]
-    with pytest.raises(InvalidSetting, match=f"{name} changes the base, and drop_base leaves none"):
+    reason = f"{adapter.name} .*changes the base, of which drop_base leaves nothing"
+    with pytest.raises(InvalidSetting, match=reason) as caught:
         compress_model(wide_network(), rules, ["5"])
+    assert len(caught.value.errors) == 1
 
 
-@pytest.mark.parametrize("name", OF_BASE)
-def test_what_is_said_to_be_of_the_base_is_nothing_on_zeros(name):
+BESIDE = {"beft", "deft", "glora", "glora_vector", "supertuning"}
+"""Those that also add what is not made of the base."""
+
+
+@pytest.mark.parametrize("name", sorted(set(OF_BASE) - BESIDE))
+def test_what_is_made_of_the_base_is_nothing_on_zeros(name):
     model = nn.Sequential(nn.Linear(32, 16)).requires_grad_(False)
     with torch.no_grad():
         model[0].weight.zero_()

@@ -1,6 +1,7 @@
 """Merging adapters, and the two that end inside the packed weight."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from compression.artifact import deserialize, serialize
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.merging import merge
-from compression.methods import METHODS, Chain
+from compression.methods import METHODS, Chain, Method
+from compression.methods.base import Slot
 from compression.model import as_saved, compress_model, finalize, trainable
 from compression.registry import InvalidSetting
 from compression.size import macs, measure, positions
@@ -136,7 +138,7 @@ def test_the_dense_model_is_not_written():
     ("rtn", "grid.*quantized_merge"), ("int1", "grid.*quantized_merge"),
     ("block_sparse", "zeros.*lors or quantized_merge"), ("svd", "dense matrix.*quantized_merge"),
     ("gptq", "grid.*keep the adapter"), ("wanda", "zeros.*lors"),
-    ("drop_base", "keeps no weight.*keep the adapter"),
+    ("cast", "grid.*keep the adapter"), ("drop_base", "keeps no weight.*keep the adapter"),
 ])  # fmt: skip
 def test_what_would_not_survive_is_refused_with_what_to_use(method, reason):
     init = "zeros"
@@ -147,6 +149,46 @@ def test_what_would_not_survive_is_refused_with_what_to_use(method, reason):
     assert model.compression.adapted()
     after = model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+class OwnTable(Method):
+    """A method of somebody's own, in a module of no folder."""
+
+    name = "own_table"
+
+    def encode(self, weight, stats):
+        return self, {"values": weight.flatten().clone()}
+
+    def decode(self, tensors, shape):
+        return tensors["values"].view(shape)
+
+    def layout(self, shape):
+        return {"values": Slot(torch.float32, (math.prod(shape),), "base")}
+
+    def nominal_bits(self, shape):
+        return 32 * math.prod(shape)
+
+
+class OwnGrid(OwnTable):
+    """The same, rounded."""
+
+    name = "own_grid"
+
+    def encode(self, weight, stats):
+        return self, {"values": weight.flatten().round()}
+
+    def nominal_bits(self, shape):
+        return 8 * math.prod(shape)
+
+
+@pytest.mark.parametrize(("method", "reason"), [
+    (OwnTable(), "its form cannot hold the sum"), (OwnGrid(), "the sum leaves its grid"),
+])  # fmt: skip
+def test_a_method_of_ones_own_is_told_what_would_become_of_it(method, reason, monkeypatch):
+    monkeypatch.setattr(type(method), "__module__", "alone")
+    model, _ = one_layer("lora", method)
+    with pytest.raises(InvalidSetting, match=f"cannot be merged into {method.name}: {reason};"):
+        merge(model)
 
 
 def test_every_layer_that_cannot_merge_is_named():

@@ -110,10 +110,82 @@ def test_every_number_is_as_likely_in_a_subset():
     assert (counts - 100).abs().max() < 5 * 8.7
 
 
+@given(st.integers(0, 60), st.integers(4, 2**32 // 60), st.text(max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_a_small_subset_is_the_first_draws_without_repeats(count, times, stream):
+    of = count * times
+    drawn = philox.words(stream, 8 * count + 8).tolist()
+    wide = [(high << 32) | low for high, low in zip(drawn[::2], drawn[1::2], strict=True)]
+    expected = list(dict.fromkeys(word * of >> 64 for word in wide))[:count]
+    assert philox.subset(stream, count, of).tolist() == expected
+
+
+def test_a_small_subset_goes_on_until_there_are_enough(monkeypatch):
+    """Where the first draws are all the same number."""
+    real = philox.words
+
+    def stuck(stream, count):
+        found = real(stream, count).copy()
+        found[:120] = 7
+        return found
+
+    monkeypatch.setattr(philox, "words", stuck)
+    found = philox.subset("s", 20, 1000).tolist()
+    assert found[0] == 0
+    assert len(set(found)) == 20
+
+
+@pytest.mark.parametrize(("count", "of"), [(4, 2**32), (4, 2**32 - 1), (0, 0), (1, 4)])
+def test_subsets_of_the_widest_ranges(count, of):
+    found = philox.subset("s", count, of).tolist()
+    assert len(set(found)) == count
+    assert all(0 <= value < of for value in found)
+    if of > 2**31:
+        assert max(found) > 2**28  # four draws, all in the lowest sixteenth
+
+
+def test_the_stream_of_subsets_stays_as_files_have_it():
+    """Files hold a checksum of such numbers: other ones are another format."""
+    assert philox.subset("paretune", 6, 2**20).tolist() == [
+        496732,
+        174877,
+        588808,
+        94263,
+        941764,
+        847953,
+    ]
+    assert philox.subset("paretune", 6, 10).tolist() == [8, 3, 1, 7, 9, 6]
+
+
+def test_a_few_of_many_cost_the_few(monkeypatch):
+    asked, real = [], philox.words
+
+    def counted(stream, count):
+        asked.append(count)
+        return real(stream, count)
+
+    monkeypatch.setattr(philox, "words", counted)
+    philox.subset("s", 1000, 2**30)
+    assert sum(asked) < 4 * 1000
+
+
 @pytest.mark.parametrize(("count", "of"), [(3, 2), (-1, 2)])
 def test_too_large_a_subset_is_refused(count, of):
     with pytest.raises(ValueError, match=f"{count} different integers below {of}"):
         philox.subset("s", count, of)
+
+
+def test_integers_that_two_words_cannot_reach_are_refused():
+    with pytest.raises(ValueError, match=r"above 2\^32"):
+        philox.subset("s", 1, 2**32 + 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int32])
+def test_a_checksum_is_of_bytes_whatever_the_dtype(dtype):
+    one = torch.arange(6).to(dtype)
+    assert torch.equal(philox.checksum([one]), philox.checksum([one.view(torch.uint8)]))
+    assert torch.equal(philox.checksum([one[0]]), philox.checksum([one[:1]]))  # no dimension
+    assert torch.equal(philox.checksum([one[::2]]), philox.checksum([one[::2].clone()]))
 
 
 def test_a_checksum_sees_a_changed_bit_and_the_order():

@@ -48,9 +48,10 @@ Fill = Callable[[str, Tensor, Shape], Tensor]
 class Bridged(Adapter):
     """An adapter of PEFT's: the name of its type, its arguments, and what of it is stored.
 
-    Trained in float32, stored in ``dtype``. What PEFT draws at random and freezes is ``seeded``:
-    filled from our own generator instead, rebuilt when it is loaded, and checked by 8 stored bytes.
-    What else it freezes but cannot rebuild is ``kept``: stored, and counted.
+    Trained in float32, also on a base in half precision, stored in ``dtype``. What PEFT draws at
+    random and freezes is ``seeded``: filled from our own generator instead, rebuilt when it is
+    loaded, and checked by 8 stored bytes. What else it freezes but cannot rebuild is ``kept``:
+    stored, and counted.
     """
 
     dtype: str = knob(
@@ -68,8 +69,6 @@ class Bridged(Adapter):
     """Frozen tensors that are computed from those, by PEFT's attribute."""
     ignored: ClassVar[frozenset[str]] = frozenset()
     """Parameters of PEFT's that are neither trained nor needed, by suffix."""
-    of_base: ClassVar[bool] = False
-    """Whether its delta is made of the base, and so nothing where a method leaves none."""
     asks_peft: ClassVar[bool] = True
     """Whether PEFT's layers are cheap enough to be made, empty, to see what it says of them."""
     shares_basis: ClassVar[bool] = True
@@ -85,6 +84,13 @@ class Bridged(Adapter):
     def fills(self) -> Mapping[str, Fill]:
         """What is rebuilt from the seed, by PEFT's attribute: by default :attr:`seeded`."""
         return self.seeded
+
+    def witnesses(self, wrapped: nn.Module) -> list[Tensor]:
+        """What PEFT's code makes of itself, and another version might otherwise: by default none.
+
+        Under the checksum, together with what is rebuilt from the seed.
+        """
+        return []
 
     def making(self) -> AbstractContextManager[Any]:
         """Around PEFT's making of its layers: by default nothing."""
@@ -105,9 +111,6 @@ class Bridged(Adapter):
         yield from wrong
         if wrong:
             return
-        for method in methods:
-            if self.of_base and method.base_is_gone:
-                yield f"{self.name} changes the base, and {method.name} leaves none: use lora"
         found = {n: bare(m) for n, m in layers.items() if kind_of(bare(m)) in self.kinds}
         for name, layer in found.items():
             yield from oddities(self.name, name, layer, self.overlooked)
@@ -170,7 +173,7 @@ class Bridged(Adapter):
         """See :meth:`Adapter.restore`.
 
         Raises:
-            InvalidSetting: what is rebuilt from the seed is not what it was.
+            InvalidSetting: what is rebuilt is not what it was.
         """
         self._inject(model, layers)
         modules = {name: model.get_submodule(name) for name in layers}
@@ -179,7 +182,7 @@ class Bridged(Adapter):
                 tensor.copy_(tensors[key].view_as(tensor))
         for key, value in self._basis(modules).items():
             if not torch.equal(value.cpu(), tensors[key].cpu()):
-                raise InvalidSetting([f"{key}: what is rebuilt from the seed is not what it was"])
+                raise InvalidSetting([f"{key}: what is rebuilt here is not what it was"])
 
     def _inject(self, model: nn.Module, layers: Mapping[str, tuple[int, float]]) -> None:
         groups: dict[tuple[int, float], list[str]] = {}
@@ -189,7 +192,9 @@ class Bridged(Adapter):
             bases = [model.get_submodule(name) for name in names]
             for name, wrapped in zip(names, wrap(self, bases, rank, alpha), strict=True):
                 model.set_submodule(name, wrapped)
-        self._fill({name: model.get_submodule(name) for name in layers})
+        modules = {name: model.get_submodule(name) for name in layers}
+        self._fill(modules)
+        self._basis(modules)
 
     @torch.no_grad()
     def _fill(self, modules: Mapping[str, nn.Module]) -> None:
@@ -217,10 +222,23 @@ class Bridged(Adapter):
         return int(getattr(self, "seed", 0))
 
     def _basis(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        if not self.fills() or not modules:
+        """The checksum of what is rebuilt, by its key: none, or one.
+
+        Of a large basis it takes long, so it is kept in the first of the layers.
+        """
+        names = tuple(modules)
+        if not names:
             return {}
-        rebuilt = [tensor for tensor, _ in self._frozen(modules)]
-        return {f"{next(iter(modules))}.{BASIS}": philox.checksum(rebuilt)}
+        first: Any = modules[names[0]]
+        known: dict[tuple[str, ...], Tensor] = first.__dict__.setdefault("basis_checksums", {})
+        if names not in known and (rebuilt := self._rebuilt(modules)):
+            known[names] = philox.checksum(rebuilt)
+        return {f"{names[0]}.{BASIS}": known[names]} if names in known else {}
+
+    def _rebuilt(self, modules: Mapping[str, nn.Module]) -> list[Tensor]:
+        """What is not stored, though layers compute with it."""
+        seen = [tensor for module in modules.values() for tensor in self.witnesses(module)]
+        return [tensor for tensor, _ in self._frozen(modules)] + seen
 
     def _tensors(self, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """What is trained, and what is kept, shared tensors once."""
@@ -250,7 +268,7 @@ def _template(
         position, suffix = key.split(".", 1)
         dtype = DTYPES[adapter.dtype] if tensor.is_floating_point() else tensor.dtype
         found.append((int(position), suffix, Slot(dtype, tuple(tensor.shape), "adapter")))
-    if adapter.fills() and layers:
+    if adapter._rebuilt(modules):
         found.append((0, BASIS, Slot(torch.uint8, (8,), "adapter")))
     return tuple(found)
 

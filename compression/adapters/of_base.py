@@ -93,6 +93,7 @@ class Deft(Bridged):
     """
 
     peft_type = "DEFT"
+    of_base = True
     scaled = False
     projector: str = knob(
         "qr", Values(("qr", "relu")), search=Values(("qr", "relu")), help="how P becomes Q"
@@ -113,6 +114,7 @@ class _Glora(Bridged):
     """What GLoRA's forms share."""
 
     peft_type = "GLORA"
+    of_base = True
     scaled = False
     # PEFT's comparison takes 5e-4 where its LoRA takes 1e-4.
     lr_factor = 5.0

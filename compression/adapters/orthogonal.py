@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compression.acting import Acting
 from compression.adapters.base import ADAPTERS
 from compression.adapters.bridged import Bridged
-from compression.adapters.peft_layers import SQUARE, divisors
+from compression.adapters.peft_layers import SQUARE, divisors, held
 from compression.methods.base import Shape, Slot, matrix_shape
 from compression.precision import DTYPES
 from compression.registry import FloatRange, IntRange, Values, knob
@@ -77,8 +77,9 @@ class Boft(Bridged):
     has more than one factor only where its CUDA extension can be built, and quietly takes one
     elsewhere; here the factors are as asked on every machine, applied to the inputs by indexing.
     Its Conv2d layer is left out: kernels with 9 positions have few sizes that butterflies divide.
-    Stored bytes, at c a value: ``c (factors n b + m)``: PEFT trains all b^2 values of a block,
-    though only the skew-symmetric part has an effect.
+    Stored bytes, at c a value: ``c (factors n b + m)`` a layer, and 8 in all for the checksum of
+    the permutations, which are PEFT's. It trains all b^2 values of a block, though only the
+    skew-symmetric part has an effect.
 
     Source: Liu et al., BOFT, arXiv 2311.06243.
     """
@@ -109,6 +110,10 @@ class Boft(Bridged):
         from compression.adapters.peft_boft import by_indexing
 
         by_indexing(wrapped)
+
+    def witnesses(self, wrapped: nn.Module) -> list[Tensor]:
+        """See :meth:`Bridged.witnesses`: the permutations."""
+        return [held(wrapped, "boft_back")]
 
     def objections(self, shape: Shape, rank: int) -> Iterator[str]:
         """See :meth:`Bridged.objections`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -51,7 +51,10 @@ def make_config(row: Row, targets: object, rank: int, alpha: float) -> Any:
 
 
 def wrap(row: Row, bases: Sequence[nn.Module], rank: int, alpha: float) -> list[nn.Module]:
-    """PEFT's layers around plain ones, at one rank and alpha, base parameters as they were."""
+    """PEFT's layers around plain ones, at one rank and alpha, base parameters as they were.
+
+    PEFT's own tensors are float32 at least, also where the base is in half precision.
+    """
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     names = [f"layer{i}" for i in range(len(bases))]
@@ -59,7 +62,7 @@ def wrap(row: Row, bases: Sequence[nn.Module], rank: int, alpha: float) -> list[
     holder["spare"] = nn.Linear(1, 1)  # PEFT asks the first parameter for its device
     holder["spare"].to(bases[0].weight.device)  # type: ignore[arg-type]
     trained = [(p, p.requires_grad) for base in bases for p in base.parameters()]
-    with warnings.catch_warnings(), row.making():
+    with warnings.catch_warnings(), row.making(), _widened(bases):
         warnings.simplefilter("ignore")  # on bases that are not saved, and the like: all on purpose
         config = make_config(row, names, rank, alpha)
         PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](holder, config, PEFT_NAME)
@@ -69,6 +72,21 @@ def wrap(row: Row, bases: Sequence[nn.Module], rank: int, alpha: float) -> list[
     for module in wrapped:
         row.mend(module)
     return [module.train(base.training) for module, base in zip(wrapped, bases, strict=True)]
+
+
+@contextmanager
+def _widened(bases: Sequence[nn.Module]) -> Iterator[None]:
+    """Bases in half precision are float32 within: PEFT makes its tensors of the base's dtype."""
+    own = [t for base in bases for t in (*base._parameters.values(), *base._buffers.values())]
+    short = [t for t in own if t is not None and t.is_floating_point() and t.itemsize < 4]
+    before = [(tensor, tensor.data) for tensor in {id(t): t for t in short}.values()]
+    try:
+        for tensor, values in before:
+            tensor.data = values.float()
+        yield
+    finally:
+        for tensor, values in before:
+            tensor.data = values
 
 
 def wrap_shapes(row: Row, layers: Sequence[tuple[Shape, int]]) -> list[nn.Module]:

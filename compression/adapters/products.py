@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from torch import nn
 
 from compression.adapters.base import ADAPTERS
 from compression.adapters.bridged import Bridged
 from compression.adapters.peft_layers import divisors
-from compression.methods.base import Shape, matrix_shape
+from compression.methods.base import Method, Shape, matrix_shape
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
 
@@ -172,6 +174,15 @@ class Miss(Bridged):
         """See :meth:`Bridged.arguments`."""
         init = True if self.variant == "plain" else self.variant
         return {"r": rank, "init_weights": init, "mini_r": self.mini_rank}
+
+    def refusals(
+        self, layers: Mapping[str, nn.Module], rank: int, methods: Iterable[Method] = ()
+    ) -> Iterator[str]:
+        """See :meth:`Adapter.refusals`: only ``bat`` changes the base."""
+        yield from super().refusals(layers, rank, methods)
+        for method in dict.fromkeys(methods):
+            if self.variant == "bat" and method.base_is_gone:
+                yield f"{self.name} bat changes the base, of which {method.name} leaves nothing"
 
     def objections(self, shape: Shape, rank: int) -> Iterator[str]:
         """See :meth:`Bridged.objections`."""

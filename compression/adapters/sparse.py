@@ -71,6 +71,7 @@ class Supertuning(Bridged):
     """
 
     peft_type = "SUPERTUNING"
+    of_base = True
     ranked = scaled = False
     kept = ("supertuning_indices",)
     density: float = knob(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression import philox
 from compression.adapters.base import ADAPTERS
@@ -125,7 +126,8 @@ class Waveft(Spectral):
 
     One level of the inverse wavelet transform in two dimensions. F (m, n) is 0 elsewhere, and at
     the start everywhere; the places are drawn for each layer from ``seed``. Stored bytes, at b a
-    value: ``b n_frequency`` a layer, and 8 in all for the checksum of the places.
+    value: ``b n_frequency`` a layer, and 8 in all for the checksum of the places, and of the
+    wavelet's filters, which are PEFT's.
 
     Source: Bilican et al., Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets,
     arXiv 2505.12532.
@@ -151,3 +153,17 @@ class Waveft(Spectral):
             "wavelet_family": self.wavelet,
             "init_weights": True,
         }
+
+    def witnesses(self, wrapped: nn.Module) -> list[Tensor]:
+        """See :meth:`Bridged.witnesses`: the wavelet's filters, and what PEFT cuts off for them."""
+        return list(_filters(self.wavelet))
+
+
+@cache
+def _filters(wavelet: str) -> tuple[Tensor, Tensor]:
+    """The four filters (4, length) of a wavelet, and rows and columns of padding (2,)."""
+    from peft.tuners.waveft.constants import WAVELET_REDUCTIONS
+    from peft.tuners.waveft.wavelet import Wavelet
+
+    padding: tuple[int, int] = WAVELET_REDUCTIONS[wavelet]
+    return torch.tensor(Wavelet(wavelet).filter_bank), torch.tensor(padding)

@@ -48,6 +48,7 @@ class Beft(Bridged):
     """
 
     peft_type = "BEFT"
+    of_base = True  # without one, no output would depend on the inputs
     ranked = scaled = False
     # As for IA3: a vector for each layer.
     lr_factor = 10.0
