@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.adapters.base import ADAPTERS, AdapterStart
+from compression.adapters.base import ADAPTERS, Adapter, AdapterStart
 from compression.adapters.bridged import PEFT_NAME
 from compression.adapters.lora import Lora
 from compression.methods.base import Shape, Slot
@@ -26,6 +26,7 @@ class Dora(Lora):
     """
 
     additive = False  # its rows are divided by the norm of base and delta together
+    delta = Adapter.delta
 
     def arguments(self, rank: int, alpha: float) -> dict[str, Any]:
         """See :meth:`Bridged.arguments`."""
