@@ -147,6 +147,19 @@ def test_singlora_of_a_square_layer_is_symmetric_and_positive():
     assert delta.norm() > 0.01
 
 
+@pytest.mark.parametrize("steps", [100, 300])
+@pytest.mark.parametrize("ramp", [0.07, 0.14, 0.29, 0.55])
+def test_singloras_ramp_has_ended_where_it_says(ramp, steps):
+    adapter, model = attached("singlora", ramp=ramp)
+    acting = adapter.acting(model, ["0"], seed=0)
+    for step in range(steps):
+        moment = Moment(step, steps, 0.1)
+        acting.before_step(moment)
+        ended = moment.progress >= adapter.settled_at
+        assert acting.settled(moment) is ended
+        assert (model[0].u == 1) == ended
+
+
 def test_singlora_ramps_up_from_exactly_the_base_and_stores_u_in_a():
     adapter = ADAPTERS.build("singlora", {"ramp": 0.5})
     model = adapted(adapter)
@@ -233,6 +246,15 @@ def test_edora_has_rows_of_its_own_norm_in_the_direction_of_the_sum(kind):
     torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_edoras_norms_are_exact_in_half_precision_too():
+    adapter, model = attached("edora")
+    expected, own = adapter.norms(model[0]), model[0].own()
+    v = bare(model[0]).weight + ALPHA / RANK * own["B"] @ own["R"] @ own["A"]
+    torch.testing.assert_close(expected, v.norm(dim=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(adapter.norms(model[0]), expected)
+
+
 def test_edora_takes_all_zero_rows():
     model = nn.Sequential(nn.Linear(6, 4))
     with torch.no_grad():
@@ -255,7 +277,7 @@ def test_what_is_frozen_is_trained_on_as_it_is_stored(name):
 
 @pytest.mark.parametrize("name", OF_BASE)
 def test_without_a_base_there_is_nothing_to_change(name):
-    with pytest.raises(InvalidSetting, match=f"{name} changes the base, of which drop_base leaves nothing"):
+    with pytest.raises(InvalidSetting, match=f"{name} .* of which drop_base leaves nothing"):
         compress_model(wide_network(), [rule("drop_base", "zeros", name, RANK)], ["*"])
 
 

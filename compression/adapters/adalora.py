@@ -101,14 +101,12 @@ class _Budget(RankEvents):
 
     def penalty(self) -> Tensor | None:
         """See :meth:`Acting.penalty`."""
-        if not self.own.orthogonality:
-            return None
-        found = []
-        for layer in self.layers.values():
+        found: list[Tensor] = []
+        for layer in self.present().values() if self.own.orthogonality else ():
             b, a = layer.matrices()
             for rows in (b.T[layer.index()], a[layer.index()]):
                 found.append((rows @ rows.T - torch.eye(len(rows)).to(rows)).square().sum())
-        return self.own.orthogonality * torch.stack(found).sum()
+        return self.own.orthogonality * torch.stack(found).sum() if found else None
 
     def state(self) -> dict[str, Any]:
         """See :meth:`Acting.state`."""

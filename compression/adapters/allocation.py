@@ -130,6 +130,13 @@ class RankEvents(Events):
         for layer in self.layers.values():
             layer.lora_B.mul_(layer.live.view(1, -1, *layer.lora_B.shape[2:]))
 
+    def present(self) -> dict[str, GatedLayer]:
+        """The layers that take part in this step: hooks switch some off, and no penalty is theirs.
+
+        Else the penalty's gradient would pass for that of a loss that does not know the layer.
+        """
+        return {name: one for name, one in self.layers.items() if not one._disable_adapters}
+
     @property
     def budget(self) -> int:
         """The sum of the ranks that were asked for."""
@@ -228,9 +235,10 @@ class Allocating(RankEvents):
 
     def penalty(self) -> Tensor | None:
         """See :meth:`Acting.penalty`."""
-        if not self.orthogonality:
+        on = self.present().values() if self.orthogonality else ()
+        parts = [overlap(layer) for layer in on]
+        if not parts:
             return None
-        parts = [overlap(layer) for layer in self.layers.values()]
         return self.orthogonality * torch.stack(parts).sum()
 
     def state(self) -> dict[str, Any]:

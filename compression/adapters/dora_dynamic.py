@@ -73,7 +73,7 @@ class _Pruning(Allocating):
         if not self.own.dem_weight:
             return None
         total = torch.zeros(())
-        for layer in self.layers.values():
+        for layer in self.present().values():
             b, a = layer.matrices()
             index = layer.index()
             if len(index):

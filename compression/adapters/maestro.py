@@ -77,13 +77,14 @@ class _OrderedDropout(RankEvents):
 
     def penalty(self) -> Tensor | None:
         """See :meth:`Acting.penalty`: of the tails of all live ranks, cut in this step or not."""
-        if not self.own.group_lasso:
-            return None
+        on = self.present() if self.own.group_lasso else {}
         parts = [
             tail_norms(factor[: self.cut.get(name, len(layer.index()))]).sum()
-            for name, layer in self.layers.items()
+            for name, layer in on.items()
             for factor in (layer.lora_B.flatten(1).T, layer.lora_A.flatten(1))
         ]
+        if not parts:
+            return None
         return self.own.group_lasso * torch.stack(parts).sum()
 
     @torch.no_grad()

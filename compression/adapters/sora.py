@@ -48,6 +48,7 @@ class _Proximal(Acting):
     """The l1 step on gates. Any may reach 0, or leave it, at any step: files are what they are."""
 
     resizes = True
+    rewires = True  # each report looks at the mask anew: nothing that is compiled would last
 
     def __init__(self, layers: list[GatedLayer], l1: float) -> None:
         self.layers, self.l1 = layers, l1
