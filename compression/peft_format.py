@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.adapters.bridged import PEFT_NAME, Bridged
-from compression.adapters.peft_layers import held, make_config
+from compression.adapters.bridge.bridged import PEFT_NAME, Bridged
+from compression.adapters.bridge.peft_layers import held, make_config
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.model import as_saved

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS
-from compression.adapters.gated import Gated, GatedLayer
+from compression.adapters.ranks.gated import Gated, GatedLayer
 from compression.model import trainable
 
 GATED = [name for name in ADAPTERS if issubclass(ADAPTERS[name], Gated)]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS
-from compression.adapters.gated import gated_layers
+from compression.adapters.ranks.gated import gated_layers
 from compression.artifact import deserialize, serialize
 from compression.model import as_saved, compress_model, trainable, trained_rest
 from compression.registry import InvalidSetting

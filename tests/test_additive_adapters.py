@@ -6,7 +6,7 @@ from networks import adapted
 from tiny_task import TinyTask, dense, make_trial
 
 from compression.adapters import ADAPTERS
-from compression.adapters.gated import GatedLayer
+from compression.adapters.ranks.gated import GatedLayer
 from compression.model import trainable
 from trainables.build import build
 from trainables.calibration import calibrated

@@ -10,7 +10,7 @@ from torch import nn
 
 from compression import philox
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.bridged import BASIS, Bridged
+from compression.adapters.bridge.bridged import BASIS, Bridged
 from compression.artifact import ArtifactError, deserialize, serialize
 from compression.container import pack_file, unpack_file
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.bridged import Bridged
+from compression.adapters.bridge.bridged import Bridged
 from compression.model import compress_model
 from compression.registry import InvalidSetting
 

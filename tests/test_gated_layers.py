@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from compression.adapters import ADAPTERS
-from compression.adapters.allocation import renew
-from compression.adapters.gated import gated_layers
+from compression.adapters.ranks.allocation import renew
+from compression.adapters.ranks.gated import gated_layers
 from compression.artifact import deserialize, serialize
 from compression.model import as_saved, finalize
 from compression.stored import as_shipped, shipped

@@ -153,8 +153,7 @@ def test_alpha_is_free_exactly_where_the_delta_starts_at_zero(name):
 
 
 ALPHA = (
-    "task: digits\nspace:\n  method: rtn\n  adapter: lora\n  alpha: [8, 16]\n  rank: 2\n"
-    "  init: {}"
+    "task: digits\nspace:\n  method: rtn\n  adapter: lora\n  alpha: [8, 16]\n  rank: 2\n  init: {}"
 )
 FREE = [name for name in INITS if not INITS[name].fixes_alpha]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compression.adapters import ADAPTERS
-from compression.adapters.bridged import Bridged
+from compression.adapters.bridge.bridged import Bridged
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.model import as_saved, compress_model, trainable

@@ -17,7 +17,7 @@ from torch import nn
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.shares import allot
+from compression.adapters.ranks.shares import allot
 from compression.artifact import deserialize, serialize
 from compression.methods.base import matrix_shape
 from compression.model import as_saved, compress_model
@@ -119,7 +119,7 @@ def test_goras_ranks_follow_weight_times_gradient():
 def test_coloras_contribution_knows_no_scale_of_the_inputs_and_grows_with_the_gradient():
     from dataclasses import replace
 
-    from compression.adapters.colora import contribution
+    from compression.adapters.ranks.colora import contribution
 
     weight, stats = torch.randn(9, 12), layer_stats((9, 12))
     x = torch.linalg.cholesky(stats.inputs.pooled().double())

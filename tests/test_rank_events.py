@@ -12,7 +12,7 @@ from rank_training import (
 )
 
 from compression.adapters import ADAPTERS
-from compression.adapters.allocation import Allocating
+from compression.adapters.ranks.allocation import Allocating
 from compression.model import as_saved
 from compression.registry import InvalidSetting
 from compression.stored import shipped

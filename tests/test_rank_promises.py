@@ -10,7 +10,7 @@ from rank_training import GATED, LR, acting_of, train
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS
-from compression.adapters.allocation import Scheduled
+from compression.adapters.ranks.allocation import Scheduled
 from compression.model import as_saved
 from compression.stored import shipped
 

@@ -7,7 +7,7 @@ from rank_training import LR, acting_of, live, one_layer, train, trained
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS
-from compression.adapters.gated import GatedLayer
+from compression.adapters.ranks.gated import GatedLayer
 from compression.model import as_saved
 from compression.stored import shipped
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from compression.acting import Moment
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.cuttlefish import factor, spectrum, stable_rank
-from compression.adapters.maestro import leave, prefix, tail_norms
+from compression.adapters.ranks.cuttlefish import factor, spectrum, stable_rank
+from compression.adapters.ranks.maestro import leave, prefix, tail_norms
 from compression.model import trainable
 
 

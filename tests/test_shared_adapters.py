@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compression.adapters import ADAPTERS, AdapterStart
-from compression.adapters.bridged import BASIS
+from compression.adapters.bridge.bridged import BASIS
 from compression.artifact import deserialize, serialize
 from compression.kinds import bare
 from compression.model import compress_model, finalize, trainable

@@ -139,7 +139,7 @@ def size(name: str, adapter: str, args: dict[str, Any], rank: int) -> int | None
 def fitted(name: str, adapter: str) -> dict[str, Any]:
     """The form of an adapter that comes nearest to the budget, from below if it can."""
     from compression.adapters import ADAPTERS
-    from compression.adapters.gated import Gated
+    from compression.adapters.ranks.gated import Gated
 
     rank = TASKS[name]["rank"]
     budget = size(name, REFERENCE, {}, rank)

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from compression.adapters import ADAPTERS
-from compression.adapters.bridged import Bridged
-from compression.adapters.peft_layers import make_config
+from compression.adapters.bridge.bridged import Bridged
+from compression.adapters.bridge.peft_layers import make_config
 from compression.inits import Zeros
 from compression.methods import NoMethod
 from compression.model import Rule, compress_model, trainable

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compression.acting import Acting, Moment
-from compression.adapters.latent import LatentLayer
+from compression.adapters.merged.latent import LatentLayer
 from trainables.hooks.base import Scene
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from compression.acting import Acting, Moment
 from compression.adapters import Adapter, QuantizedMerge
-from compression.adapters.latent import LatentLayer, latent_layers
+from compression.adapters.merged.latent import LatentLayer, latent_layers
 from compression.methods import Method
 from compression.methods.chain import split
 from compression.registry import FloatRange, Values, knob

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compression.acting import Acting, Moment
 from compression.adapters import ADAPTERS, Adapter
-from compression.adapters.latent import LatentLayer, latent_layers
+from compression.adapters.merged.latent import LatentLayer, latent_layers
 from compression.methods import Method
 from compression.registry import FloatRange, Values, knob
 from trainables.hooks.base import HOOKS, Hook, Scene, ends_period, states

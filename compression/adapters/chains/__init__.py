@@ -1,0 +1,1 @@
+"""Adapters of our own whose delta is a chain of matrices."""

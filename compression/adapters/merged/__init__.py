@@ -1,0 +1,1 @@
+"""Adapters that end inside the packed weight."""
