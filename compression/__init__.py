@@ -12,16 +12,19 @@ _HOMES = {
     "as_saved": "model",
     "compress_model": "model",
     "compression_of": "model",
+    "decoded": "peft_format",
     "deserialize": "artifact",
     "finalize": "model",
     "load": "artifact",
     "macs": "size",
     "measure": "size",
+    "merge": "merging",
     "read_header": "artifact",
     "save": "artifact",
     "serialize": "artifact",
     "target_layers": "model",
     "trainable": "model",
+    "write_peft": "peft_format",
 }
 
 __all__ = list(_HOMES)
