@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compression.adapters import Adapter
 from compression.container import ArtifactError, Header, pack_file, unpack_file
 from compression.kinds import bare, kind_of
 from compression.layers import install
@@ -117,6 +118,7 @@ def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.M
         for name, entry in done.layers.items():
             _install(model, name, entry, tensors)
         for adapter, entries in done.adapted().items():
+            _check_seats(model, adapter, entries)
             slots = adapter.layout(shapes(model, entries))
             live = {key: _take(tensors, key, slot.dtype, slot.shape) for key, slot in slots.items()}
             ranks = {name: (entry.rank, entry.alpha) for name, entry in entries.items()}
@@ -147,6 +149,17 @@ def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, 
     except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
         # Settings that do not suit the shape, values that settings rule out.
         raise ArtifactError(f"layer '{name}': {entry.method.name}: {error}") from error
+
+
+def _check_seats(model: nn.Module, adapter: Adapter, entries: Mapping[str, LayerEntry]) -> None:
+    """Refuse an architecture whose layers the adapter cannot sit on."""
+    errors = [
+        text
+        for name, entry in entries.items()
+        for text in adapter.refusals({name: model.get_submodule(name)}, entry.rank)
+    ]
+    if errors:
+        raise InvalidSetting(errors)
 
 
 def _take(

@@ -174,10 +174,16 @@ def adapter_tensors(model: nn.Module) -> list[Tensor]:
 
 
 def trained_rest(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What is trained beside the adapters' own: biases of layers without a base, norms; by name."""
+    """What is trained beside the adapters' own: biases of layers without a base, norms; by name.
+
+    Nothing in a model without adapters, whose parameters nobody has frozen.
+    """
+    adapted = compression_of(model).adapted()
+    if not adapted:
+        return {}
     own = {
         id(tensor)
-        for adapter, entries in compression_of(model).adapted().items()
+        for adapter, entries in adapted.items()
         for tensor in adapter.parameters(model, entries).values()
     }
     named = model.named_parameters()

@@ -34,6 +34,8 @@ RECORD_COLUMNS: Mapping[str, pa.DataType] = {
     "alpha": pa.float64(),
     "rest": pa.string(),
     "recipe": pa.string(),
+    "losses": pa.string(),
+    "hooks": pa.string(),
     "optimizer": pa.string(),
     "lr": pa.float64(),
     "batch_size": pa.int64(),

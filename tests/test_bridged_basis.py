@@ -69,7 +69,7 @@ def test_a_basis_that_is_not_what_it_was_is_refused(name):
 
 
 def test_wavelets_of_another_peft_are_seen(monkeypatch):
-    from compression.adapters import spectral
+    from compression.adapters.bridge import spectral
 
     adapter = ADAPTERS.build("waveft", {"wavelet": "db2"})
     data = serialize(adapted(adapter))
@@ -82,7 +82,7 @@ def test_wavelets_of_another_peft_are_seen(monkeypatch):
 
 
 def test_butterflies_of_another_peft_are_seen(monkeypatch):
-    from compression.adapters import peft_boft
+    from compression.adapters.bridge import peft_boft
 
     data, real = serialize(adapted(ADAPTERS.build("boft"))), peft_boft.by_indexing
     deserialize(data, wide_network())

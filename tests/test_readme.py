@@ -27,8 +27,9 @@ def test_the_configs_are_valid():
     config = study.parse_config(whole)
     assert config.trials == 60
     assert config.task.network == "cnn"
-    (part,) = (block for block in _blocks("yaml") if "task:" not in block)
-    config = study.parse_config(f"task: digits\n{part}")
+    parts = [block for block in _blocks("yaml") if "task:" not in block]
+    config, adapters = (study.parse_config(f"task: digits\n{part}") for part in parts)
+    assert [option.name for option in adapters.space.loss][-1] == "label_smoothing+distil"
     assert [option.name for option in config.space.method] == ["gptq", "svd+rtn", "n_m+rtn"]
     assert config.calibration.samples == 256
 
