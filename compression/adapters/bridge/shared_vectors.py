@@ -38,8 +38,9 @@ class Pvera(Bridged):
     shared = True
     scaled = False
     seeded = {"pvera_A": kaiming, "pvera_B": kaiming}
-    # PEFT's comparison takes 3e-3 where its LoRA takes 1e-4.
-    lr_factor = 30.0
+    # PEFT's comparison takes 3e-3 where its LoRA takes 1e-4; the best of docs/adapters.md are 4
+    # times LoRA's: in between.
+    lr_factor = 10.0
     d_initial: float = knob(0.1, FloatRange(1e-9, 1.0), help="where d starts")
     seed: int = knob(0, IntRange(0, 2**31 - 1), help="of the shared A and B")
 
@@ -184,8 +185,9 @@ class Unilora(Bridged):
     shares_basis = False
     scaled = False
     derived = ("unilora_scales_A", "unilora_scales_B")
-    # As for VeRA: a few values that each move many.
-    lr_factor = 10.0
+    # As for VeRA, a few values that each move many; the best of docs/adapters.md are as LoRA's: in
+    # between.
+    lr_factor = 3.0
     size: int = knob(
         256, IntRange(2, 2**24), search=IntRange(64, 4096, log=True), help="length of theta"
     )
