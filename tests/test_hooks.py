@@ -137,6 +137,7 @@ def test_a_training_under_it_goes_on_from_anywhere(hook, upto):
     restores({}, hook, upto=upto)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != "adam"])
 @pytest.mark.parametrize("hook", HOOK_NAMES)
 def test_it_gets_on_with_every_optimizer(hook, optimizer):
@@ -229,6 +230,7 @@ def test_two_hooks_in_one_training_go_on_bitwise(pair, base):
     restores(dict(zip(("adapter", "method"), base, strict=True)), *pair, upto=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pair", "base"), PAIRS)
 def test_of_two_hooks_in_one_trial_what_ships_was_scored(pair, base):
     one = attempt(pair, *base)

@@ -153,6 +153,7 @@ def test_resuming_another_study_is_refused_with_the_difference(folder, finished,
     assert said in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_extended_without_running_anything_again(folder, finished):
     before = essences(state(folder, "whole"))
     more = run(folder, "--name", "whole", "--resume", "--trials", "10", "--quiet")
@@ -296,6 +297,7 @@ class Toy(Task):
 '''
 
 
+@pytest.mark.slow
 def test_a_users_own_task_and_network_run_to_the_report(tmp_path):
     (tmp_path / "toy.py").write_text(PLUGIN_TASK)
     config = SMALL.replace("task: digits", "task: toy").replace("int1]", "int1]\n  rest: [none]")

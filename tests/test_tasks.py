@@ -207,6 +207,7 @@ print(json.dumps(made))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_another_process_without_the_cache_makes_the_same_in_30_seconds(tmp_path):
     tasks = [(name, settings(name, tmp_path / name)) for name in TASKS]
