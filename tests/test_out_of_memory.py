@@ -83,6 +83,7 @@ def _told(runner):
     }
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_event_changes_nothing_after_resume():
     whole = FakeRunner(crowds=_never).run()
     total = len(whole.log)

@@ -320,6 +320,7 @@ def test_a_worker_that_cannot_start_ends_the_study_with_the_cause(tmp_path):
     assert "not here" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_log_of_another_study_is_refused_even_without_its_description(folder, finished):
     (folder / "results" / "lost").mkdir()
     log_file = (folder / "results" / "whole" / "log.jsonl").read_bytes()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 import text_examples
 
 from trainables.tasks import TASKS
@@ -46,6 +47,7 @@ def decoder(folder):
     return {"model": str(text_examples.save(model, folder / "llama")), "data": lines, "block": 16}
 
 
+@pytest.mark.slow
 def test_a_worker_trains_without_any_file(tmp_path):
     files, elsewhere = tmp_path / "files", tmp_path / "elsewhere"
     files.mkdir()

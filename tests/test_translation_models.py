@@ -84,6 +84,7 @@ print(task.score(observed, data.validation.labels)["chrf"], task.targets)
 """
 
 
+@pytest.mark.slow
 def test_a_worker_needs_no_file(tmp_path):
     task = own(tmp_path, "bart")
     data = task.prepare(0)
