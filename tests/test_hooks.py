@@ -225,6 +225,7 @@ def test_it_neither_reads_nor_moves_the_global_randomness(hook):
     assert same_model(one.stage.model, two.stage.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pair", "base"), PAIRS)
 def test_two_hooks_in_one_training_go_on_bitwise(pair, base):
     restores(dict(zip(("adapter", "method"), base, strict=True)), *pair, upto=1)
@@ -651,6 +652,7 @@ ACTIVE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hooks", [["swa", "grad_clip"], ["coto", "lisa"], ["lisa", "coto", "ema"]])
 @pytest.mark.parametrize("adapter", ACTIVE)
 def test_adapters_that_change_their_ranks_ship_what_was_scored(adapter, hooks):

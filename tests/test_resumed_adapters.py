@@ -96,6 +96,7 @@ def test_stopped_and_resumed_it_ends_as_one_that_was_not(name):
     assert again.shelf.files[file] == straight.shelf.files[file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_what_was_scored_is_what_the_file_holds(name):
     done = finish(begin(name, cached=False))
