@@ -26,8 +26,9 @@ from compression.registry import (
 from study import yaml_lines
 from study.amounts import parse_concurrency, parse_duration, parse_precision
 from study.choices import Located, parse_plugin, plain
+from study.objectives import objective_problems
 from study.plugins import PluginFile, load_entry_points
-from study.schedulers import SCHEDULERS, Scheduler
+from study.schedulers import SCHEDULERS, Budget, Scheduler
 from study.searchers import SEARCHERS, Searcher
 from study.sections import Calibrate, Count, Keep, Resources, Section, Systems, as_written
 from study.space import Space, build_space
@@ -87,6 +88,7 @@ class StudyConfig(Section):
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
+    objectives: tuple[StrictStr, ...] | None = None
     published: Systems = ()
     keep: Keep = as_written({})
     resources: Resources = as_written({})
@@ -120,6 +122,7 @@ class StudyConfig(Section):
     def _fits_together(self) -> StudyConfig:
         space = dict(self.space)
         found = {
+            ("objectives",): objective_problems(self.task, self.objectives),
             ("recipe",): recipe_problems(self.recipe, space, self.task),
             ("space", "adapter"): adapter_problems(space, self.task),
             ("space", "hook"): hook_problems(self.recipe, space),
@@ -219,10 +222,16 @@ def _validate(
         config = StudyConfig.model_validate({"name": stem, **document.data}, context=context)
         if not errors:
             config._document, config._plugin_versions = document, versions
-            refused = list(config.searcher.refusals(config.search_space().params))
-            if not refused:
+            space = config.search_space()
+            refused = {
+                "searcher": config.searcher.refusals(space.params),
+                "scheduler": config.scheduler.refusals(Budget(config.epochs, space.min_fidelity())),
+            }
+            errors += [
+                f"{_place(document, (key,))}: {text}" for key in refused for text in refused[key]
+            ]
+            if not errors:
                 return config
-            errors += [f"{_place(document, ('searcher',))}: {text}" for text in refused]
     except pydantic.ValidationError as error:
         errors += [line for e in error.errors() for line in _lines(e, document)]
     except InvalidSetting as error:

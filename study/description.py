@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from study.config import StudyConfig
+from study.objectives import Aim, aims, final
 from study.origin import versions
 from study.state import StudyState
 from study.storage import Storage
-from trainables.record import SCHEMA, Direction, Objective, Record, to_json
+from trainables.record import SCHEMA, Record, to_json
 from trainables.serial import digest
 from trainables.tasks import Prepared
 
 FILE = "study.json"
 
 
-def objectives(config: StudyConfig) -> tuple[Objective, Objective]:
-    """What the search trades: the task's primary metric on validation, log2 of the ratio."""
-    return (
-        replace(config.task.objective, name=f"val_{config.task.metric}"),
-        Objective("log2_ratio", Direction.MAXIMIZE, "doublings"),
-    )
-
-
-def values(config: StudyConfig, record: Record) -> list[float]:
-    """A completed record's values of :func:`objectives`."""
-    size = record.outcome.size
-    if size is None:
-        raise ValueError(f"{record.trial_id} has no size")
-    return [record.outcome.metrics["val"][config.task.metric], size.log2_ratio]
+def values(aims: Sequence[Aim], record: Record) -> list[float] | None:
+    """A record's values of these objectives; None where one was not measured."""
+    losses = final(aims, record.outcome)
+    if losses is None:
+        return None
+    return [aim.objective.value(loss) for aim, loss in zip(aims, losses, strict=True)]
 
 
 def identity(config: StudyConfig, data: Prepared) -> dict[str, Any]:
@@ -64,7 +56,7 @@ def describe(
     test_reads: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The content of ``study.json``."""
-    metric, ratio = objectives(config)
+    goals = [aim.objective for aim in aims(config.task, config.objectives)]
     roles = {t.role: t.trial_id for t in state.trials.values() if t.number < 0}
     return {
         "schema": SCHEMA,
@@ -76,10 +68,9 @@ def describe(
         "subject": to_json(config.task.subject),
         "space": config.search_space().to_json(),
         "objectives": [
-            {"name": o.name, "direction": o.direction.value, "unit": o.unit}
-            for o in (metric, ratio)
+            {"name": o.name, "direction": o.direction.value, "unit": o.unit} for o in goals
         ],
-        "reference": {metric.name: config.task.chance, ratio.name: 0.0},
+        "reference": {goals[0].name: config.task.chance, goals[1].name: 0.0},
         "fingerprint": to_json(data.fingerprint),
         "splits": {
             "train": {"n": len(data.train)},
@@ -89,6 +80,7 @@ def describe(
         "baselines": roles,
         "versions": versions(),
         "plugins": config.plugin_hashes(),
+        "front": [] if state.frozen is None else to_json(state.frozen.members),
         "counts": state.counts(),
         "spent_seconds": round(state.spent_seconds, 1),
         "test_reads": list(test_reads),

@@ -12,14 +12,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study.events import SEARCH, Answered, Ended, Event, Reported, Retried, Started, Suggested
+from study.confirm import Replicate
+from study.events import (
+    CONFIRM,
+    SEARCH,
+    Answered,
+    Ended,
+    Event,
+    Reported,
+    Retried,
+    Started,
+    Suggested,
+)
+from study.limits import Limits
+from study.objectives import Aim, standing
 from study.placement import Room
-from study.schedulers import Rungs
+from study.schedulers import Rungs, Standing
 from study.space import Space
 from study.state import StudyState
 from trainables.record import (
     OUT_OF_MEMORY,
-    Objective,
     Origin,
     Outcome,
     Record,
@@ -64,18 +76,20 @@ class Asks(Protocol):
 class Plan:
     """What the driver goes by.
 
-    ``origin`` makes the origin of a record that begins now; ``objective`` is the task's primary
-    metric; ``memory`` in bytes is what the trials share.
+    ``origin`` makes the origin of a record that begins now; ``memory`` in bytes is what the trials
+    share; ``confirm`` says what is to be run again, with other seeds, once the search is over:
+    what of it has no record yet.
     """
 
     space: Space
     seed: int
     trials: int
     concurrency: int
-    objective: Objective
+    aims: Sequence[Aim]
     origin: Callable[[], Origin]
-    time_budget: float | None = None
+    limits: Limits = Limits()
     memory: float = float("inf")
+    confirm: Callable[[StudyState], Sequence[Replicate]] | None = None
 
 
 class Driver:
@@ -95,6 +109,7 @@ class Driver:
         self.plan, self.log, self.state = plan, log, state
         self.search, self.rungs, self.views, self.say = search, rungs, views, say
         self.stopping: str | None = None
+        self.searched_enough: str | None = None
         self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_seconds
         self._running: dict[str, int] = {}
@@ -135,9 +150,9 @@ class Driver:
 
     def should_stop(self) -> bool:
         """Whether everything is to end now."""
-        budget = self.plan.time_budget
-        if budget is not None and self.spent_seconds >= budget:
-            self.stop("the time budget is spent")
+        if self.stopping is None:
+            over = self.plan.limits.over(self.state, self.spent_seconds, searching=False)
+            self.stopping = over
         return self.stopping is not None
 
     def next(self, tune_id: str) -> Mapping[str, Any] | str | None:
@@ -147,8 +162,8 @@ class Driver:
         if len(self._running) >= self._room.limit or (self._running and self._crowded):
             return None
         number = self._next_number()
-        if number is None:
-            return FINISHED
+        if number is None:  # what runs may still call for confirmations
+            return None if self.plan.confirm and self._running else FINISHED
         trial = self.state.trials[number]
         self._running[tune_id] = number
         self.emit(Started(number, trial.trial_id, time.time()))
@@ -176,13 +191,14 @@ class Driver:
         while self._queue:
             if (number := self._unless_known(self._queue.popleft())) is not None:
                 return number
-        return self._search()
+        number = self._search()
+        return self._confirm() if number is None else number
 
     def _search(self) -> int | None:
         for _ in range(MOST_DUPLICATES):
-            if self.searched >= self.plan.trials:
+            if self.searched >= self.plan.trials or self._had_enough():
                 return None
-            number = max([-1, *self.state.trials]) + 1
+            number = self._new_number()
             if (params := self.search.ask(number)) is None:
                 break
             trial = self.plan.space.to_trial(params, self.plan.seed)
@@ -191,6 +207,28 @@ class Driver:
                 return number
         self.exhausted = True
         return None
+
+    def _had_enough(self) -> bool:
+        """Whether the search is over before all its trials are."""
+        if self.searched_enough is None:
+            over = self.plan.limits.over(self.state, self.spent_seconds, searching=True)
+            self.searched_enough = over
+        return self.searched_enough is not None
+
+    def _confirm(self) -> int | None:
+        """A point of the front with another seed, once the search's last trial has ended."""
+        running = {self.state.trials[number].trial_id for number in self._running.values()}
+        searching = any(self.state.trials[n].role == SEARCH for n in self._running.values())
+        if self.plan.confirm is None or searching:
+            return None
+        for wanted in self.plan.confirm(self.state):
+            if wanted.trial.trial_id(self._fingerprint) not in running:
+                params: dict[str, Scalar] = {"of": wanted.of, "until": wanted.until}
+                return self._suggest(self._new_number(), CONFIRM, params, wanted.trial)
+        return None
+
+    def _new_number(self) -> int:
+        return max([-1, *self.state.trials]) + 1
 
     @property
     def left(self) -> int:
@@ -241,7 +279,7 @@ class Driver:
         trial = self.state.trials[number]
         for report in reports:
             self.emit(Reported(number, trial.trial_id, report))
-        go_on = trial.role != SEARCH or self._judge(number, trial.trial_id, reports, outcome)
+        go_on = self._judge(number, trial.trial_id, reports, outcome)
         if result.get("done") or not go_on:
             self._end_or_retry(tune_id, outcome)
         return go_on
@@ -249,13 +287,18 @@ class Driver:
     def _judge(
         self, number: int, trial_id: str, reports: Iterable[Report], outcome: Outcome
     ) -> bool:
+        trial = self.state.trials[number]
         if outcome.size is None or outcome.status is Status.FAILED:
+            return True
+        if trial.role == CONFIRM:  # as long as the one that it repeats
+            return outcome.epochs_done < int(trial.params["until"])
+        if trial.role != SEARCH:
             return True
         go_on = True
         for report in reports:
-            loss = self.plan.objective.loss(report.metrics[self.plan.objective.name])
-            ratio = outcome.size.log2_ratio
-            go_on = self.rungs.on_report(trial_id, report.epochs_done, -loss, ratio)
+            if (losses := standing(self.plan.aims, report, outcome)) is not None:
+                at = Standing(report.epochs_done, losses, report.seconds)
+                go_on = self.rungs.on_report(trial_id, at)
         return go_on
 
     def on_lost(self, tune_id: str, cause: str) -> None:

@@ -14,6 +14,7 @@ from trainables.record import Record, Report, Trial, Verification
 from trainables.serial import RecordError, Scalar, from_json, require, to_json
 
 SEARCH = "search"
+CONFIRM = "confirm"  # a point of the front again, with another seed
 BASELINES = ("dense", "dense_recovered", "fp16", "int8")
 
 
@@ -40,9 +41,23 @@ class Suggested:
     def __post_init__(self) -> None:
         """Number and role agree."""
         require(
-            (self.number >= 0) == (self.role == SEARCH),
+            (self.number >= 0) == (self.role in (SEARCH, CONFIRM)),
             f"Suggested: number {self.number} does not go with role {self.role!r}",
         )
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """An earlier study's record, taken over as a result of this one's search (``--warm-start``).
+
+    ``source`` names that study. It costs no budget.
+    """
+
+    number: int
+    params: Mapping[str, Scalar]
+    trial_id: str
+    record: Record
+    source: str
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,36 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A point of the reported front, and the runs it stands on.
+
+    ``trial_id`` is the run whose file ships, ``replicates`` are all of them, by seed, that one
+    included. ``mean`` is that of the primary metric on validation over these, between the bounds
+    ``low`` and ``high`` of its 95% interval (None with one run); ``probability`` that the point
+    belongs to the front, by resampling seeds (None with one run).
+    """
+
+    trial_id: str
+    replicates: tuple[str, ...] = ()
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Who is on the front was decided, on validation, before test is read.
+
+    ``candidates`` are the points that were looked at, members or not.
+    """
+
+    at: float
+    members: tuple[Member, ...]
+    candidates: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verified:
     """A point was loaded from its file in a fresh process and scored on test."""
 
@@ -107,16 +152,30 @@ class Closed:
     spent_seconds: float
 
 
-Event = Opened | Suggested | Answered | Started | Reported | Retried | Ended | Verified | Closed
+Event = (
+    Opened
+    | Inherited
+    | Suggested
+    | Answered
+    | Started
+    | Reported
+    | Retried
+    | Ended
+    | Frozen
+    | Verified
+    | Closed
+)
 
 KINDS: Mapping[str, type[Event]] = {
     "opened": Opened,
+    "inherited": Inherited,
     "suggested": Suggested,
     "answered": Answered,
     "started": Started,
     "reported": Reported,
     "retried": Retried,
     "ended": Ended,
+    "frozen": Frozen,
     "verified": Verified,
     "closed": Closed,
 }

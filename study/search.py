@@ -25,9 +25,10 @@ from trainables.serial import digest
 FINISHED = TuneSearcher.FINISHED
 _MODES = {Direction.MAXIMIZE: "max", Direction.MINIMIZE: "min"}
 _TOLD = {Status.STOPPED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
+_LACKING = TrialState.FAIL  # an objective was not measured
 
 Config = Mapping[str, Any]
-Values = Callable[[Record], list[float]]
+Values = Callable[[Record], list[float] | None]
 
 
 class StudySearch(OptunaSearch):
@@ -101,7 +102,8 @@ class StudySearch(OptunaSearch):
 
     def _truth(self, record: Record) -> tuple[TrialState, list[float] | None]:
         state = _TOLD.get(record.outcome.status, TrialState.COMPLETE)
-        return state, self._values(record) if state is TrialState.COMPLETE else None
+        values = self._values(record) if state is TrialState.COMPLETE else None
+        return (state, values) if values or state is not TrialState.COMPLETE else (_LACKING, None)
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, None for not now, or FINISHED."""

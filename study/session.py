@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from analysis.columns import front
-from analysis.load import Row, StudyDataError, load_study
+from analysis.load import StudyDataError, load_study
 from compression.registry import InvalidSetting
 from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
+from study.confirm import freeze, front
 from study.driver import Driver, Plan
 from study.errors import StudyError
 from study.events import SEARCH, Closed, Event, Opened, Verified
+from study.limits import Limits
 from study.live import Live
 from study.log import EventLog
+from study.objectives import aims
 from study.once import run_once
 from study.origin import now, origin, versions
 from study.result import StudyResult
@@ -64,6 +66,7 @@ class Session:
         self.storage = setting.root.sub(setting.name)
         self.space = setting.config.search_space()
         self.objective = setting.config.task.objective
+        self.aims = aims(setting.config.task, setting.config.objectives)
         self.state = StudyState()
         self.cached = True
 
@@ -117,7 +120,7 @@ class Session:
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
         with Interrupts() as interrupts:
-            for step in (self._run_once, self._search, self._verify):
+            for step in (self._run_once, self._search, self._freeze, self._verify):
                 self._describe()
                 step(live, interrupts)
                 write_parquet(self.storage, self.state, self.objective.name)
@@ -167,8 +170,8 @@ class Session:
             driver = self._driver(search, config.scheduler.start(budget), live)
             with interrupts.calling(driver.stop), live:
                 tune_until_done(driver, search, shared, self.placement)
-        if driver.stopping:
-            live.say(f"stopped: {driver.stopping}")
+        if reason := driver.stopping or driver.searched_enough:
+            live.say(f"stopped: {reason}")
         if driver.broken:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
@@ -181,9 +184,9 @@ class Session:
             config.seed,
             config.trials,
             self.placement.concurrency,
-            self.objective,
+            self.aims,
             partial(origin, self.data.fingerprint, config.plugin_hashes(), str(self.placement)),
-            config.time_budget,
+            Limits(config.time_budget),
             self.placement.memory,
         )
         return Driver(
@@ -205,25 +208,34 @@ class Session:
         search = StudySearch(
             config.searcher,
             self.space,
-            description.objectives(config),
-            partial(description.values, config),
+            [aim.objective for aim in self.aims],
+            partial(description.values, self.aims),
             config.seed,
         )
         searched = [t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH]
         search.replay(searched)
         return search
 
+    def _freeze(self, live: Live, interrupts: Interrupts) -> None:
+        """Decide on validation who is on the front, before test is read."""
+        frozen = freeze(self.state, self.aims, time.time())
+        before = self.state.frozen
+        if before is None or replace(frozen, at=before.at) != before:
+            self._emit(frozen)
+
     def _members(self) -> list[Record]:
-        """The front on validation, frozen before test is read."""
-        rows = [Row(t.record, t.role, t.number) for t in self.state.searched if t.record]
-        return [row.record for row in front(rows, y=description.objectives(self.config)[0])]
+        """The front as it was decided; while nothing was, as it is now."""
+        if self.state.frozen is None:
+            return [t.record for t in front(self.state, self.aims) if t.record]
+        found = (self.state.record_of(m.trial_id) for m in self.state.frozen.members)
+        return [record for record in found if record]
 
     def _verify(self, live: Live, interrupts: Interrupts) -> None:
         """Score the front and the baselines on test, unless all of them were."""
         baseline_ids = {
             t.role: t.trial_id
             for t in self.state.ended
-            if t.role != SEARCH and t.record and t.record.outcome.sha256
+            if t.number < 0 and t.record and t.record.outcome.sha256
         }
         points = {r.trial_id: r for r in self._members()}
         wanted = [i for i in (*baseline_ids.values(), *points) if i not in self.state.verifications]

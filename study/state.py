@@ -10,11 +10,14 @@ from functools import singledispatchmethod
 
 from study.errors import StudyError
 from study.events import (
+    CONFIRM,
     SEARCH,
     Answered,
     Closed,
     Ended,
     Event,
+    Frozen,
+    Inherited,
     Opened,
     Reported,
     Retried,
@@ -36,6 +39,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     ANSWERED = "answered"
+    INHERITED = "inherited"
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -49,7 +53,8 @@ class TrialState:
     """One suggestion and what became of it.
 
     ``reports`` are those of the latest start: an interrupted trial begins again. An answered trial
-    has the record it was answered with. ``alone`` is one that ran out of memory before.
+    has the record it was answered with. ``alone`` is one that ran out of memory before. ``source``
+    is the study from which its record was taken over.
     """
 
     number: int
@@ -64,6 +69,7 @@ class TrialState:
     record: Record | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    source: str | None = None
 
 
 class StudyState:
@@ -74,6 +80,7 @@ class StudyState:
         self.verifications: dict[str, Verification] = {}
         self.opened: list[Opened] = []
         self.closed: list[Closed] = []
+        self.frozen: Frozen | None = None
         self._by_id: dict[str, Record] = {}
         self._spent_before = 0.0
         self._session: tuple[float, float] | None = None
@@ -104,6 +111,24 @@ class StudyState:
         self.trials[event.number] = TrialState(
             event.number, event.role, event.params, event.trial, event.trial_id
         )
+
+    @apply.register
+    def _(self, event: Inherited) -> None:
+        if event.number in self.trials:
+            raise StateError(f"trial number {event.number} was suggested twice")
+        record = event.record
+        self.trials[event.number] = TrialState(
+            event.number,
+            SEARCH,
+            event.params,
+            record.trial,
+            event.trial_id,
+            Phase.INHERITED,
+            reports=list(record.outcome.curve),
+            record=record,
+            source=event.source,
+        )
+        self._by_id.setdefault(event.trial_id, record)
 
     @apply.register
     def _(self, event: Answered) -> None:
@@ -141,6 +166,10 @@ class StudyState:
         self._touch(event.at)
 
     @apply.register
+    def _(self, event: Frozen) -> None:
+        self.frozen = event
+
+    @apply.register
     def _(self, event: Verified) -> None:
         self.verifications[event.verification.trial_id] = event.verification
 
@@ -174,6 +203,11 @@ class StudyState:
             if trial.role == SEARCH and trial.record:
                 first.setdefault(trial.trial_id, trial)
         return list(first.values())
+
+    @property
+    def confirmed(self) -> list[TrialState]:
+        """Points of the front, run again with other seeds, that have a record."""
+        return [t for t in self._sorted() if t.role == CONFIRM and t.record]
 
     @property
     def records(self) -> list[Record]:

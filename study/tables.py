@@ -78,7 +78,7 @@ def write_parquet(storage: Storage, state: StudyState, metric: str) -> None:
     ``metric`` is the task's primary one.
     """
     baselines = [t for t in state.ended if t.number < 0]
-    rows = [record_row(t) for t in (*baselines, *state.searched)]
+    rows = [record_row(t) for t in (*baselines, *state.searched, *state.confirmed)]
     storage.write_bytes(RECORDS, _parquet(rows, RECORD_COLUMNS, metric))
     checks = [verification_row(v) for v in state.verifications.values()]
     storage.write_bytes(VERIFICATIONS, _parquet(checks, VERIFICATION_COLUMNS, metric))

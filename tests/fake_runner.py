@@ -12,6 +12,8 @@ from study.baselines import baselines
 from study.config import parse_config
 from study.driver import FINISHED, Driver, Plan
 from study.events import SEARCH, Event, Opened
+from study.limits import Limits
+from study.objectives import aims
 from study.schedulers import Budget
 from study.search import StudySearch
 from study.state import StudyState
@@ -113,11 +115,12 @@ class FakeRunner:
         self.state.apply(opened)
         budget = Budget(self.config.epochs)
         space = self.config.search_space()
+        goals = aims(self.config.task, self.config.objectives)
         self.search = StudySearch(
             self.config.searcher,
             space,
-            description.objectives(self.config),
-            partial(description.values, self.config),
+            [aim.objective for aim in goals],
+            partial(description.values, goals),
             self.config.seed,
         )
         self.search.replay(t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH)
@@ -128,9 +131,9 @@ class FakeRunner:
                 self.config.seed,
                 self.config.trials,
                 concurrency,
-                self.config.task.objective,
+                goals,
                 lambda: Origin(Fingerprint("w", "d")),
-                self.config.time_budget,
+                Limits(self.config.time_budget),
             ),
             self.log,
             self.state,

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.schedulers import SCHEDULERS, Asha, Budget
+from study.schedulers import SCHEDULERS, Asha, Budget, Standing
+
+
+def at(epochs_done, metric, log2_ratio):
+    return Standing(epochs_done, (-metric, -log2_ratio))
+
 
 BUDGETS = [Budget(1), Budget(2), Budget(12), Budget(12, min_fidelity=9), Budget(100, 7)]
 
@@ -26,20 +31,20 @@ class TestContract:
         rungs, milestones = scheduler.start(budget), scheduler.milestones(budget)
         for trial in range(30):
             for epoch in set(range(budget.epochs)) - set(milestones):
-                assert rungs.on_report(str(trial), epoch, -float(trial), 1.0)
+                assert rungs.on_report(str(trial), at(epoch, -float(trial), 1.0))
 
     def test_the_first_at_a_rung_goes_on(self, name, budget):
         scheduler = SCHEDULERS.build(name)
         for milestone in scheduler.milestones(budget):
-            assert scheduler.start(budget).on_report("a", milestone, 0.1, 1.0)
+            assert scheduler.start(budget).on_report("a", at(milestone, 0.1, 1.0))
 
     def test_reporting_again_changes_nothing(self, name, budget):
         scheduler = SCHEDULERS.build(name)
         for milestone in scheduler.milestones(budget):
             once, twice = scheduler.start(budget), scheduler.start(budget)
             for i, metric in enumerate([0.5, 0.2, 0.9, 0.2, 0.7]):
-                first = once.on_report(str(i), milestone, metric, 1.0)
-                again = [twice.on_report(str(i), milestone, metric, 1.0) for _ in range(3)]
+                first = once.on_report(str(i), at(milestone, metric, 1.0))
+                again = [twice.on_report(str(i), at(milestone, metric, 1.0)) for _ in range(3)]
                 assert again == [first] * 3
 
 
@@ -65,7 +70,7 @@ def test_asha_equals_its_twin(reports, eta, width):
     asha = Asha(eta=eta, stratum=width)
     (milestone, *_), rungs = asha.milestones(Budget(12)), asha.start(Budget(12))
     decisions = [
-        rungs.on_report(str(i), milestone, metric, ratio)
+        rungs.on_report(str(i), at(milestone, metric, ratio))
         for i, (metric, ratio) in enumerate(reports)
     ]
     assert decisions == _twin(reports, eta, width, milestone)
@@ -80,9 +85,9 @@ def test_default_rungs_are_a_third_then_doubled():
 def test_a_strongly_compressed_trial_is_not_ranked_against_a_large_one():
     rungs = Asha().start(Budget(12))
     for i in range(20):
-        rungs.on_report(f"large {i}", 4, 0.98, 0.1)
-    assert rungs.on_report("small", 4, 0.6, 3.2)
+        rungs.on_report(f"large {i}", at(4, 0.98, 0.1))
+    assert rungs.on_report("small", at(4, 0.6, 3.2))
     alone = Asha(stratum=64.0).start(Budget(12))
     for i in range(20):
-        alone.on_report(f"large {i}", 4, 0.98, 0.1)
-    assert not alone.on_report("small", 4, 0.6, 3.2)
+        alone.on_report(f"large {i}", at(4, 0.98, 0.1))
+    assert not alone.on_report("small", at(4, 0.6, 3.2))

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 
 from compression.registry import FloatRange, knob
-from study.schedulers.base import SCHEDULERS, Budget, Rungs, Scheduler
+from study.schedulers.base import SCHEDULERS, Budget, Rungs, Scheduler, Standing
 
 
 @SCHEDULERS.register("asha")
@@ -50,12 +50,12 @@ class AshaRungs(Rungs):
         self.rule, self.milestones = rule, milestones
         self.reached: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
 
-    def on_report(self, trial: str, epochs_done: int, metric: float, log2_ratio: float) -> bool:
+    def on_report(self, trial: str, at: Standing) -> bool:
         """See :class:`Rungs`. Ties with the last that goes on go on too."""
-        if epochs_done not in self.milestones:
+        if at.epochs_done not in self.milestones:
             return True
-        stratum = math.floor(log2_ratio / self.rule.stratum)
-        here = self.reached[epochs_done, stratum]
-        here[trial] = metric
+        loss, size = at.losses[:2]
+        here = self.reached[at.epochs_done, math.floor(-size / self.rule.stratum)]
+        here[trial] = loss
         keep = math.ceil(len(here) / self.rule.eta)
-        return sum(other > metric for other in here.values()) < keep
+        return sum(other < loss for other in here.values()) < keep

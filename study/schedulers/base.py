@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compression.registry import Plugin, Registry
@@ -16,20 +17,38 @@ class Budget:
     min_fidelity: int = 0
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A trial at a report.
+
+    ``losses`` are its objectives turned so that smaller is better: the primary metric as it is now
+    (not the best so far), minus log2 of the ratio, then any other. ``seconds`` is what it cost up
+    to here.
+    """
+
+    epochs_done: int
+    losses: tuple[float, ...]
+    seconds: float = 0.0
+
+
 class Rungs(ABC):
     """The state of one scheduler in one study, rebuilt by replaying its reports."""
 
     @abstractmethod
-    def on_report(self, trial: str, epochs_done: int, metric: float, log2_ratio: float) -> bool:
+    def on_report(self, trial: str, at: Standing) -> bool:
         """Take a report and say whether the trial may go on.
 
-        ``metric`` is the current one, turned so that larger is better. Reporting the same thing
-        twice changes nothing, so that an interrupted trial can start again.
+        Reporting the same thing twice changes nothing, so that an interrupted trial can start
+        again. What is kept does not depend on the order of the reports of different trials.
         """
 
 
 class Scheduler(Plugin, ABC):
     """A stopping rule."""
+
+    def refusals(self, budget: Budget) -> Iterator[str]:
+        """Why it cannot work with this budget: a sentence each. By default it can."""
+        yield from ()
 
     @abstractmethod
     def start(self, budget: Budget) -> Rungs:
