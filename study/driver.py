@@ -68,8 +68,8 @@ class Asks(Protocol):
     def ask(self, number: int) -> dict[str, Scalar] | None:
         """The suggestion of this number, if any is left."""
 
-    def tell(self, number: int, record: Record) -> None:
-        """How it ended."""
+    def put(self, event: Event) -> None:
+        """Take an event that was logged and applied: how a suggestion ended is one."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Driver:
         """Log, apply, show."""
         self.log.append(event)
         self.state.apply(event)
-        for view in self.views:
+        for view in (self.search, *self.views):
             view.put(event)
 
     @property
@@ -264,9 +264,6 @@ class Driver:
 
     def _answer(self, number: int, trial_id: str) -> None:
         self.emit(Answered(number, trial_id))
-        record = self.state.trials[number].record
-        if record and self.state.trials[number].role == SEARCH:
-            self.search.tell(number, record)
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Take a worker's result; whether its trial may go on."""
@@ -329,8 +326,6 @@ class Driver:
         record = Record(trial.trial, outcome, self.plan.origin())
         self._room.take(outcome.peak_memory)
         self.emit(Ended(number, trial.trial_id, record, time.time()))
-        if trial.role == SEARCH:
-            self.search.tell(number, record)
         for waiting in self._aliases.pop(trial.trial_id, []):
             self._answer(waiting, trial.trial_id)
         self._watch(outcome)

@@ -2,38 +2,47 @@
 
 Stock OptunaSearch tells stopped trials as COMPLETE with the value they had, so that the sampler
 learns from unequal budgets, and leaves failed ones RUNNING for ever. Here a trial is told what is
-true of it: completed with its values, stopped as PRUNED and failed as FAIL, both without values.
+true of it: completed with its values, stopped as PRUNED and failed as FAIL, both without values;
+or, where the searcher's ``told`` says so, stopped with a prediction that is stated as one.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study.searchers import Exhausted, Searcher
+from study.events import SEARCH, Answered, Ended, Event, Inherited, Suggested
+from study.history import History
+from study.objectives import Aim, final
+from study.prediction import Gains
+from study.searchers import NOTHING, PREDICTED, Exhausted, Learner, Searcher, Turn
+from study.searchers.seen import REACHED, reached
 from study.space import Space
-from study.state import TrialState as Suggestion
-from trainables.record import Direction, Objective, Record, Scalar, Status
+from trainables.record import Direction, Record, Scalar, Status
 from trainables.serial import digest
 
 FINISHED = TuneSearcher.FINISHED
 _MODES = {Direction.MAXIMIZE: "max", Direction.MINIMIZE: "min"}
-_TOLD = {Status.STOPPED: TrialState.PRUNED, Status.FAILED: TrialState.FAIL}
-_LACKING = TrialState.FAIL  # an objective was not measured
+POINTS = 4  # of a curve, that a searcher learns of
+PREDICTION = "predicted"  # the attribute of a trial that was told what it was predicted to reach
 
 Config = Mapping[str, Any]
-Values = Callable[[Record], list[float] | None]
+Flat = dict[str, Scalar]
 
 
 class StudySearch(OptunaSearch):
     """Suggestions as a function of (study seed, number of the suggestion, what was told).
 
+    ``starts`` are suggested first, in their order. ``repair`` makes of each drawn suggestion one
+    that keeps to what the study asks for; it is that one that the searcher learns of.
+    ``violations`` are a record's constraints by name, met where they are not above 0.
     ``source`` answers Tune's requests for a next trial; the driver sets it.
     """
 
@@ -41,69 +50,137 @@ class StudySearch(OptunaSearch):
         self,
         searcher: Searcher,
         space: Space,
-        objectives: Iterable[Objective],
-        values: Values,
+        aims: Sequence[Aim],
         seed: int,
+        *,
+        starts: Sequence[Mapping[str, Scalar]] = (),
+        repair: Callable[[Flat], Flat] | None = None,
+        violations: Callable[[Record], Mapping[str, float]] | None = None,
     ) -> None:
-        objectives = tuple(objectives)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        objectives = [aim.objective for aim in aims]
         super().__init__(
             space=space.define,
             metric=[o.name for o in objectives],
             mode=[_MODES[o.direction] for o in objectives],
-            sampler=searcher.sampler(seed),
+            sampler=optuna.samplers.RandomSampler(),
         )
         self.source: Callable[[str], Config | None | str] = lambda tune_id: None
-        self._searcher, self._study_space = searcher, space
-        self._values, self._study_seed = values, seed
-        # Number of a suggestion to Optuna's own number of it.
-        self._asked: dict[int, int] = {}
-        self._optuna: optuna.Study = cast(optuna.Study, self._ot_study)
+        self._searcher, self._study_space, self._aims = searcher, space, tuple(aims)
+        self._study_seed, self._starts = seed, tuple(starts)
+        self._repair, self._violations = repair, violations
+        self._history = History(searcher, objectives)
+        self._ot_study = self._optuna = self._history.study
+        self._gains = Gains(aims)
+        self._learns_of = searcher.told if isinstance(searcher, Learner) else None
+        self._suggested = 0  # by this searcher; what was inherited is not counted
+        self._records: dict[str, Record] = {}
 
-    def ask(self, number: int) -> dict[str, Scalar] | None:
+    def ask(self, number: int) -> Flat | None:
         """The flat suggestion of this number; None if nothing is left to suggest."""
-        seed = int(digest([str(self._study_seed), str(number)]), 16) % 2**32
+        start = self._starts[self._suggested] if self._suggested < len(self._starts) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._optuna.sampler = self._searcher.sampler(seed)
-            trial = self._optuna.ask()
+            trial = self._history.begin(number, self._turn(number), start)
             try:
                 params = self._study_space.define(trial)
             except Exhausted:
-                self._optuna.tell(trial, state=TrialState.FAIL)
+                self._history.finish(number, TrialState.FAIL)
                 return None
-        self._asked[number] = trial.number
+        if start is None and self._repair is not None:
+            params = self._repair(params)
+        self._settle(number, params)
+        self._suggested += 1
         return params
 
     def tell(self, number: int, record: Record) -> None:
         """Say how the trial of this suggestion ended."""
-        state, values = self._truth(record)
-        self._optuna.tell(self._asked.pop(number), values, state)
+        state, losses, stated = self._truth(record)
+        values = losses and [
+            aim.objective.value(loss) for aim, loss in zip(self._aims, losses, strict=True)
+        ]
+        violations = {}
+        if self._violations and record.outcome.status is not Status.FAILED:
+            violations = dict(self._violations(record))
+        attributes: dict[str, Any] = {PREDICTION: values} if stated else {}
+        if self._searcher.learns_of_reports and (end := final(self._aims, record.outcome)):
+            attributes[REACHED] = self._reached(record, end)
+        self._history.finish(number, state, values, violations, attributes)
+        if record.outcome.status is Status.COMPLETED:
+            self._gains.add(record.outcome)
 
-    def replay(self, suggestions: Iterable[Suggestion]) -> None:
-        """Bring back the suggestions of an earlier process, in the order of their numbers."""
-        for suggestion in suggestions:
-            fixed = optuna.trial.FixedTrial(dict(suggestion.params))
-            self._study_space.define(fixed)
-            record = suggestion.record
-            state, values = TrialState.RUNNING, None
-            if record is not None:
-                state, values = self._truth(record)
-            self._optuna.add_trial(
-                optuna.trial.create_trial(
-                    state=state,
-                    values=values,
-                    params=fixed.params,
-                    distributions=fixed.distributions,
-                )
-            )
-            if record is None:
-                self._asked[suggestion.number] = len(self._optuna.trials) - 1
+    def _reached(self, record: Record, losses: tuple[float, ...]) -> dict[str, Any]:
+        """How far a trial came, for searchers that learn of that."""
+        outcome, epochs = record.outcome, record.trial.epochs
+        metric = self._aims[0]
+        best, points = math.inf, [(1.0, losses[0])]
+        if epochs:  # the best so far: that is what is kept
+            points = []
+            for report in outcome.curve:
+                if (value := metric.at(report, outcome)) is not None:
+                    best = min(best, metric.objective.loss(value))
+                    points.append((report.epochs_done / epochs, best))
+            points = points[:: -math.ceil(len(points) / POINTS)]
+        return reached(losses, points, outcome.seconds or 0.0)
 
-    def _truth(self, record: Record) -> tuple[TrialState, list[float] | None]:
-        state = _TOLD.get(record.outcome.status, TrialState.COMPLETE)
-        values = self._values(record) if state is TrialState.COMPLETE else None
-        return (state, values) if values or state is not TrialState.COMPLETE else (_LACKING, None)
+    def told(self, number: int) -> FrozenTrial | None:
+        """A suggestion as the sampler knows it; None of what is no suggestion."""
+        return self._history.told(number) if number in self._history else None
+
+    def put(self, event: Event) -> None:
+        """Take an event of this process or of an earlier one. See :class:`study.driver.View`."""
+        if isinstance(event, Suggested):
+            if event.role == SEARCH and event.number not in self._history:
+                self._enter(event.number, event.params)
+                self._suggested += 1
+        elif isinstance(event, Inherited):
+            self._enter(event.number, event.params)
+            self.tell(event.number, event.record)
+            self._records.setdefault(event.trial_id, event.record)
+        elif isinstance(event, Ended):
+            self._records.setdefault(event.trial_id, event.record)
+            self._tell_if_ours(event.number, event.record)
+        elif isinstance(event, Answered):
+            self._tell_if_ours(event.number, self._records[event.trial_id])
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Bring back what earlier processes suggested and were told, in the order of the log."""
+        for event in events:
+            self.put(event)
+
+    def _tell_if_ours(self, number: int, record: Record) -> None:
+        if number in self._history:
+            self.tell(number, record)
+
+    def _turn(self, number: int) -> Turn:
+        seed = int(digest([str(self._study_seed), str(number)]), 16) % 2**32
+        drawn = max(0, self._suggested - len(self._starts))
+        return Turn(drawn, seed, self._study_seed, self._study_space.params)
+
+    def _enter(self, number: int, params: Mapping[str, Scalar]) -> None:
+        """A suggestion whose values are known."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._history.begin(number, self._turn(number))
+        self._settle(number, params)
+
+    def _settle(self, number: int, params: Mapping[str, Scalar]) -> None:
+        asked = FixedTrial(dict(params))
+        self._study_space.define(asked)
+        self._history.settle(number, asked.params, asked.distributions)
+
+    def _truth(self, record: Record) -> tuple[TrialState, tuple[float, ...] | None, bool]:
+        """State and losses to be told, and whether these are a prediction."""
+        outcome = record.outcome
+        if outcome.status is Status.FAILED:
+            return TrialState.FAIL, None, False
+        if outcome.status is Status.STOPPED:
+            if self._learns_of == NOTHING:
+                return TrialState.FAIL, None, False  # no sampler reads what failed
+            losses = self._gains.predict(outcome) if self._learns_of == PREDICTED else None
+            return (TrialState.COMPLETE if losses else TrialState.PRUNED), losses, bool(losses)
+        losses = final(self._aims, outcome)
+        # Without one of the objectives there is nothing to learn from.
+        return (TrialState.COMPLETE if losses else TrialState.FAIL), losses, False
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, None for not now, or FINISHED."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,10 +14,10 @@ from compression.registry import InvalidSetting
 from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
-from study.confirm import freeze, front
+from study.confirm import Replicate, freeze, front, wanted
 from study.driver import Driver, Plan
 from study.errors import StudyError
-from study.events import SEARCH, Closed, Event, Opened, Verified
+from study.events import Closed, Event, Opened, Verified
 from study.limits import Limits
 from study.live import Live
 from study.log import EventLog
@@ -31,7 +32,7 @@ from study.state import StudyState
 from study.storage import Storage
 from study.tables import write_parquet
 from study.tracking import Tracker
-from study.verify import Job, verify
+from study.verify import Job, unverified, verify
 from trainables.record import Record
 from trainables.tasks import Prepared
 
@@ -80,6 +81,7 @@ class Session:
         began, result = time.time(), None
         with EventLog(self.storage) as log:
             self.log, self.state = log, StudyState(log.events)
+            self.events = list(log.events)
             config = {k: json.dumps(v) for k, v in self.config.to_json().items() if k != "space"}
             tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, config)
             try:
@@ -98,6 +100,7 @@ class Session:
     def _emit(self, event: Event) -> None:
         self.log.append(event)
         self.state.apply(event)
+        self.events.append(event)
 
     def _work(self) -> StudyResult:
         config = self.config
@@ -186,8 +189,9 @@ class Session:
             self.placement.concurrency,
             self.aims,
             partial(origin, self.data.fingerprint, config.plugin_hashes(), str(self.placement)),
-            Limits(config.time_budget),
+            Limits(config.time_budget, config.confirm.share if config.confirm else 0.0),
             self.placement.memory,
+            self._confirming(),
         )
         return Driver(
             plan,
@@ -196,29 +200,31 @@ class Session:
             search,
             rungs,
             baselines(self.space, config.seed),
-            (Retention(self.storage, self.state, self.objective, config.keep.margin), live),
+            (Retention(self.storage, self.state, self.aims, config.margin), live),
             live.say,
         )
 
+    def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
+        rule = self.config.confirm
+        return partial(wanted, self.aims, rule, self.config.seed) if rule else None
+
     def _searcher(self) -> StudySearch:
-        """The searcher, told of the suggestions so far."""
+        """The searcher, told of what happened so far."""
         from study.search import StudySearch
 
         config = self.config
         search = StudySearch(
             config.searcher,
             self.space,
-            [aim.objective for aim in self.aims],
-            partial(description.values, self.aims),
+            self.aims,
             config.seed,
         )
-        searched = [t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH]
-        search.replay(searched)
+        search.replay(self.events)
         return search
 
     def _freeze(self, live: Live, interrupts: Interrupts) -> None:
         """Decide on validation who is on the front, before test is read."""
-        frozen = freeze(self.state, self.aims, time.time())
+        frozen = freeze(self.state, self.aims, time.time(), self.config.confirm, self.config.seed)
         before = self.state.frozen
         if before is None or replace(frozen, at=before.at) != before:
             self._emit(frozen)
@@ -232,17 +238,11 @@ class Session:
 
     def _verify(self, live: Live, interrupts: Interrupts) -> None:
         """Score the front and the baselines on test, unless all of them were."""
-        baseline_ids = {
-            t.role: t.trial_id
-            for t in self.state.ended
-            if t.number < 0 and t.record and t.record.outcome.sha256
-        }
-        points = {r.trial_id: r for r in self._members()}
-        wanted = [i for i in (*baseline_ids.values(), *points) if i not in self.state.verifications]
-        if not wanted:
+        baseline_ids, missing = unverified(self.state)
+        if not missing:
             return
-        live.say(f"verifying {len(points)} points of the front and the baselines on test")
-        chosen = dict.fromkeys([*baseline_ids.values(), *wanted])
+        live.say(f"verifying {len(self._members())} points of the front and the baselines on test")
+        chosen = dict.fromkeys([*baseline_ids.values(), *missing])
         records = tuple(r for i in chosen if (r := self.state.record_of(i)))
         fingerprint = self.data.fingerprint.data
         reads.add(self.setting.root, fingerprint, self.setting.name, len(records), now())
@@ -256,7 +256,7 @@ class Session:
             {file.name: file.source for file in self.config.plugins},
         )
         for verification in verify(job):
-            if verification.trial_id in wanted:
+            if verification.trial_id in missing:
                 self._emit(Verified(verification))
             for problem in verification.problems:
                 live.say(f"{verification.trial_id}: {problem}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
 from functools import partial
 
-from study import description
 from study.baselines import baselines
 from study.config import parse_config
+from study.confirm import wanted
 from study.driver import FINISHED, Driver, Plan
-from study.events import SEARCH, Event, Opened
+from study.events import Event, Opened
 from study.limits import Limits
 from study.objectives import aims
 from study.schedulers import Budget
@@ -76,8 +77,10 @@ class ListLog(list[Event]):
 
 
 def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
-    """Deterministic: accuracy rises to a level that the trial's hash decides."""
-    level = random.Random(canonical(trial)).uniform(0.5, 1.0)
+    """Deterministic: accuracy rises to a level that the trial's hash decides, and its seed a bit."""
+    asked = canonical(replace(trial, seed=0))
+    noise = random.Random(canonical(trial)).gauss(0.0, 0.02) if trial.seed else 0.0
+    level = random.Random(asked).uniform(0.5, 1.0) + noise
     curve = tuple(
         Report(e, {"accuracy": (at := level * (e + 1) / (e + 2)), "regret": -at, "loss": 1.0})
         for e in range(epochs_done + 1)
@@ -86,7 +89,7 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
         # As real ones: no two alike in their figures.
         text = f"NonFiniteLoss: the loss is nan at step {level:.3f} (recover.py:60)"
         return Outcome(Status.FAILED, error=text)
-    kept = 1000 + int(hashlib.sha256(canonical(trial).encode()).hexdigest(), 16) % 8000
+    kept = 1000 + int(hashlib.sha256(asked.encode()).hexdigest(), 16) % 8000
     return Outcome(
         Status.COMPLETED if epochs_done == trial.epochs else Status.STOPPED,
         epochs_done,
@@ -119,11 +122,11 @@ class FakeRunner:
         self.search = StudySearch(
             self.config.searcher,
             space,
-            [aim.objective for aim in goals],
-            partial(description.values, goals),
+            goals,
             self.config.seed,
         )
-        self.search.replay(t for _, t in sorted(self.state.trials.items()) if t.role == SEARCH)
+        self.search.replay(self.log)
+        rule = self.config.confirm
         self.milestones = self.config.scheduler.milestones(budget)
         self.driver = Driver(
             Plan(
@@ -134,6 +137,7 @@ class FakeRunner:
                 goals,
                 lambda: Origin(Fingerprint("w", "d")),
                 Limits(self.config.time_budget),
+                confirm=partial(wanted, goals, rule, self.config.seed) if rule else None,
             ),
             self.log,
             self.state,

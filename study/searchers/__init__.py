@@ -1,8 +1,31 @@
 """Searchers by name. Adding one: a file here and a line below."""
 
-from study.searchers.base import SEARCHERS, Exhausted, Searcher
+from study.searchers.base import (
+    NOTHING,
+    PREDICTED,
+    PRUNED,
+    SEARCHERS,
+    Exhausted,
+    Learner,
+    Searcher,
+    Turn,
+)
+from study.searchers.forest import Forest
 from study.searchers.grid import Grid
 from study.searchers.random import Random
 from study.searchers.tpe import Tpe
 
-__all__ = ["SEARCHERS", "Exhausted", "Grid", "Random", "Searcher", "Tpe"]
+__all__ = [
+    "NOTHING",
+    "PREDICTED",
+    "PRUNED",
+    "SEARCHERS",
+    "Exhausted",
+    "Forest",
+    "Grid",
+    "Learner",
+    "Random",
+    "Searcher",
+    "Tpe",
+    "Turn",
+]

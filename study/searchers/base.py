@@ -4,31 +4,75 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from compression.registry import Plugin, Registry
+from compression.registry import Plugin, Registry, Values, knob
 from study.options import Param
+
+PRUNED, NOTHING, PREDICTED = "pruned", "nothing", "predicted"
 
 
 class Exhausted(Exception):
     """What a sampler raises when nothing is left to suggest: the study ends."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Which suggestion a sampler is for.
+
+    ``index`` counts the suggestions drawn before it, ``seed`` belongs to it alone. ``params`` is
+    the space.
+    """
+
+    index: int
+    seed: int
+    study_seed: int
+    params: Mapping[str, Param]
+
+
+@dataclass(frozen=True)
 class Searcher(Plugin, ABC):
     """Makes the Optuna sampler of one suggestion.
 
     A fresh sampler for each suggestion, seeded by (study seed, trial number), makes the suggestion
     a function of these and of what was told: a resumed study suggests what an undisturbed one
-    would.
+    would. ``remembers`` says that its samplers leave notes in the history besides the suggestion,
+    such as which generation it belongs to; ``learns_of_reports`` that they read how far each trial
+    came and at what cost.
     """
+
+    remembers: ClassVar[bool] = False
+    learns_of_reports: ClassVar[bool] = False
 
     def refusals(self, params: Mapping[str, Param]) -> Iterator[str]:
         """Why it cannot search a space of these parameters: a sentence each. By default it can."""
         yield from ()
 
+    @property
+    def memory(self) -> int | None:
+        """The most ended trials that its samplers read. None: all of them."""
+        return None
+
     @abstractmethod
-    def sampler(self, seed: int) -> Any:
+    def sampler(self, turn: Turn) -> Any:
         """An ``optuna.samplers.BaseSampler``."""
+
+
+@dataclass(frozen=True)
+class Learner(Searcher):
+    """A searcher that learns from the values it was told.
+
+    ``told`` is what it hears of a trial that was stopped early: ``pruned`` is that it was, without
+    values; ``nothing`` is as if it had never been asked for; ``predicted`` are values at the full
+    budget as :class:`study.prediction.Gains` predicts them, stated as such.
+    """
+
+    told: str = knob(
+        PRUNED,
+        Values((PRUNED, NOTHING, PREDICTED)),
+        help="what it hears of a trial that was stopped early",
+    )
 
 
 SEARCHERS: Registry[Searcher] = Registry("searcher", Searcher)

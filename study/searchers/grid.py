@@ -6,7 +6,7 @@ from typing import Any
 from compression.registry import IntRange
 from study.combinations import ranges
 from study.options import Param
-from study.searchers.base import SEARCHERS, Searcher
+from study.searchers.base import SEARCHERS, Searcher, Turn
 
 
 @SEARCHERS.register("grid")
@@ -29,7 +29,7 @@ class Grid(Searcher):
                 f"such as [{', '.join(f'{value:g}' for value in few)}]"
             )
 
-    def sampler(self, seed: int) -> Any:
+    def sampler(self, turn: Turn) -> Any:
         """See :class:`Searcher`."""
         from study.searchers.in_order import InOrder
 
