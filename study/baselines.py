@@ -34,11 +34,13 @@ def baselines(space: Space, seed: int) -> dict[str, Trial]:
 
 
 def _recovered(space: Space, seed: int) -> Trial | None:
-    adapters = [a for a in space.params["adapter"].corners() if a != "none"]
+    adapters = space.adapters()
     if not adapters:
         return None
-    params = space.define(Typical({"adapter": adapters[0], "init": "zeros"}))
-    params |= {"method": "none", "init": "zeros", "rest": "none"}
+    inits = {key.removesuffix("adapter") + "init": "zeros" for key in adapters}
+    methods = {key: "none" for key in space.params if key.rpartition("/")[2] == "method"}
+    params = space.define(Typical({**adapters, **inits}))
+    params |= {**methods, **inits, "rest": "none"}
     trial = space.to_trial(params, seed)
     trial = replace(trial, hooks=tuple(filter(partial(_acts, trial), trial.hooks)))
     # A recipe that ends without a base has none to leave as it was.
@@ -62,7 +64,7 @@ class Typical:
         if name in self.fixed:
             return self.fixed[name]
         numbers = all(type(c) in (int, float) for c in choices)
-        return max(choices) if name == "rank" and numbers else choices[0]
+        return max(choices) if name.rpartition("/")[2] == "rank" and numbers else choices[0]
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         """The largest."""

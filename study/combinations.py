@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from compression.registry import FloatRange, IntRange, Scalar
 from study.options import Param
@@ -19,16 +19,22 @@ def ranges(params: Mapping[str, Param]) -> dict[str, IntRange | FloatRange]:
 
 def combinations(params: Mapping[str, Param]) -> int | None:
     """Combinations of all values, conditions respected; None where a knob has a range."""
-    return None if ranges(params) else _count(list(params.items()), {})
+    return None if ranges(params) else _count(list(params.items()))
 
 
-def _count(params: Sequence[tuple[str, Param]], chosen: dict[str, Scalar]) -> int:
-    if not params:
-        return 1
-    (key, param), *rest = params
-    if not param.applies(chosen):
-        return _count(rest, chosen)
-    values = param.corners()
-    if any(key in later.when for _, later in rest):
-        return sum(_count(rest, {**chosen, key: value}) for value in values)
-    return len(values) * _count(rest, chosen)  # nothing depends on it
+def _count(params: Sequence[tuple[str, Param]]) -> int:
+    """Parameter by parameter: of what was chosen only that counts apart which later ones look at.
+
+    So groups of layers, each with choices of its own, multiply instead of branching.
+    """
+    states: dict[Hashable, tuple[dict[str, Scalar], int]] = {(): ({}, 1)}
+    for index, (key, param) in enumerate(params):
+        later = [p for _, p in params[index + 1 :]]
+        found: dict[Hashable, tuple[dict[str, Scalar], int]] = {}
+        for chosen, count in states.values():
+            values = param.corners() if param.applies(chosen) else ()
+            for now in [{**chosen, key: value} for value in values] or [chosen]:
+                mark = tuple(p.depends_on(now) for p in later)
+                found[mark] = now, found.get(mark, (now, 0))[1] + count
+        states = found
+    return sum(count for _, count in states.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -114,6 +114,27 @@ class Param:
         """All values of a finite set, the two ends of a range."""
         d = self.domain
         return d.values if isinstance(d, Values) else tuple(dict.fromkeys((d.low, d.high)))
+
+    def depends_on(self, chosen: Mapping[str, Scalar]) -> Hashable:
+        """All that :meth:`applies` looks at of those chosen."""
+        return tuple((key, chosen.get(key)) for key in (*self.when, *self.unless))
+
+
+@dataclass(frozen=True)
+class Trained(Param):
+    """A parameter that exists where one of several ``adapters``, by key, is not ``none``."""
+
+    adapters: tuple[str, ...] = ()
+
+    def applies(self, chosen: Mapping[str, Scalar]) -> bool:
+        """See :class:`Param`."""
+        trained = any(chosen.get(key, "none") != "none" for key in self.adapters)
+        return trained and super().applies(chosen)
+
+    def depends_on(self, chosen: Mapping[str, Scalar]) -> Hashable:
+        """See :class:`Param`: of the adapters, whether there is any."""
+        trained = any(chosen.get(key, "none") != "none" for key in self.adapters)
+        return trained, super().depends_on(chosen)
 
 
 def axis_params(

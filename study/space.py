@@ -82,9 +82,14 @@ class Space:
 
     def _corners(self, axis: str) -> Iterator[Any]:
         """Each plugin of an axis, or chain, at the extremes of its knobs."""
-        for name in self.params[axis].corners() if axis in self.params else ():
-            own = {k: p for k, p in self.params.items() if k.startswith(keys_of(name))}
-            yield from corner_plugins(axis, str(name), own)
+        for params in self._with(axis):
+            for name in params[axis].corners():
+                own = {k: p for k, p in params.items() if k.startswith(keys_of(name))}
+                yield from corner_plugins(axis, str(name), own)
+
+    def _with(self, axis: str) -> list[Mapping[str, Param]]:
+        """The parameters among which an axis is one."""
+        return [self.params] if axis in self.params else []
 
     def min_fidelity(self) -> int:
         """Epochs before which no trial may be stopped.
@@ -110,36 +115,57 @@ class Space:
         Raises:
             InvalidSetting: a combination that the plugin refuses.
         """
-        rule = LayerRule(methods=chosen_chain("method", params))
+        rules = self.rules(params)
         fixed: dict[str, Any] = {
             "task": self.task,
+            "layers": rules,
             "rest": chosen("rest", params),
             "seed": seed,
         }
-        adapter = chosen("adapter", params)
-        if adapter == NONE:
-            return Trial(layers=(rule,), **fixed)
-        alpha = params.get("alpha")
-        rule = LayerRule(
-            methods=rule.methods,
-            init=chosen("init", params) if "init" in params else Choice("zeros"),
-            adapter=adapter,
-            rank=int(params.get("rank", 0)),
-            alpha=None if alpha is None else float(alpha),
-        )
+        if all(rule.adapter == NONE for rule in rules):
+            return Trial(**fixed)
         return Trial(
-            layers=(rule,),
             recipe=chosen("recipe", params),
             optimizer=chosen("optimizer", params),
             lr_schedule=chosen("lr_schedule", params),
             losses=_several("loss", params),
             hooks=_several("hook", params),
-            lr=learning_rate(params),
+            lr=self.learning_rate(params),
             batch_size=int(params["batch_size"]),
             epochs=self.epochs,
             precision=self.precision,
             **fixed,
         )
+
+    def rules(self, params: Mapping[str, Scalar]) -> tuple[LayerRule, ...]:
+        """What a flat suggestion asks of the layers."""
+        return (layer_rule(params),)
+
+    def learning_rate(self, params: Mapping[str, Scalar]) -> float:
+        """That of a flat suggestion which trains something."""
+        return learning_rate(params)
+
+    def adapters(self) -> dict[str, str]:
+        """An adapter for each key that chooses one, the first but ``none``, where there is any."""
+        found = {k: p for k, p in self.params.items() if k.rpartition("/")[2] == "adapter"}
+        named = {k: [str(a) for a in p.corners() if a != "none"] for k, p in found.items()}
+        return {key: names[0] for key, names in named.items() if names}
+
+
+def layer_rule(params: Mapping[str, Scalar], pattern: str = "*") -> LayerRule:
+    """The rule of some layers, from the flat suggestion that is theirs."""
+    methods, adapter = chosen_chain("method", params), chosen("adapter", params)
+    if adapter == NONE:
+        return LayerRule(methods, pattern=pattern)
+    alpha = params.get("alpha")
+    return LayerRule(
+        methods=methods,
+        init=chosen("init", params) if "init" in params else Choice("zeros"),
+        adapter=adapter,
+        rank=int(params.get("rank", 0)),
+        alpha=None if alpha is None else float(alpha),
+        pattern=pattern,
+    )
 
 
 def _several(axis: str, params: Mapping[str, Scalar]) -> tuple[Choice, ...]:
@@ -160,6 +186,13 @@ def build_space(
     Raises:
         InvalidSetting: two axes would give a knob the same name, or alpha has nothing to set.
     """
+    return Space(choice(task), epochs, axes_params(options, values), precision)
+
+
+def axes_params(
+    options: Mapping[str, Sequence[Option]], values: Mapping[str, Domain]
+) -> dict[str, Param]:
+    """The parameters of some axes, the adapter among them; raises as :func:`build_space`."""
     params: dict[str, Param] = {}
     adapters = [o.name for o in options["adapter"] if o.name != "none"]
     for axis in [*AXES, *values]:
@@ -187,7 +220,7 @@ def build_space(
         if axis == "init":  # by now it is known which starts leave alpha free
             found |= _of_alpha(params, options, "alpha" in values)
         params |= found
-    return Space(choice(task), epochs, params, precision)
+    return params
 
 
 def _having(axis: str, adapters: Sequence[str]) -> list[str]:
