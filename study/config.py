@@ -24,13 +24,26 @@ from compression.registry import (
     UnknownName,
 )
 from study import yaml_lines
-from study.amounts import parse_concurrency, parse_duration, parse_precision
+from study.amounts import parse_concurrency, parse_duration, parse_precision, parse_price
 from study.choices import Located, parse_plugin, plain
 from study.objectives import objective_problems
 from study.plugins import PluginFile, load_entry_points
+from study.reach import constraint_problems
 from study.schedulers import SCHEDULERS, Budget, Scheduler
 from study.searchers import SEARCHERS, Searcher
-from study.sections import Calibrate, Count, Keep, Resources, Section, Systems, as_written
+from study.sections import (
+    Calibrate,
+    Confirm,
+    Count,
+    Keep,
+    Patience,
+    Resources,
+    Section,
+    Systems,
+    Texts,
+    as_written,
+    budget_problems,
+)
 from study.space import Space, build_space
 from study.space_config import Options, SpaceConfig, options
 from study.storage import Storage, StorageError
@@ -80,6 +93,10 @@ class StudyConfig(Section):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
     trials: Count = 80
     time_budget: Annotated[float | None, PlainValidator(parse_duration)] = None
+    accelerator_budget: Annotated[float | None, PlainValidator(parse_duration)] = None
+    money_budget: Annotated[float | None, PlainValidator(parse_price)] = None
+    price_per_hour: Annotated[float | None, PlainValidator(parse_price)] = None
+    patience: Patience | None = None
     concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
     searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("tpe")
     scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("asha")
@@ -89,8 +106,10 @@ class StudyConfig(Section):
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
     objectives: tuple[StrictStr, ...] | None = None
+    constraints: Texts = ()
     published: Systems = ()
     keep: Keep = as_written({})
+    confirm: Confirm | None = None
     resources: Resources = as_written({})
     calibration: Calibrate = as_written({})
     space: SpaceConfig = as_written({})
@@ -122,6 +141,9 @@ class StudyConfig(Section):
     def _fits_together(self) -> StudyConfig:
         space = dict(self.space)
         found = {
+            **budget_problems(
+                self.resources, self.accelerator_budget, self.money_budget, self.price_per_hour
+            ),
             ("objectives",): objective_problems(self.task, self.objectives),
             ("recipe",): recipe_problems(self.recipe, space, self.task),
             ("space", "adapter"): adapter_problems(space, self.task),
@@ -129,8 +151,12 @@ class StudyConfig(Section):
             ("space", "loss"): loss_problems(self.recipe, space),
             ("space", "optimizer"): optimizer_problems(space),
         }
-        if any(found.values()):
-            raise Located([(where, text) for where, texts in found.items() for text in texts])
+        wanted = constraint_problems(self.task, self.constraints, space["method"], space["rest"])
+        located: list[tuple[tuple[str | int, ...], str]]
+        located = [(where, text) for where, texts in found.items() for text in texts]
+        located += [(("constraints", *at), text) for at, text in wanted]
+        if located:
+            raise Located(located)
         return self
 
     def search_space(self) -> Space:
@@ -141,6 +167,11 @@ class StudyConfig(Section):
         axes = {k: v for k, v in dict(self.space).items() if isinstance(v, tuple)}
         axes["recipe"] = self.recipe
         return build_space(self.task, self.epochs, axes, values, self.precision)
+
+    @property
+    def margin(self) -> float:
+        """How near to the front a model's file is kept: what may be run again is."""
+        return max(self.keep.margin, self.confirm.within if self.confirm else 0.0)
 
     def where(self, *path: str | int) -> str:
         """``FILE:LINE: key`` of a setting, to begin an error with."""
@@ -157,8 +188,10 @@ class StudyConfig(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
+    "patience": Patience,
     "space": SpaceConfig,
     "keep": Keep,
+    "confirm": Confirm,
     "resources": Resources,
     "calibration": Calibrate,
 }

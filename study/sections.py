@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, PlainValidator, StrictInt
 
 from analysis.published import SYSTEMS
 from compression.registry import UnknownName
-from study.amounts import parse_fraction, parse_gpus
+from study.amounts import parse_fraction, parse_gpus, parse_percent
 from study.choices import Located
 
 Count = Annotated[StrictInt, Field(gt=0)]
@@ -33,6 +33,23 @@ def parse_systems(value: object) -> tuple[str, ...]:
     return names
 
 
+def parse_texts(value: object) -> tuple[str, ...]:
+    """One text or a list of them.
+
+    Raises:
+        Located: something that is none.
+    """
+    texts = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if problems := [
+        ((index,), f"expected text, got {text!r}")
+        for index, text in enumerate(texts)
+        if not isinstance(text, str)
+    ]:
+        raise Located(problems)
+    return texts
+
+
+Texts = Annotated[tuple[str, ...], PlainValidator(parse_texts)]
 Systems = Annotated[tuple[str, ...], PlainValidator(parse_systems)]
 
 
@@ -56,6 +73,25 @@ class Keep(Section):
     margin: Annotated[float, PlainValidator(parse_fraction)] = 0.01
 
 
+def _part(value: object) -> float:
+    share = parse_fraction(value)
+    if share == 1:
+        raise ValueError("expected less than 1: nothing would be left for the search")
+    return share
+
+
+class Confirm(Section):
+    """How often what is on the front, or ``within`` so much of it, is run with other seeds.
+
+    ``seeds`` are the runs of a point, the search's own among them; ``within`` is read as
+    :attr:`Keep.margin`. ``share`` of a time budget is kept for it.
+    """
+
+    seeds: Annotated[StrictInt, Field(ge=2)] = 5
+    within: Annotated[float, PlainValidator(parse_fraction)] = 0.01
+    share: Annotated[float, PlainValidator(_part)] = 0.25
+
+
 class Resources(Section):
     """What one trial gets of a machine. A budget: it is no part of what a trial is.
 
@@ -72,3 +108,24 @@ class Calibrate(Section):
     """What methods and inits that need it may see: so many ``samples`` of the train split."""
 
     samples: Count = 256
+
+
+class Patience(Section):
+    """When to stop waiting: the front's hypervolume has not grown by ``gain`` in so many trials."""
+
+    trials: Count = 40
+    gain: Annotated[float, PlainValidator(parse_percent)] = 0.01
+
+
+def budget_problems(
+    resources: Resources, accelerator: float | None, money: float | None, price: float | None
+) -> dict[tuple[str, ...], list[str]]:
+    """Budgets that cannot be counted, by key."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    if money is not None and price is None:
+        text = "money is counted by the hour: set price_per_hour, of all machines together"
+        found["money_budget",] = [text]
+    if accelerator is not None and resources.gpus == 0:
+        text = "trials get no GPU (resources.gpus: 0): set time_budget instead, or give them one"
+        found["accelerator_budget",] = [text]
+    return found

@@ -81,6 +81,8 @@ class StudyState:
         self.opened: list[Opened] = []
         self.closed: list[Closed] = []
         self.frozen: Frozen | None = None
+        self.finished: list[TrialState] = []  # with a record of their own, in the order of events
+        self.worked_seconds = 0.0  # of trials, as they say; those that were interrupted included
         self._by_id: dict[str, Record] = {}
         self._spent_before = 0.0
         self._session: tuple[float, float] | None = None
@@ -128,6 +130,7 @@ class StudyState:
             record=record,
             source=event.source,
         )
+        self.finished.append(self.trials[event.number])
         self._by_id.setdefault(event.trial_id, record)
 
     @apply.register
@@ -147,6 +150,7 @@ class StudyState:
     @apply.register
     def _(self, event: Reported) -> None:
         trial = self._open_trial(event.number, event.trial_id, "reported")
+        self._work(trial, event.report.seconds)
         trial.reports.append(event.report)
 
     @apply.register
@@ -160,6 +164,8 @@ class StudyState:
     @apply.register
     def _(self, event: Ended) -> None:
         trial = self._open_trial(event.number, event.trial_id, "ended")
+        self._work(trial, event.record.outcome.seconds)
+        self.finished.append(trial)
         trial.phase, trial.record = Phase(event.record.outcome.status.value), event.record
         trial.ended_at = event.at
         self._by_id.setdefault(event.trial_id, event.record)
@@ -250,6 +256,11 @@ class StudyState:
         if trial.phase not in OPEN:
             raise StateError(f"trial {number} {what}, but it is {trial.phase} already")
         return trial
+
+    def _work(self, trial: TrialState, seconds: float | None) -> None:
+        """Count what a trial took since its last report."""
+        before = trial.reports[-1].seconds if trial.reports else 0.0
+        self.worked_seconds += max(0.0, (seconds or 0.0) - before)
 
     def _touch(self, at: float) -> None:
         if self._session:

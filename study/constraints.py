@@ -1,0 +1,211 @@
+"""Constraints: what a model must meet to be of use, such as ``drop <= 1pp`` or ``ratio >= 4``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from analysis.columns import AXES
+from compression.registry import InvalidSetting, UnknownName
+from study.amounts import parse_bytes
+from trainables.record import Objective, Outcome, Report, Trial
+from trainables.tasks import Task
+
+DROP, LATENCY = "drop", "latency_ms"
+EXPECTED = "expected NAME <= AMOUNT or NAME >= AMOUNT, such as drop <= 1pp or file_bytes <= 5 MB"
+_FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*(\S.*?)\s*")
+_NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(\S*)")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on what is measured of a trial.
+
+    ``name`` is ``drop``, ``latency_ms``, ``val_METRIC`` of the task's ``objective``, or a column of
+    sizes and work; ``upper`` tells ``<=`` from ``>=``; ``bound`` is in the column's own units.
+    """
+
+    text: str
+    name: str
+    upper: bool
+    bound: float
+    objective: Objective = field(default_factory=lambda: Objective("accuracy", unit="fraction"))
+
+    @property
+    def of_form(self) -> bool:
+        """Whether it is of bytes, work or time, which training does not change."""
+        return self.name in AXES or self.name == LATENCY
+
+    def value(
+        self, outcome: Outcome, dense: Outcome | None = None, latency_ms: float | None = None
+    ) -> float | None:
+        """What is bounded; None where it was not measured.
+
+        Args:
+            outcome: of the trial.
+            dense: of the baseline as it came, untrained: what a drop is held against.
+            latency_ms: of the trial's form, by the table measured beforehand.
+        """
+        if self.name == LATENCY:
+            return latency_ms
+        if self.name in AXES:
+            return AXES[self.name].of(outcome)
+        value = self._metric(outcome)
+        if self.name != DROP or value is None:
+            return value
+        reference = None if dense is None else self._metric(dense)
+        if reference is None:
+            return None
+        drop = self.objective.loss(value) - self.objective.loss(reference)
+        if self.objective.is_fraction:
+            return drop
+        return drop / abs(reference) if reference else None
+
+    def _metric(self, outcome: Outcome) -> float | None:
+        return outcome.metrics.get("val", {}).get(self.objective.name)
+
+    def violation(
+        self, outcome: Outcome, dense: Outcome | None = None, latency_ms: float | None = None
+    ) -> float | None:
+        """How far the bound is exceeded: 0 or less is met; None where nothing was measured.
+
+        Sizes, work and time count by the logarithm of how many times they are over, so that
+        ``ratio >= 4`` and a quarter of the bytes are the same; drops and fractions by the
+        difference, other metrics by its share of the bound.
+        """
+        value = self.value(outcome, dense, latency_ms)
+        if value is None:
+            return None
+        if self.of_form:
+            excess = math.log(value / self.bound) if value > 0 else -math.inf
+            return excess if self.upper else -excess
+        excess = value - self.bound if self.upper else self.bound - value
+        relative = self.name != DROP and not self.objective.is_fraction and self.bound
+        return excess / abs(self.bound) if relative else excess
+
+    def shown(self, value: float) -> str:
+        """A value of what is bounded, as a person reads it."""
+        if self.name == DROP and self.objective.is_fraction:
+            return f"{100 * value:.3g}pp"
+        if self.name in AXES and AXES[self.name].objective.unit == "B":
+            return f"{value:,.0f} bytes"
+        return f"{value:.4g}"
+
+
+def parse_constraint(text: str, task: Task) -> Constraint:
+    """A constraint from text.
+
+    Raises:
+        InvalidSetting: malformed text, an unknown name, an amount that does not go with it.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise InvalidSetting([f"{EXPECTED}, got '{text}'"])
+    name, sign, amount = found.groups()
+    name = f"val_{name}" if name == task.metric else name
+    known = [DROP, f"val_{task.metric}", *AXES, LATENCY]
+    if name not in known:
+        raise UnknownName("column", name, known)
+    try:
+        bound = _bound(name, amount, task.objective)
+    except ValueError as error:
+        raise InvalidSetting([f"{name}: {error}"]) from None
+    return Constraint(text.strip(), name, sign == "<=", bound, task.objective)
+
+
+def _bound(name: str, amount: str, metric: Objective) -> float:
+    if name in AXES and AXES[name].objective.unit == "B":
+        return _above_zero(parse_bytes(amount), amount)
+    units, example = _units(name, metric)
+    found = _NUMBER.fullmatch(amount)
+    if found is None or found[2] not in units:
+        raise ValueError(f"expected {example}, got '{amount}'")
+    bound = float(found[1]) * units[found[2]]
+    return _above_zero(bound, amount) if name in AXES or name == LATENCY else bound
+
+
+def _units(name: str, metric: Objective) -> tuple[Mapping[str, float], str]:
+    """What may stand behind a number, as factors, and how it is said."""
+    if name == LATENCY:
+        return {"": 1, "ms": 1, "s": 1000}, "milliseconds such as 3 or 3ms"
+    if name in AXES:
+        return ({"": 1, "x": 1}, "a number such as 4") if "ratio" in name else ({"": 1}, "a number")
+    if name == DROP and metric.is_fraction:  # a percent of what would be left open
+        return {"": 1, "pp": 0.01}, "points of a fraction such as 0.01 or 1pp"
+    if name == DROP or metric.is_fraction:
+        return {"": 1, "%": 0.01}, "a share such as 0.05 or 5%"
+    return {"": 1}, "a number"
+
+
+def _above_zero(value: float, amount: str) -> float:
+    if value <= 0:
+        raise ValueError(f"expected more than 0, got '{amount}'")
+    return value
+
+
+@dataclass(frozen=True)
+class Demands:
+    """All constraints of a study, held against its trials.
+
+    ``dense`` gives the outcome of the dense baseline once it is there, ``latency`` the time of a
+    trial's form by the table.
+    """
+
+    constraints: Sequence[Constraint] = ()
+    dense: Callable[[], Outcome | None] = lambda: None
+    latency: Callable[[Trial], float | None] = lambda trial: None
+
+    def violations(self, trial: Trial, outcome: Outcome) -> dict[str, float]:
+        """By constraint, what is known; 0 or less is met."""
+        return self._violations(self.constraints, trial, outcome)
+
+    def _violations(
+        self, constraints: Iterable[Constraint], trial: Trial, outcome: Outcome
+    ) -> dict[str, float]:
+        dense = self.dense()
+        found = {c.text: c.violation(outcome, dense, self.latency(trial)) for c in constraints}
+        return {text: value for text, value in found.items() if value is not None}
+
+    def met(self, trial: Trial, outcome: Outcome) -> bool:
+        """Whether all are known to be met."""
+        found = self.violations(trial, outcome)
+        return len(found) == len(self.constraints) and all(v <= 0 for v in found.values())
+
+    @property
+    def of_form(self) -> list[Constraint]:
+        """Those that can be judged before any training."""
+        return [c for c in self.constraints if c.of_form]
+
+    def hopeless(self, trial: Trial, report: Report, outcome: Outcome) -> bool:
+        """Whether a trial breaks one that its training cannot mend: its form is what it will be."""
+        if report.file_bytes is not None or not report.settled:  # ranks or zeros still move
+            return False
+        return any(v > 0 for v in self._violations(self.of_form, trial, outcome).values())
+
+    def shortfall(self, trials: Iterable[tuple[Trial, Outcome]]) -> str | None:
+        """Where no model meets all: which come nearest, and what they break by how much."""
+        nearest: tuple[float, Trial, Outcome] | None = None
+        for trial, outcome in trials:
+            found = self.violations(trial, outcome)
+            if len(found) < len(self.constraints):
+                continue
+            worst = max(found.values(), default=0.0)
+            if worst <= 0:
+                return None
+            if nearest is None or worst < nearest[0]:
+                nearest = worst, trial, outcome
+        if nearest is None:
+            asked = ", ".join(c.text for c in self.constraints)
+            return f"no model was measured in all that is asked for: {asked}"
+        return f"no model meets the constraints; the nearest has {self._broken(*nearest[1:])}"
+
+    def _broken(self, trial: Trial, outcome: Outcome) -> str:
+        broken = [text for text, v in self.violations(trial, outcome).items() if v > 0]
+        said = []
+        for constraint in self.constraints:
+            value = constraint.value(outcome, self.dense(), self.latency(trial))
+            if constraint.text in broken and value is not None:
+                said.append(f"{constraint.name} {constraint.shown(value)} ({constraint.text})")
+        return ", ".join(said)
