@@ -55,6 +55,17 @@ class FloatRange:
 
 
 @dataclass(frozen=True)
+class FloatAbove(FloatRange):
+    """The finite floats above ``low`` up to ``high``; a study that searches them may try both."""
+
+    def problem(self, value: object) -> str | None:
+        """Say what is wrong with ``value``, or None."""
+        if super().problem(value) is None and value != self.low:
+            return None
+        return f"expected a number above {self.low:g}, up to {self.high:g}, got {value!r}"
+
+
+@dataclass(frozen=True)
 class Text:
     """The strings that match ``pattern`` as a whole; ``what`` says so to people.
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 from compression.domains import (
     ANYTHING,
     Domain,
+    FloatAbove,
     FloatRange,
     IntRange,
     Scalar,
@@ -28,6 +29,7 @@ from compression.domains import (
 __all__ = [
     "ANYTHING",
     "Domain",
+    "FloatAbove",
     "FloatRange",
     "IntRange",
     "InvalidSetting",

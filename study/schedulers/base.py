@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ class Budget:
     epochs: int
     min_fidelity: int = 0
 
+    @property
+    def room(self) -> range:
+        """Epochs at which a trial may be stopped at all; the full budget is none of them."""
+        return range(max(1, self.min_fidelity), self.epochs)
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -24,11 +30,19 @@ class Standing:
     ``losses`` are its objectives turned so that smaller is better: the primary metric as it is now
     (not the best so far), minus log2 of the ratio, then any other. ``seconds`` is what it cost up
     to here.
+
+    Raises:
+        ValueError: a loss that is not finite: it compares with nothing.
     """
 
     epochs_done: int
     losses: tuple[float, ...]
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Finite numbers only."""
+        if not all(map(math.isfinite, self.losses)):
+            raise ValueError(f"losses after epoch {self.epochs_done} not finite: {self.losses}")
 
 
 class Rungs(ABC):
@@ -49,6 +63,19 @@ class Scheduler(Plugin, ABC):
     def refusals(self, budget: Budget) -> Iterator[str]:
         """Why it cannot work with this budget: a sentence each. By default it can."""
         yield from ()
+
+    def notes(self, budget: Budget) -> Iterator[str]:
+        """What is not wrong, but may surprise: a sentence each.
+
+        A recipe that lets nothing be stopped before its end is a study's good right.
+        """
+        if budget.epochs == 1:
+            yield f"{self.name} stops nothing early: a trial has one epoch"
+        elif not budget.room:
+            yield (
+                f"{self.name} stops nothing early: recipe, adapters or hooks of this space need "
+                f"{budget.min_fidelity} of {budget.epochs} epochs"
+            )
 
     @abstractmethod
     def start(self, budget: Budget) -> Rungs:
