@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.events import SEARCH, Answered, Ended, Event
+from study.objectives import Aim, final
 from study.state import StudyState, TrialState
 from study.storage import Storage
 from trainables.record import Objective
@@ -22,19 +23,32 @@ def probe(trial_id: str) -> str:
     return f"{FOLDER}/{trial_id}.probe.safetensors"
 
 
+def beats(
+    other: Sequence[float], losses: Sequence[float], primary: Objective, margin: float
+) -> bool:
+    """Whether the other is no worse in any objective, in the first better by more than ``margin``.
+
+    Both are losses, the primary metric's first. The margin is points of a fraction, else a share of
+    the better one's value.
+    """
+    allowed = primary.allowance(margin, primary.value(other[0]))
+    no_worse = all(a <= b for a, b in zip(other[1:], losses[1:], strict=True))
+    return no_worse and losses[0] > other[0] + allowed
+
+
 class Retention:
     """Deletes an artifact as soon as a trial that ends makes it useless.
 
-    A trial is useless when another of at least its ratio is better by more than ``margin`` in the
-    primary metric (points of a fraction, else a share of the better one's value). Trials that end
-    later can only make it more so: what goes is never wanted again.
+    A trial is useless when another beats it by more than ``margin``: see :func:`beats`. Trials that
+    end later can only make it more so: what goes is never wanted again. Files of a point's runs
+    with other seeds stay.
     """
 
     def __init__(
-        self, storage: Storage, state: StudyState, objective: Objective, margin: float
+        self, storage: Storage, state: StudyState, aims: Sequence[Aim], margin: float
     ) -> None:
-        self.storage, self.objective, self.margin = storage, objective, margin
-        self.kept: dict[str, tuple[float, float]] = {}
+        self.storage, self.aims, self.margin = storage, aims, margin
+        self.kept: dict[str, tuple[float, ...]] = {}
         self._state = state
         for trial in state.searched:
             self._take(trial)
@@ -46,27 +60,21 @@ class Retention:
 
     def _take(self, trial: TrialState) -> None:
         record = trial.record
-        if trial.role != SEARCH or record is None or record.outcome.size is None:
+        if trial.role != SEARCH or record is None or record.outcome.sha256 is None:
             return
-        if record.outcome.sha256 is None:
-            return
-        self.admit(
-            trial.trial_id,
-            (record.outcome.metrics["val"][self.objective.name], record.outcome.size.ratio),
-        )
+        if (losses := final(self.aims, record.outcome)) is not None:
+            self.admit(trial.trial_id, losses)
 
-    def admit(self, trial_id: str, point: tuple[float, float]) -> None:
-        """Keep the files of a (metric, ratio) if they are of use, and delete those no longer so."""
-        if any(self._useless(point, other) for other in self.kept.values()):
+    def admit(self, trial_id: str, losses: tuple[float, ...]) -> None:
+        """Keep the files of a trial if they are of use, and delete those no longer so."""
+        if any(self._useless(losses, other) for other in self.kept.values()):
             self._drop([trial_id])
             return
-        self._drop([i for i, other in self.kept.items() if self._useless(other, point)])
-        self.kept[trial_id] = point
+        self._drop([i for i, other in self.kept.items() if self._useless(other, losses)])
+        self.kept[trial_id] = losses
 
-    def _useless(self, point: tuple[float, float], other: tuple[float, float]) -> bool:
-        loss, better = self.objective.loss(point[0]), self.objective.loss(other[0])
-        allowed = self.objective.allowance(self.margin, other[0])
-        return other[1] >= point[1] and loss > better + allowed
+    def _useless(self, losses: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return beats(other, losses, self.aims[0].objective, self.margin)
 
     def _drop(self, trial_ids: Sequence[str]) -> None:
         baselines = {trial.trial_id for n, trial in self._state.trials.items() if n < 0}

@@ -33,6 +33,7 @@ from study.storage import Storage
 from study.tables import write_parquet
 from study.tracking import Tracker
 from study.verify import Job, unverified, verify
+from study.warm_start import WarmStart, take_over
 from trainables.record import Record
 from trainables.tasks import Prepared
 
@@ -57,6 +58,7 @@ class Setting:
     resume: bool = False
     address: str | None = None
     quiet: bool = False
+    warm: WarmStart | None = None
 
 
 class Session:
@@ -122,6 +124,9 @@ class Session:
             done = before["completed"] + before["stopped"] + before["failed"]
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
+        if warm := self.setting.warm:
+            self._describe()  # before the log: it says what is still to be taken over
+            take_over(warm, self.storage, self.state, self._emit, live.say)
         with Interrupts() as interrupts:
             for step in (self._run_once, self._search, self._freeze, self._verify):
                 self._describe()
@@ -218,6 +223,7 @@ class Session:
             self.space,
             self.aims,
             config.seed,
+            starts=self.setting.warm.starts if self.setting.warm else (),
         )
         search.replay(self.events)
         return search
@@ -264,7 +270,7 @@ class Session:
     def _describe(self) -> None:
         ledger = reads.reads(self.setting.root, self.data.fingerprint.data)
         content = description.describe(
-            self.config, self.setting.name, self.data, self.state, ledger
+            self.config, self.setting.name, self.data, self.state, ledger, self.setting.warm
         )
         description.write(self.storage, content)
 

@@ -18,6 +18,7 @@ from study.errors import StudyError
 from study.origin import now
 from study.plugins import PluginFile, load_entry_points
 from study.retention import artifact, probe
+from study.state import StudyState
 from study.storage import Storage
 from trainables.record import Choice, Record, Verification, from_json, to_json
 
@@ -37,6 +38,22 @@ class Job:
     records: tuple[Record, ...]
     baselines: Mapping[str, str] = field(default_factory=dict)
     plugins: Mapping[str, str] = field(default_factory=dict)
+
+
+def unverified(state: StudyState) -> tuple[dict[str, str], list[str]]:
+    """Baselines' trial ids by role, and all ids of baselines and of the front without a score.
+
+    Of a point of the front these are all its runs, one a seed.
+    """
+    baselines = {
+        t.role: t.trial_id
+        for t in state.ended
+        if t.number < 0 and t.record and t.record.outcome.sha256
+    }
+    members = state.frozen.members if state.frozen else ()
+    runs = [i for member in members for i in (member.trial_id, *member.replicates)]
+    wanted = dict.fromkeys([*baselines.values(), *runs])
+    return baselines, [i for i in wanted if i not in state.verifications]
 
 
 def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:

@@ -7,6 +7,7 @@ from fake_runner import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.objectives import Aim, aims
 from study.retention import Retention, artifact, probe
 from study.state import StudyState
 from study.storage import Storage
@@ -17,6 +18,15 @@ POINT = st.tuples(st.sampled_from([0.5, 0.9, 0.905, 0.95, 0.97]), st.sampled_fro
 
 ACCURACY = Objective("accuracy", unit="fraction")
 PERPLEXITY = Objective("perplexity", Direction.MINIMIZE)
+RATIO, MACS = Objective("ratio"), Objective("macs", Direction.MINIMIZE)
+
+
+def _aims(*objectives):
+    return tuple(Aim(o, lambda outcome: None, lambda report, outcome: None) for o in objectives)
+
+
+def _losses(objective, point):
+    return objective.loss(point[0]), RATIO.loss(point[1])
 
 
 def _brute(points, margin, objective=ACCURACY):
@@ -37,17 +47,31 @@ def _brute(points, margin, objective=ACCURACY):
 def test_kept_is_independent_of_the_order_of_ends(objective, scale, points, margin):
     points = [(metric * scale, ratio) for metric, ratio in points]
     for order in (points, points[::-1]):
-        keeper = Retention(Storage.open("no-such-folder"), StudyState(), objective, margin)
+        aims = _aims(objective, RATIO)
+        keeper = Retention(Storage.open("no-such-folder"), StudyState(), aims, margin)
         for i, point in enumerate(order):
-            keeper.admit(str(i), point)
+            keeper.admit(str(i), _losses(objective, point))
         assert {int(i) for i in keeper.kept} == _brute(order, margin, objective)
 
 
 def test_within_a_share_of_the_better_perplexity_is_kept():
-    keeper = Retention(Storage.open("no-such-folder"), StudyState(), PERPLEXITY, 0.01)
+    keeper = Retention(Storage.open("no-such-folder"), StudyState(), _aims(PERPLEXITY, RATIO), 0.01)
     for name, value in (("best", 40.0), ("near", 40.39), ("far", 40.41)):
-        keeper.admit(name, (value, 2.0))
+        keeper.admit(name, _losses(PERPLEXITY, (value, 2.0)))
     assert set(keeper.kept) == {"best", "near"}
+
+
+def test_the_best_in_a_third_objective_is_kept():
+    keeper = Retention(
+        Storage.open("no-such-folder"), StudyState(), _aims(ACCURACY, RATIO, MACS), 0.01
+    )
+    for name, losses in (
+        ("a", (-0.9, -2.0, 50.0)),
+        ("b", (-0.5, -1.0, 40.0)),
+        ("c", (-0.5, -1.0, 50.0)),
+    ):
+        keeper.admit(name, losses)
+    assert set(keeper.kept) == {"a", "b"}
 
 
 def test_files_of_useless_trials_go_and_the_others_stay(tmp_path):
@@ -56,7 +80,8 @@ def test_files_of_useless_trials_go_and_the_others_stay(tmp_path):
     for record in runner.state.records:
         storage.write_bytes(artifact(record.trial_id), b"x")
         storage.write_bytes(probe(record.trial_id), b"x")
-    keeper = Retention(storage, runner.state, ACCURACY, 0.01)
+    goals = aims(runner.config.task)
+    keeper = Retention(storage, runner.state, goals, 0.01)
     searched = [t for t in runner.state.ended if t.role == "search"]
     points = [
         (t.record.outcome.metrics["val"]["accuracy"], t.record.outcome.size.ratio) for t in searched
