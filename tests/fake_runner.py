@@ -77,7 +77,7 @@ class ListLog(list[Event]):
 
 
 def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
-    """Deterministic: accuracy rises to a level that the trial's hash decides; seeds differ a bit."""
+    """Deterministic: the trial's hash decides the level that accuracy rises to, its seed a bit."""
     asked = canonical(replace(trial, seed=0))
     noise = random.Random(canonical(trial)).gauss(0.0, 0.02) if trial.seed else 0.0
     level = random.Random(asked).uniform(0.5, 1.0) + noise
