@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import pydantic
+
 from compression.registry import (
     Domain,
     FloatRange,
@@ -232,6 +234,8 @@ def plain(value: Any) -> Any:
         return {"low": value.low, "high": value.high, "log": value.log}
     if isinstance(value, PluginFile):
         return value.name
+    if isinstance(value, pydantic.BaseModel):
+        return plain(dict(value))
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

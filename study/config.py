@@ -26,6 +26,8 @@ from compression.registry import (
 from study import yaml_lines
 from study.amounts import parse_concurrency, parse_duration, parse_precision, parse_price
 from study.choices import Located, parse_plugin, plain
+from study.layerwise.config import GroupConfig, LayerwiseConfig
+from study.layerwise.space import build_layerwise
 from study.objectives import objective_problems
 from study.plugins import PluginFile, load_entry_points
 from study.reach import constraint_problems
@@ -45,7 +47,8 @@ from study.sections import (
     budget_problems,
 )
 from study.space import Space, build_space
-from study.space_config import Options, SpaceConfig, options
+from study.space_config import SpaceConfig
+from study.space_fields import Options, options
 from study.storage import Storage, StorageError
 from study.targets import (
     adapter_problems,
@@ -99,7 +102,7 @@ class StudyConfig(Section):
     patience: Patience | None = None
     concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
     searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("tpe")
-    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("asha")
+    scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("pareto_asha")
     recipe: Annotated[Options, options("recipe")] = as_written("recover")
     epochs: Count = 12
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
@@ -139,14 +142,15 @@ class StudyConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> StudyConfig:
-        space = dict(self.space)
+        space = dict(self.space) | self.space.axes()
+        together = self.space.layerwise is None  # else each group was checked by itself
         found = {
             **budget_problems(
                 self.resources, self.accelerator_budget, self.money_budget, self.price_per_hour
             ),
             ("objectives",): objective_problems(self.task, self.objectives),
             ("recipe",): recipe_problems(self.recipe, space, self.task),
-            ("space", "adapter"): adapter_problems(space, self.task),
+            ("space", "adapter"): adapter_problems(space, self.task) if together else [],
             ("space", "hook"): hook_problems(self.recipe, space),
             ("space", "loss"): loss_problems(self.recipe, space),
             ("space", "optimizer"): optimizer_problems(space),
@@ -164,8 +168,10 @@ class StudyConfig(Section):
         values = {"rank": self.space.rank, "batch_size": self.space.batch_size}
         if self.space.alpha is not None:
             values["alpha"] = self.space.alpha
-        axes = {k: v for k, v in dict(self.space).items() if isinstance(v, tuple)}
-        axes["recipe"] = self.recipe
+        axes = {**self.space.axes(), "recipe": self.recipe}
+        if self.space.layerwise is not None:
+            parts = (self.space.layerwise, axes, values, self.precision)
+            return build_layerwise(self.task, self.epochs, *parts)
         return build_space(self.task, self.epochs, axes, values, self.precision)
 
     @property
@@ -190,6 +196,8 @@ class StudyConfig(Section):
 SECTIONS: dict[str, type[Section]] = {
     "patience": Patience,
     "space": SpaceConfig,
+    "layerwise": LayerwiseConfig,
+    "groups": GroupConfig,
     "keep": Keep,
     "confirm": Confirm,
     "resources": Resources,
@@ -288,7 +296,8 @@ def _said(error: ErrorDetails) -> str:
     """Pydantic's own errors in the words of the others."""
     *parents, key = error["loc"]
     if error["type"] == "extra_forbidden":
-        section = SECTIONS[str(parents[-1])] if parents else StudyConfig
+        near = (SECTIONS[p] for p in reversed(parents) if p in SECTIONS)  # of groups.NAME: groups
+        section = next(near, StudyConfig)
         return UnknownName("key", key, section.model_fields).errors[0]
     if error["type"] == "missing":
         return f"is missing; expected one of {', '.join(TASKS)}"

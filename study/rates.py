@@ -44,6 +44,31 @@ def learning_rates(
     return found
 
 
+def common_rates(
+    params: Mapping[str, Param], optimizers: Sequence[Option], adapters: Sequence[str]
+) -> dict[str, Param]:
+    """The optimizers' parameters where several ``adapters`` may be trained together, at one rate.
+
+    An optimizer's own range times the factors of the adapters: from the lowest to the highest.
+    """
+    found = dict(params)
+    factors = [ADAPTERS[name].lr_factor for name in adapters]
+    for optimizer in optimizers:
+        key = f"{optimizer.name}.lr"
+        if OPTIMIZERS[optimizer.name].scale_free and "lr" not in optimizer.domains:
+            given = found[key]
+            ends = [_times(given.domain, factor) for factor in (min(factors), max(factors))]
+            found[key] = replace(given, domain=_spanning(*ends))
+    return found
+
+
+def _spanning(low: Domain, high: Domain) -> Domain:
+    if isinstance(low, FloatRange) and isinstance(high, FloatRange):
+        return replace(low, high=high.high)
+    listed = [value for d in (low, high) if isinstance(d, Values) for value in d.values]
+    return Values(tuple(dict.fromkeys(listed)))
+
+
 def _factors(names: Sequence[str]) -> dict[str, float]:
     found = {name: ADAPTERS[name].lr_factor for name in names}
     return {name: factor for name, factor in found.items() if factor != 1}

@@ -5,41 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import pydantic
-from pydantic import (
-    PlainValidator,
-    ValidationInfo,
-)
+from pydantic import ValidationInfo
 
 from compression.adapters import ADAPTERS
 from compression.methods import METHODS
-from compression.registry import (
-    Domain,
-    FloatRange,
-    IntRange,
-    InvalidSetting,
-)
-from study.choices import (
-    parse_domain,
-    parse_options,
-)
-from study.options import Option
+from compression.registry import Domain, InvalidSetting
+from study.layerwise.config import GROUPED, LayerwiseConfig
+from study.layerwise.resolving import resolved, united
 from study.sections import Section, as_written
+from study.space_fields import Alphas, Batches, Options, Ranks, options
 from study.targets import leaves_nothing, method_problems, rank_problem
-
-
-def options(axis: str) -> PlainValidator:
-    """Reads the options of an axis."""
-    return PlainValidator(lambda value: parse_options(axis, value))
-
-
-def _domain(valid: IntRange | FloatRange) -> PlainValidator:
-    return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
-
-
-Options = tuple[Option, ...]
-Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
-Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
-Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
 
 
 class SpaceConfig(Section):
@@ -58,6 +33,7 @@ class SpaceConfig(Section):
     hook: Annotated[Options, options("hook")] = as_written(["none"])
     batch_size: Batches = as_written([32])
     rest: Annotated[Options, options("rest")] = as_written(["none"])
+    layerwise: LayerwiseConfig | None = None
 
     @pydantic.field_validator("method")
     @classmethod
@@ -94,3 +70,18 @@ class SpaceConfig(Section):
                 f"{', '.join(wrong)}: only for weights of layers; expected one of {', '.join(able)}"
             )
         return rest
+
+    @pydantic.field_validator("layerwise")
+    @classmethod
+    def _whole(
+        cls, layerwise: LayerwiseConfig | None, info: ValidationInfo
+    ) -> LayerwiseConfig | None:
+        task = (info.context or {}).get("task")
+        if layerwise is None or task is None or not set(GROUPED) <= info.data.keys():
+            return layerwise
+        return resolved(layerwise, info.data, task)
+
+    def axes(self) -> dict[str, Options]:
+        """The options of each axis; of layer-wise spaces those of all groups."""
+        found = {k: v for k, v in dict(self).items() if isinstance(v, tuple)}
+        return found if self.layerwise is None else found | united(self.layerwise)

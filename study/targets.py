@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from compression.adapters import ADAPTERS
 from compression.methods import METHODS
@@ -19,12 +21,20 @@ from trainables.tasks import Task
 SHOWN = 3
 
 
+class Targeted(Protocol):
+    """Layers of a model: a task's, or some of them."""
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...  # noqa: D102
+    def skeleton(self) -> nn.Module: ...  # noqa: D102
+
+
 def leaves_nothing(option: Option) -> bool:
     """Whether a method, or a chain, keeps nothing of a layer."""
     return METHODS[(option.parts or (option,))[-1].name].base_is_gone
 
 
-def rank_problem(ranks: Domain, task: Task, methods: Sequence[Option] = ()) -> str | None:
+def rank_problem(ranks: Domain, task: Targeted, methods: Sequence[Option] = ()) -> str | None:
     """Whether some rank is above the largest that any target layer can have.
 
     Where an adapter stands for its layer, that is the largest with fewer values than the layer.
@@ -42,7 +52,7 @@ def rank_problem(ranks: Domain, task: Task, methods: Sequence[Option] = ()) -> s
     return None
 
 
-def method_problems(options: Sequence[Option], task: Task) -> list[str]:
+def method_problems(options: Sequence[Option], task: Targeted) -> list[str]:
     """Methods asked of layers that they cannot take, or of a model that has nothing for them."""
     model = task.skeleton()
     layers = target_layers(model, task.targets)
@@ -80,7 +90,7 @@ def recipe_problems(
     return list(found)
 
 
-def adapter_problems(space: Mapping[str, Any], task: Task) -> list[str]:
+def adapter_problems(space: Mapping[str, Any], task: Targeted) -> list[str]:
     """Adapters asked of layers, ranks, inits or methods that they cannot take."""
     model = task.skeleton()
     layers = target_layers(model, task.targets)
