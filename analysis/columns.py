@@ -96,6 +96,11 @@ class Point:
         value = self.values.get(column)
         return None if value is None or isinstance(value, str) else float(value)
 
+    def score(self, column: str) -> float | None:
+        """A column; a metric of validation is the mean over seeds where there are several."""
+        mean = self.number("val_mean") if column.startswith("val_") else None
+        return self.number(column) if mean is None else mean
+
 
 PLAIN = Choice("recover")
 """The recipe that a setting need not name."""
@@ -139,8 +144,10 @@ def y_objective(study: StudyData, name: str | None = None) -> Objective:
     return Objective(name, Direction(said.get("direction", direction)), said.get("unit", unit))
 
 
-def front(rows: Sequence[Row], x: str = "ratio", y: Objective | None = None) -> list[Row]:
-    """The search trials that no other one beats on both axes, smallest compression first.
+def front(
+    rows: Sequence[Row], x: str = "ratio", y: Objective | None = None, also: Sequence[Axis] = ()
+) -> list[Row]:
+    """The search trials that no other one beats on all axes, smallest compression first.
 
     A member has an artifact; trials that were stopped early count as they are. Baselines don't.
 
@@ -148,16 +155,21 @@ def front(rows: Sequence[Row], x: str = "ratio", y: Objective | None = None) -> 
         rows: Finished trials.
         x: A name of :data:`AXES`.
         y: A metric of the validation split; ``val_accuracy`` by default.
+        also: Further axes on which a point may be the best one.
     """
-    axis, y = AXES[x], y or Objective("val_accuracy")
+    axes, y = (AXES[x], *also), y or Objective("val_accuracy")
     found = []
     for row in rows:
-        at, value = axis.of(row.record.outcome), metric(row, y.name)
-        if row.role == "search" and row.record.outcome.sha256 and None not in (at, value):
-            found.append((axis.objective.loss(at or 0.0), y.loss(value or 0.0), row))
-    mask = fronts.non_dominated(np.array([f[:2] for f in found]).reshape(-1, 2))
-    kept = [f for f, keep in zip(found, mask, strict=True) if keep]
-    return [f[2] for f in sorted(kept, key=lambda f: (-f[0], f[1], f[2].number))]
+        values = [axis.of(row.record.outcome) for axis in axes]
+        losses = [a.objective.loss(v) for a, v in zip(axes, values, strict=True) if v is not None]
+        value = metric(row, y.name)
+        measured = len(losses) == len(axes) and value is not None
+        if row.role == "search" and row.record.outcome.sha256 and measured:
+            found.append(((losses[0], y.loss(value or 0.0), *losses[1:]), row))
+    points = np.array([losses for losses, _ in found]).reshape(-1, 1 + len(axes))
+    kept = [f for f, keep in zip(found, fronts.non_dominated(points), strict=True) if keep]
+    kept.sort(key=lambda f: (-f[0][0], f[0][1], f[1].number))
+    return [row for _, row in kept]
 
 
 def points(study: StudyData, rows: Sequence[Row], y: Objective) -> list[Point]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis import fronts
 from analysis.columns import AXES, Axis, Point, front, points, y_objective
+from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
 from analysis.stats import certify
 from trainables.record import Objective, Status
 
 __all__ = ["Findings", "findings"]
+
+SEARCHED = ("search", "confirm")
+"""Roles of trials that are no baselines: the search's own, and their runs with other seeds."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,11 @@ def findings(
             published system that is unknown.
     """
     axis, objective = AXES[x], y_objective(study, y)
-    members = front(study.rows, x, objective)
-    if not members:
+    drawn, on_front = _front(study, axis, objective)
+    if not drawn:
         raise StudyDataError(_nothing(study, x, objective))
-    on_front = {id(row) for row in members}
-    others = [r for r in study.rows if r.role == "search" and id(r) not in on_front]
-    drawn = points(study, members, objective)
-    roles = [r for r in study.rows if r.role != "search" and r.record.outcome.metrics]
+    others = [r for r in study.rows if r.role == "search" and r.record.trial_id not in on_front]
+    roles = [r for r in study.rows if r.role not in SEARCHED and r.record.outcome.metrics]
     baselines = dict(zip([r.role for r in roles], points(study, roles, objective), strict=True))
     tested = [p for p in drawn if p.values["verified"] and p.dense]
     passed = certify([p.dense.bound for p in tested if p.dense], margin)
@@ -87,6 +89,26 @@ def findings(
     )
 
 
+def _front(study: StudyData, axis: Axis, y: Objective) -> tuple[list[Point], set[str]]:
+    """The front, smallest compression first, and the trial ids of all runs of its points.
+
+    As the study decided it, before it read test; while it has not, by its records.
+    """
+    members = frozen(study, axis.name, y)
+    if members is None:
+        rows = front(study.rows, axis.name, y, declared(study, axis.name, y) or ())
+        return points(study, rows, y), {row.record.trial_id for row in rows}
+    drawn = points(study, among(study, members), y)
+    if any(member.probability is not None for member in members):
+        drawn = [_with_seeds(study, p, m, y) for p, m in zip(drawn, members, strict=True)]
+    drawn.sort(key=lambda p: -axis.objective.loss(p.number(axis.name) or 0.0))
+    return drawn, {i for member in members for i in (member.trial_id, *member.replicates)}
+
+
+def _with_seeds(study: StudyData, point: Point, member: Member, y: Objective) -> Point:
+    return replace(point, values=point.values | dict(over_seeds(study, point, member, y)))
+
+
 def _nothing(study: StudyData, x: str, y: Objective) -> str:
     searched = [r for r in study.rows if r.role == "search"]
     where = study.location or study.name
@@ -101,7 +123,7 @@ def _nothing(study: StudyData, x: str, y: Objective) -> str:
 
 
 def _losses(drawn: Collection[Point], axis: Axis, y: Objective) -> np.ndarray:
-    pairs = [(p.number(axis.name) or 0.0, p.number(y.name) or 0.0) for p in drawn]
+    pairs = [(p.number(axis.name) or 0.0, p.score(y.name) or 0.0) for p in drawn]
     return np.array([(axis.objective.loss(np.log2(a)), y.loss(b)) for a, b in pairs])
 
 
@@ -116,5 +138,5 @@ def _chosen(drawn: list[Point], dense: Point | None, y: Objective, margin: float
         return None
     # Accuracies are counts / n: the slack keeps a drop of exactly the margin within it.
     allowed = y.allowance(margin, limit) + 1e-12
-    within = [p for p in drawn if y.loss(p.number(y.name) or 0.0) - y.loss(limit) <= allowed]
+    within = [p for p in drawn if y.loss(p.score(y.name) or 0.0) - y.loss(limit) <= allowed]
     return within[-1] if within else None

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import published_plots, units
 from analysis.columns import Axis, Point
+from analysis.fronts import non_dominated
 from analysis.plot_style import BAND, GREY, INK, PALE, PALETTE, STYLE
 from analysis.published import Placed
 from analysis.y_axis import y_limits
@@ -97,7 +98,7 @@ def _short(text: str, length: int) -> str:
 
 
 def _xy(points: Iterable[Point], picture: Picture, y: str) -> tuple[list[float], list[float]]:
-    pairs = [(p.number(picture.axis.name), p.number(y)) for p in points]
+    pairs = [(p.number(picture.axis.name), p.score(y)) for p in points]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     return [a for a, _ in known], [b for _, b in known]
 
@@ -120,7 +121,7 @@ def _limits(axes: Any, picture: Picture) -> None:
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     ys = _xy(shown, picture, picture.y.name)[1] + _xy(shown, picture, picture.test)[1]
-    ys += [end for p in picture.front for end in _whisker(p, picture) or ()]
+    ys += [end for p in picture.front for end in (*(_whisker(p, picture) or ()), *_seeds(p))]
     ys += [point.value for point in published if point.value is not None]
     y_limits(axes, picture.y, min(ys), max(ys))
 
@@ -176,17 +177,34 @@ def _colours(picture: Picture) -> dict[str, str]:
 
 
 def _front(axes: Any, picture: Picture) -> None:
-    xs, ys = _xy(picture.front, picture, picture.y.name)
+    xs, ys = _outline(picture)
     # Anything up to a member's compression reaches its metric, so the steps hang from the right.
     axes.step(xs, ys, where="pre", color=INK, linewidth=1.2, alpha=0.55, zorder=3)
     for point in picture.front:
         colour = _colours(picture)[str(point.values["method"])]
-        x, y = point.number(picture.axis.name), point.number(picture.y.name)
+        x, y = point.number(picture.axis.name), point.score(picture.y.name)
         test = point.number(picture.test)
+        if ends := _seeds(point):
+            axes.vlines([x], *ends, color=colour, linewidth=7, alpha=0.22, zorder=3)
         marker = "s" if point.outcome.status is Status.STOPPED else "o"
         _pair(axes, x, y, test, marker, colour)
         if whisker := _whisker(point, picture):
             axes.vlines([x], *whisker, color=colour, linewidth=1.4, alpha=0.75, zorder=4)
+
+
+def _outline(picture: Picture) -> tuple[list[float], list[float]]:
+    """The front's points that are best over the two axes drawn, where it has more objectives."""
+    xs, ys = _xy(picture.front, picture, picture.y.name)
+    axis, y = picture.axis.objective, picture.y
+    keep = non_dominated([(axis.loss(a), y.loss(b)) for a, b in zip(xs, ys, strict=True)])
+    shown = [pair for pair, best in zip(zip(xs, ys, strict=True), keep, strict=True) if best]
+    return [a for a, _ in shown], [b for _, b in shown]
+
+
+def _seeds(point: Point) -> tuple[float, ...]:
+    """Ends of the interval over seeds; nothing where the point was run once."""
+    ends = (point.number("val_low"), point.number("val_high"))
+    return tuple(end for end in ends if end is not None)
 
 
 def _pair(
@@ -233,7 +251,7 @@ def _baselines(axes: Any, picture: Picture) -> None:
 
 def _notes(axes: Any, picture: Picture) -> None:
     for point, text in picture.notes:
-        x, y = point.number(picture.axis.name), point.number(picture.y.name)
+        x, y = point.number(picture.axis.name), point.score(picture.y.name)
         across = float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0])
         side = "left" if across < 0.25 else "right" if across > 0.75 else "center"
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.9, "linestyle": ":"}
@@ -251,7 +269,11 @@ def _keys(axes: Any, picture: Picture) -> None:
 
     for name, colour in _colours(picture).items():
         mark(_short(name, 24), color=colour)
-    mark("validation", markerfacecolor="white", markeredgewidth=1.5)
+    several = any(_seeds(p) for p in picture.front)
+    what = "validation, mean of seeds" if several else "validation"
+    mark(what, markerfacecolor="white", markeredgewidth=1.5)
+    if several:
+        axes.plot([], [], color=GREY, linewidth=7, alpha=0.3, label="95% interval over seeds")
     if any(p.number(picture.test) is not None for p in picture.front):
         mark("test, 90% paired interval", markersize=4)
     if any(p.outcome.status is Status.STOPPED for p in picture.front):

@@ -13,6 +13,7 @@ from analysis.findings import Findings
 from analysis.markup import bullets, safe
 from analysis.stats import FEWEST_GROUPS, drop_interval, smallest_detectable
 from analysis.summary_published import published_section
+from analysis.summary_seeds import run_again, what_varies
 from analysis.summary_tables import baseline_table, front_table
 from trainables.record import Direction, Objective, Status
 
@@ -173,6 +174,7 @@ def _left_out(found: Findings) -> Iterable[str]:
         f"{status[Status.STOPPED]} stopped early, {status[Status.FAILED]} failed; "
         f"on the front: {len(found.front)}."
     )
+    yield from run_again(found)
     stopped = sum(p.outcome.status is Status.STOPPED for p in found.front)
     if stopped:
         yield f"On the front, stopped early and drawn as they are: {stopped}."
@@ -187,6 +189,8 @@ def _left_out(found: Findings) -> Iterable[str]:
         yield f"Finished without an artifact, so no members of the front: {lost}."
     answered = _mapping(found.study.info.get("counts")).get("answered", 0)
     yield f"Repeated suggestions, answered from the record and not run again: {answered}."
+    if inherited := _mapping(found.study.info.get("counts")).get("inherited", 0):
+        yield f"Taken over from an earlier study: {inherited}."
     if found.skipped:
         yield (
             "On the front, not verified or not compared on test and so not certified: "
@@ -215,10 +219,7 @@ def _ground(found: Findings) -> Iterable[str]:
         )
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
-    yield (
-        f"Seed {info.get('seed', '?')}: one seed for the dense training, the splits and the "
-        "recovery, so intervals cover the sampling of the test examples only."
-    )
+    yield from what_varies(found)
     if compared:
         yield f"Intervals of drops: {compared.method}."
     versions = _mapping(info.get("versions"))

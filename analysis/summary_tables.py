@@ -29,6 +29,8 @@ _FRONT_HEAD = (
     *("epochs", "val", "test", "drop", "bound", "vs recovered", "verified", "trial"),
 )
 
+_SEEDS_HEAD = ("seeds", "val mean", "over seeds", "test mean", "over seeds", "stays")
+
 
 def _head(names: Sequence[str], y: Objective) -> list[str]:
     """With a relative margin the bound stands there a second time, as a share of dense's value."""
@@ -37,7 +39,12 @@ def _head(names: Sequence[str], y: Objective) -> list[str]:
     return [*names[:at], *more, *names[at:]]
 
 
-def _reading(y: Objective) -> str:
+def _seeded(found: Findings) -> bool:
+    return any("seeds" in point.values for point in found.front)
+
+
+def _reading(found: Findings) -> str:
+    y = found.y
     name = units.name(y)
     if y.direction is Direction.MAXIMIZE:
         drop = f"test {name} of dense minus that of the point on the same examples"
@@ -46,10 +53,17 @@ def _reading(y: Objective) -> str:
     if y.is_fraction:
         drop += ", in points"
     share = "" if y.is_fraction else "; bound / dense: that as a share of dense's value"
+    seeds = (
+        " seeds: runs of the point with different seeds; val mean, test mean: over these, with the "
+        "95% interval; stays: how often the point is on the front when the seeds are drawn anew. "
+        "All other columns are of the run whose file ships, the best of these on validation."
+    )
     return (
         "val, test: on validation (on which the points were chosen, so the best is flattered) and "
         f"on test. drop: {drop}; bound: its one-sided 95% upper bound{share}; vs recovered: the "
         "drop against dense with the same recovery budget. Empty: not measured."
+        + seeds
+        * _seeded(found)
     )
 
 
@@ -71,8 +85,22 @@ def baseline_table(found: Findings) -> str:
 
 def front_table(found: Findings) -> str:
     """A line a point, in Markdown, and how to read it."""
-    rows = [_member(point, found) for point in found.front]
-    return f"{table(_head(_FRONT_HEAD, found.y), rows)}\n\n{_reading(found.y)}"
+    head, rows = _head(_FRONT_HEAD, found.y), [_member(point, found) for point in found.front]
+    if _seeded(found):
+        head += _SEEDS_HEAD
+        rows = [[*row, *_over_seeds(p, found.y)] for row, p in zip(rows, found.front, strict=True)]
+    return f"{table(head, rows)}\n\n{_reading(found)}"
+
+
+def _over_seeds(point: Point, y: Objective) -> Iterable[str]:
+    yield _count(point, "seeds")
+    for split in ("val", "test"):
+        mean, low, high = (point.number(f"{split}_{what}") for what in ("mean", "low", "high"))
+        yield "" if mean is None else units.value(y, mean)
+        known = low is not None and high is not None
+        yield f"{units.value(y, low or 0.0)} to {units.value(y, high or 0.0)}" if known else ""
+    share = point.number("probability")
+    yield "" if share is None else f"{100 * share:.0f}%"
 
 
 def _scores(point: Point, y: Objective) -> Iterable[str]:

@@ -11,7 +11,7 @@ from analysis.load import Row, StudyData, StudyDataError, parse_info, parse_reco
 
 __all__ = ["load_tracked"]
 
-STUDY, TRIAL, PARENT = "paretune.study", "paretune.trial", "mlflow.parentRunId"
+STUDY, TRIAL = "paretune.study", "paretune.trial"
 # A store that does not answer is said within seconds, not after minutes of retries.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -55,7 +55,9 @@ def _load(client: Any, uri: str, name: str | None) -> StudyData:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:
-            if run.data.tags.get(PARENT) != study.info.run_id or _open(run):
+            if TRIAL not in run.data.tags or _open(run):
+                continue
+            if run.data.tags[STUDY] != study.data.tags[STUDY]:
                 continue
             where = f"{uri}: run {run.info.run_name}: record.json"
             path = client.download_artifacts(run.info.run_id, "record.json", folder)

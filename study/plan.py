@@ -8,6 +8,7 @@ from compression.registry import Domain, Scalar, Values
 from study.combinations import combinations
 from study.config import StudyConfig
 from study.options import Param
+from study.schedulers import Budget, Scheduler
 from study.targets import target_share
 
 
@@ -15,12 +16,15 @@ def plan_lines(config: StudyConfig) -> list[str]:
     """The study in a few lines: bytes in reach, budget, baselines, every knob of the space."""
     total, targets = target_share(config.task)
     budget = "" if config.time_budget is None else f", at most {config.time_budget:g} s"
-    params = config.search_space().params
+    space = config.search_space()
+    params = space.params
     reach = f"{total / (total - targets):.1f}x" if targets < total else "any ratio"
     lines = [
         f"task {config.task.name}: {total:,} bytes of tensors, {targets / total:.1%} of them in "
         f"the targets: at most {reach} while the rest is left as it is",
         f"budget: {config.trials} trials of up to {config.epochs} epochs{budget}",
+        _stopping(config.scheduler, Budget(config.epochs, space.min_fidelity())),
+        *_confirming(config),
         "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
         f"space{_counted(params)}:",
     ]
@@ -30,6 +34,27 @@ def plan_lines(config: StudyConfig) -> list[str]:
         where = f"  when {' and '.join(when)}" if when else ""
         lines.append(f"  {key}: {_shown(param.domain)}{where}")
     return lines
+
+
+def _stopping(scheduler: Scheduler, budget: Budget) -> str:
+    """After which epochs a trial may end early, or why after none."""
+    epochs = scheduler.milestones(budget)
+    listed = ", ".join(map(str, epochs))
+    if len(epochs) > 2 and epochs == tuple(range(epochs[0], budget.epochs)):
+        listed = f"any from {epochs[0]} on"
+    said = f"may end a trial early, after epoch {listed}" if epochs else "ends no trial early"
+    return "; ".join([f"scheduler {scheduler.name}: {said}", *scheduler.notes(budget)])
+
+
+def _confirming(config: StudyConfig) -> list[str]:
+    if (rule := config.confirm) is None:
+        return []
+    most = config.trials * (rule.seeds - 1)
+    return [
+        f"then what is on the front or near it is run with {rule.seeds - 1} other seeds: at most "
+        f"{most:,} more runs, if no point could be told from another; it may use {rule.share:.0%} "
+        "of a budget"
+    ]
 
 
 def _is(key: str, values: Sequence[Scalar], params: Mapping[str, Param]) -> str:

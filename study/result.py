@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from study.events import Member
 from study.tables import asked, measured
 from trainables.record import Objective, Record, Verification
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 class StudyResult:
     """Records with their roles (search, or a baseline's), the front, where everything stands.
 
+    ``members`` are the front's points with what their runs came to over seeds, in its order.
     ``objective`` is the task's primary metric. ``report`` are the names of the report's files by
     kind, within ``location``. ``exit_code`` is 0;
     1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
@@ -33,6 +35,7 @@ class StudyResult:
     roles: tuple[str, ...] = ()
     tracking_uri: str = ""
     objective: Objective = Objective("accuracy", unit="fraction")
+    members: tuple[Member, ...] = ()
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -47,11 +50,16 @@ class StudyResult:
 
     @property
     def front_frame(self) -> pd.DataFrame:
-        """The front, a row a point, with its test metrics."""
+        """The front, a row a point, with its test metrics and, if run again, those over seeds."""
         frame = self.frame.drop_duplicates("trial_id").set_index("trial_id")
         frame = frame.loc[[r.trial_id for r in self.front]]
         for record in self.front:
             found = self.verifications.get(record.trial_id)
             for name, value in (found.metrics if found else {}).items():
                 frame.loc[record.trial_id, f"test_{name}"] = value
+        for member in self.members:
+            if member.probability is not None:
+                for name in ("mean", "low", "high"):
+                    frame.loc[member.trial_id, f"val_{name}"] = getattr(member, name)
+                frame.loc[member.trial_id, "probability"] = member.probability
         return frame.reset_index()

@@ -39,7 +39,8 @@ def as_json(result: StudyResult) -> str:
 def _table(result: StudyResult) -> str:
     frame = result.front_frame.sort_values("ratio")
     metrics = [f"{split}_{result.objective.name}" for split in ("val", "test")]
-    columns = ["ratio", "file_bytes", *metrics, "method", "init", "adapter", "rank", "status"]
+    numbers = ["ratio", "file_bytes", *metrics, "val_mean", "probability"]
+    columns = [*numbers, "method", "init", "adapter", "rank", "status"]
     if set(frame.get("recipe", ())) - {"recover", ""}:
         columns.insert(-1, "recipe")
     shown = frame[[c for c in columns if c in frame]]

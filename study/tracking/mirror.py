@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from study.events import CONFIRM, Frozen
 from study.lease import process_alive
 from study.state import OPEN, Phase, TrialState
-from study.tables import asked, measured
+from study.tracking.shown import cause, curve, final_metrics, milliseconds, params_of, word
 from trainables.record import Verification, canonical
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "paretune"
@@ -21,10 +22,6 @@ STUDY, TRIAL, OWNER, BEAT = "paretune.study", "paretune.trial", "paretune.owner"
 PARENT = "mlflow.parentRunId"
 STALE_SECONDS = 600.0
 _BATCH = 900  # metrics a call; MLflow takes 1000 things at once
-_MEASURED = tuple(
-    "epochs_done best_epoch ratio log2_ratio layer_ratio nominal_ratio "
-    "stored_bytes file_bytes macs seconds peak_memory".split()
-)
 
 
 @dataclass
@@ -83,7 +80,7 @@ class Mirror:
 
     def sync(self, trial: TrialState, verification: Verification | None = None) -> None:
         """Bring the run of a trial up to its state. Answered and waiting trials have none."""
-        if trial.starts == 0 or trial.phase is Phase.ANSWERED:
+        if trial.phase is Phase.ANSWERED or (trial.starts == 0 and trial.source is None):
             return
         known = self._logged.get(trial.trial_id)
         if known is None:
@@ -104,12 +101,24 @@ class Mirror:
             if trial_id in members and trial_id in artifact_of:
                 self._client.log_artifact(known.run_id, artifact_of[trial_id], "model")
             known.on_front = trial_id in members
-            self._client.set_tag(known.run_id, "on_front", _word(known.on_front))
+            self._client.set_tag(known.run_id, "on_front", word(known.on_front))
+
+    def show_seeds(self, front: Frozen) -> None:
+        """Log what the runs of each of the front's points came to over seeds, at what ships."""
+        at = milliseconds(front.at)
+        for member in front.members:
+            known = self._logged.get(member.trial_id)
+            if known is None or member.probability is None:
+                continue
+            figures = {"val_mean": member.mean, "val_low": member.low, "val_high": member.high}
+            figures["probability"] = member.probability
+            found = [Metric(k, v, at, 0) for k, v in figures.items() if v is not None]
+            self._client.log_batch(known.run_id, found)
 
     def finish(self, status: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
         """Close the runs: trials that are still open as KILLED, the study's own as ``status``."""
         self.kill_open()
-        now = _milliseconds(time.time())
+        now = milliseconds(time.time())
         self._client.log_batch(self._parent, [Metric(k, v, now, 0) for k, v in metrics.items()])
         for path in files:
             self._client.log_artifact(self._parent, path)
@@ -133,21 +142,31 @@ class Mirror:
         tags = {
             STUDY: self._study_id,
             TRIAL: trial.trial_id,
-            PARENT: self._parent,
+            PARENT: self._above(trial),
             "role": trial.role,
             "number": str(trial.number),
             "status": trial.phase.value,
-            "on_front": _word(False),
-            "verified": _word(False),
+            "on_front": word(False),
+            "verified": word(False),
         }
-        name = f"{trial.number:03d} {trial.params.get('method', '')}".strip()
+        if trial.source is not None:
+            tags["inherited_from"] = trial.source
+        what = trial.params.get("method", "")
+        if trial.role == CONFIRM:
+            what = f"seed {trial.trial.seed}"
+        name = f"{trial.number:03d} {what}".strip()
         run = self._client.create_run(
             self._experiment,
-            start_time=_milliseconds(trial.started_at),
+            start_time=milliseconds(trial.started_at),
             tags=tags,
             run_name=name if trial.number >= 0 else trial.role,
         )
         return _Logged(run.info.run_id, phase=trial.phase)
+
+    def _above(self, trial: TrialState) -> str:
+        """The run that a trial's run is shown under: the study's; of another seed the first's."""
+        of = self._logged.get(str(trial.params.get("of"))) if trial.role == CONFIRM else None
+        return of.run_id if of else self._parent
 
     def _report(self, trial: TrialState, known: _Logged) -> None:
         if known.status != "RUNNING":  # begun, interrupted, and now again
@@ -155,12 +174,12 @@ class Mirror:
             known.status = "RUNNING"
         if known.start != trial.starts:
             known.start, known.reports = trial.starts, 0
-        metrics = list(_curve(trial, known.reports, self._last_step(trial, known)))
+        metrics = list(curve(trial, known.reports, self._last_step(trial, known)))
         tags = [] if known.phase == trial.phase else [RunTag("status", trial.phase.value)]
         if trial.phase not in OPEN:
-            metrics += _final(trial)
-            tags += _cause(trial)
-        params = [] if known.params else _params(trial)
+            metrics += final_metrics(trial)
+            tags += cause(trial)
+        params = [] if known.params else params_of(trial)
         for first in range(_BATCH, len(metrics), _BATCH):
             self._client.log_batch(known.run_id, metrics[first : first + _BATCH])
         if metrics or params or tags:
@@ -182,17 +201,17 @@ class Mirror:
         if trial.record is not None:
             self._client.log_text(known.run_id, canonical(trial.record), "record.json")
         status = "FAILED" if trial.phase is Phase.FAILED else "FINISHED"
-        self._client.set_terminated(known.run_id, status, _milliseconds(trial.ended_at))
+        self._client.set_terminated(known.run_id, status, milliseconds(trial.ended_at))
         known.status, known.ended = status, True
 
     def _verify(self, trial: TrialState, known: _Logged, found: Verification) -> None:
-        at = _milliseconds(trial.ended_at)
+        at = milliseconds(trial.ended_at)
         values = {f"test/{k}": v for k, v in found.metrics.items()}
         for name in ("latency_ms", "resident_bytes"):
             if (value := getattr(found, name)) is not None:
                 values[name] = value
         metrics = [Metric(k, float(v), at, 0) for k, v in values.items()]
-        tags = [RunTag("verified", _word(found.verified))]
+        tags = [RunTag("verified", word(found.verified))]
         tags.append(RunTag("problems", "; ".join(found.problems)[:5000]))
         self._client.log_batch(known.run_id, metrics, tags=tags)
         known.verification = found
@@ -231,7 +250,7 @@ class Mirror:
 
 def _known(run: Run) -> _Logged:
     ended = run.info.status in ("FINISHED", "FAILED")
-    on_front = run.data.tags.get("on_front") == _word(True)
+    on_front = run.data.tags.get("on_front") == word(True)
     return _Logged(
         run.info.run_id,
         run.info.status,
@@ -245,44 +264,3 @@ def _lives(parent: Run) -> bool:
     alive = process_alive(parent.data.tags.get(OWNER, ""))
     beat = float(parent.data.tags.get(BEAT, 0))
     return time.time() - beat < STALE_SECONDS if alive is None else alive
-
-
-def _curve(trial: TrialState, done: int, last_step: int) -> Iterator[Metric]:
-    """Reports after the first ``done``, of epochs after ``last_step``."""
-    for report in trial.reports[done:]:
-        if report.epochs_done <= last_step:
-            continue
-        at = _milliseconds((trial.started_at or 0) + report.seconds)
-        for name, value in report.metrics.items():
-            yield Metric(f"val/{name}", value, at, report.epochs_done)
-        if report.train_loss is not None:
-            yield Metric("train/loss", report.train_loss, at, report.epochs_done)
-        if report.file_bytes is not None:
-            yield Metric("file_bytes_by_epoch", report.file_bytes, at, report.epochs_done)
-
-
-def _final(trial: TrialState) -> list[Metric]:
-    if trial.record is None:
-        return []
-    at, values = _milliseconds(trial.ended_at), measured(trial.record)
-    names = [*_MEASURED, *(name for name in values if name.startswith("val_"))]
-    found = {name: values[name] for name in names if values[name] is not None}
-    return [Metric(name, float(value), at, 0) for name, value in found.items()]
-
-
-def _cause(trial: TrialState) -> list[RunTag]:
-    error = trial.record.outcome.error if trial.record else None
-    return [RunTag("error", error[:5000])] if error else []
-
-
-def _params(trial: TrialState) -> list[Param]:
-    values = {k: v for k, v in asked(trial.trial).items() if v is not None} | dict(trial.params)
-    return [Param(k, str(v)[:6000]) for k, v in values.items()]
-
-
-def _milliseconds(at: float | None) -> int:
-    return int((at or 0) * 1000)
-
-
-def _word(value: bool) -> str:
-    return "true" if value else "false"

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from study.events import Ended, Event, Reported, Started, Verified
+from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import StudyState
 from study.storage import Storage, StorageError
@@ -105,7 +105,7 @@ class Worker:
                 self._behind[number] = None
 
     def _concerned(self, event: Event) -> int | None:
-        if isinstance(event, Started | Reported | Ended):
+        if isinstance(event, Inherited | Started | Reported | Ended):
             return event.number
         if isinstance(event, Verified):
             wanted = event.verification.trial_id
@@ -139,6 +139,8 @@ class Worker:
                 self._mirror.mark_front(
                     front, {i: self._fetch(n, folder) for i, n in names.items() if self._has(n)}
                 )
+                if self._state.frozen:
+                    self._mirror.show_seeds(self._state.frozen)
                 reports = [f"report/{name}" for name in self._storage.list("report")]
                 files = [n for n in ["study.json", *reports] if self._has(n)]
                 paths = [self._fetch(name, folder) for name in files]
