@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from study import lease, log
+from study.finished import study_names
 from study.sections import Resources
 from study.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
@@ -97,11 +98,6 @@ def name_problem(uri: str, name: str, resume: bool) -> str | None:
     except StorageError:
         return None  # storage_problem says it better
     return None
-
-
-def study_names(storage: Storage) -> list[str]:
-    """Studies in a storage, by name."""
-    return [name for name in storage.list() if log.exists(storage.sub(name))]
 
 
 def new_name(prefix: str) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.config import StudyConfig
+from study.finished import FILE
 from study.objectives import Aim, aims, final
 from study.origin import versions
 from study.state import StudyState
 from study.storage import Storage
+from study.warm_start import WarmStart
 from trainables.record import SCHEMA, Record, to_json
 from trainables.serial import digest
 from trainables.tasks import Prepared
-
-FILE = "study.json"
 
 
 def values(aims: Sequence[Aim], record: Record) -> list[float] | None:
@@ -54,6 +54,7 @@ def describe(
     data: Prepared,
     state: StudyState,
     test_reads: Sequence[Mapping[str, Any]],
+    warm: WarmStart | None = None,
 ) -> dict[str, Any]:
     """The content of ``study.json``."""
     goals = [aim.objective for aim in aims(config.task, config.objectives)]
@@ -82,6 +83,7 @@ def describe(
         "plugins": config.plugin_hashes(),
         "front": [] if state.frozen is None else to_json(state.frozen.members),
         "counts": state.counts(),
+        "warm_start": warm and warm.to_json(),
         "spent_seconds": round(state.spent_seconds, 1),
         "test_reads": list(test_reads),
     }

@@ -14,6 +14,17 @@ from trainables.record import NONE, LayerRule, Trial
 from trainables.tasks import Prepared
 
 
+def prepared(config: StudyConfig) -> Prepared:
+    """The dense model and the data, with calibration examples if some trial needs any."""
+    data = config.task.prepare(config.seed)
+    data.model.eval()  # as trials compute: a pass in training mode would move BatchNorm
+    if config.search_space().needs():
+        from trainables.calibration import calibrated
+
+        data = calibrated(data, config.calibration.samples, config.seed)
+    return data
+
+
 def run_once(
     config: StudyConfig,
     space: Space,

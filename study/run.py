@@ -45,6 +45,7 @@ KINDS = {
 @click.option("--tracking-uri", metavar="URI", help="MLflow; without it: what `mlflow ui` opens.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key.")
 @click.option("--resume", is_flag=True, help="Go on with --name, or with the newest study.")
+@click.option("--warm-start", metavar="STUDY", help="Begin with what an earlier study knows.")
 @click.option("--address", help="Of a running Ray cluster; without it: this machine.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--list", "kind", type=click.Choice(list(KINDS)), help="Print the names of a kind.")
@@ -55,6 +56,7 @@ def main(
     name: str | None,
     settings: tuple[str, ...],
     resume: bool,
+    warm_start: str | None,
     address: str | None,
     dry_run: bool,
     kind: str | None,
@@ -79,7 +81,7 @@ def main(
         from study.study import Study
 
         name = name or _name(read, resume)
-        study = Study(read, name=name, resume=resume, address=address, quiet=quiet)
+        study = Study(read, name, resume, address, quiet, warm_start)
         study.check()
         if dry_run:
             from study.plan import plan_lines

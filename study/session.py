@@ -15,10 +15,11 @@ from study import description, reads
 from study.baselines import baselines
 from study.config import StudyConfig
 from study.confirm import Replicate, freeze, front, wanted
+from study.constraints import Demands
 from study.driver import Driver, Plan
 from study.errors import StudyError
 from study.events import Closed, Event, Opened, Verified
-from study.limits import Limits
+from study.limits import limits
 from study.live import Live
 from study.log import EventLog
 from study.objectives import aims
@@ -83,6 +84,7 @@ class Session:
         began, result = time.time(), None
         with EventLog(self.storage) as log:
             self.log, self.state = log, StudyState(log.events)
+            self.demands = Demands.of(self.config.task, self.config.constraints, self.state)
             self.events = list(log.events)
             config = {k: json.dumps(v) for k, v in self.config.to_json().items() if k != "space"}
             tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, config)
@@ -167,13 +169,14 @@ class Session:
         budget = Budget(config.epochs, self.space.min_fidelity())
         milestones = config.scheduler.milestones(budget)
         shelf = self.storage.sub(FOLDER)
-        context = Context(config.task, self.data, shelf, milestones, cpus, self.cached)
+        weighed = bool(self.demands.of_form)
+        context = Context(config.task, self.data, shelf, milestones, cpus, self.cached, weighed)
         search = self._searcher()
         with connected(self.setting.address, self.setting.cpus, threads=cpus):
             interrupts.arm()
             shared = Shared.put(context, config.plugins)
             self.placement = placed(config, shared)
-            for remark in self.placement.remarks:
+            for remark in (*self.placement.remarks, *config.scheduler.notes(budget)):
                 live.say(remark)
             driver = self._driver(search, config.scheduler.start(budget), live)
             with interrupts.calling(driver.stop), live:
@@ -194,9 +197,10 @@ class Session:
             self.placement.concurrency,
             self.aims,
             partial(origin, self.data.fingerprint, config.plugin_hashes(), str(self.placement)),
-            Limits(config.time_budget, config.confirm.share if config.confirm else 0.0),
+            limits(config, self.aims, self.placement.gpus, self.demands.met),
             self.placement.memory,
             self._confirming(),
+            self.demands,
         )
         return Driver(
             plan,
@@ -205,13 +209,13 @@ class Session:
             search,
             rungs,
             baselines(self.space, config.seed),
-            (Retention(self.storage, self.state, self.aims, config.margin), live),
+            (Retention(self.storage, self.state, self.aims, config.margin, self.demands), live),
             live.say,
         )
 
     def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
         rule = self.config.confirm
-        return partial(wanted, self.aims, rule, self.config.seed) if rule else None
+        return partial(wanted, self.aims, rule, self.config.seed, met=self.demands.met) if rule else None
 
     def _searcher(self) -> StudySearch:
         """The searcher, told of what happened so far."""
@@ -224,13 +228,15 @@ class Session:
             self.aims,
             config.seed,
             starts=self.setting.warm.starts if self.setting.warm else (),
+            violations=self.demands.violations,
         )
         search.replay(self.events)
         return search
 
     def _freeze(self, live: Live, interrupts: Interrupts) -> None:
         """Decide on validation who is on the front, before test is read."""
-        frozen = freeze(self.state, self.aims, time.time(), self.config.confirm, self.config.seed)
+        config, met = self.config, self.demands.met
+        frozen = freeze(self.state, self.aims, time.time(), config.confirm, config.seed, met)
         before = self.state.frozen
         if before is None or replace(frozen, at=before.at) != before:
             self._emit(frozen)
@@ -238,7 +244,8 @@ class Session:
     def _members(self) -> list[Record]:
         """The front as it was decided; while nothing was, as it is now."""
         if self.state.frozen is None:
-            return [t.record for t in front(self.state, self.aims) if t.record]
+            found = front(self.state, self.aims, self.demands.met)
+            return [t.record for t in found if t.record]
         found = (self.state.record_of(m.trial_id) for m in self.state.frozen.members)
         return [record for record in found if record]
 
@@ -293,6 +300,7 @@ class Session:
             roles=tuple(t.role for t in self.state.ended if t.record),
             tracking_uri=self.setting.tracking_uri,
             front=tuple(self._members()),
+            members=self.state.frozen.members if self.state.frozen else (),
             verifications=dict(self.state.verifications),
             exit_code=exit_code,
             objective=self.objective,

@@ -119,6 +119,7 @@ class StudyState:
         if event.number in self.trials:
             raise StateError(f"trial number {event.number} was suggested twice")
         record = event.record
+        at = self.opened[-1].at if self.opened else None
         self.trials[event.number] = TrialState(
             event.number,
             SEARCH,
@@ -128,6 +129,8 @@ class StudyState:
             Phase.INHERITED,
             reports=list(record.outcome.curve),
             record=record,
+            started_at=at,
+            ended_at=at,
             source=event.source,
         )
         self.finished.append(self.trials[event.number])

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from compression.registry import InvalidSetting
+from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri
+from study.warm_start import Wish
 
 
 class Study:
@@ -23,6 +24,7 @@ class Study:
         resume: go on with the study of that name.
         address: of a running Ray cluster; this machine where absent.
         quiet: no live view.
+        warm_start: an earlier study, by name, path or URI, to begin with what it knows.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Study:
         resume: bool = False,
         address: str | None = None,
         quiet: bool = False,
+        warm_start: str | None = None,
     ) -> None:
         self.config, self.resume, self.address = config, resume, address
         self.quiet = quiet
         self.name = name or checks.new_name(config.name)
         self.root = Storage.open(config.storage)
         self.storage = self.root.sub(self.name)
+        self.wish = Wish(warm_start, config.storage, self.name, resume)
         self.tracking_uri = config.tracking_uri or default_tracking_uri()
 
     def check(self) -> None:
@@ -55,13 +59,15 @@ class Study:
             "resources": None if self.address else checks.resources_problem(config.resources),
         }
         said = {"name": "--name", "address": "--address"}
-        if errors := [
-            f"{said.get(key) or config.where(key)}: {text}"
-            for key, text in problems.items()
-            if text
-        ]:
+        space, errors = config.search_space(), list[str]()
+        for key, text in problems.items():
+            if text:
+                errors.append(f"{said.get(key) or config.where(key)}: {text}")
+        if not problems["storage"]:
+            errors += errors_of(lambda: self.wish.answer(space, config.seed))
+        if errors:
             raise InvalidSetting(errors)
-        self._compare({"space": config.search_space().to_json(), "seed": config.seed})
+        self._compare({"space": space.to_json(), "seed": config.seed})
 
     def _cpus(self) -> int:
         """CPUs to start Ray with: more than there are, if the user wants so many trials at once."""
@@ -87,16 +93,14 @@ class Study:
                 is to be resumed.
             StorageError: another process writes the study, or its files can't be written.
         """
+        from study.once import prepared
         from study.session import Session, Setting
 
         self.check()
-        data = self.config.task.prepare(self.config.seed)
-        data.model.eval()  # as trials compute: a pass in training mode would move BatchNorm
-        if self.config.search_space().needs():
-            from trainables.calibration import calibrated
-
-            data = calibrated(data, self.config.calibration.samples, self.config.seed)
+        data = prepared(self.config)
         self._compare(description.identity(self.config, data))
+        space = self.config.search_space()
+        warm = self.wish.answer(space, self.config.seed, data.fingerprint)
         setting = Setting(
             self.config,
             data,
@@ -107,5 +111,6 @@ class Study:
             self.resume,
             self.address,
             self.quiet,
+            warm,
         )
         return Session(setting).run()
