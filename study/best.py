@@ -1,0 +1,235 @@
+"""``python -m study.best STUDY``: the front of a finished study, or the point asked for.
+
+Validation decides, as it decided who is on the front; test figures stand beside. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from analysis import units
+from analysis.columns import setting
+from analysis.fronts import knee
+from analysis.load import DEFAULT_STORAGE, Row
+from compression.registry import InvalidSetting
+from study.bounds import Bound, bounds, nearest
+from study.errors import StudyError
+from study.finished import Finished, find, read
+from study.points import Point, front
+from study.retention import artifact
+from study.storage import Storage
+from trainables.record import Objective
+
+
+def choose(points: Sequence[Point], asked: Sequence[Bound], at_knee: bool) -> Point | None:
+    """The point asked for, or None if none is.
+
+    With a bound of quality the smallest that keeps all bounds, under bounds of cost alone the best;
+    or the knee of the front.
+    """
+    if at_knee:
+        at = knee([(point.loss, -float(point.ratio)) for point in points])
+        return None if at is None else points[at]
+    kept = [point for point in points if all(bound.holds(point) for bound in asked)]
+    if any(bound.of_quality for bound in asked):
+        return min(kept, key=lambda p: (p.file_bytes, p.loss), default=None)
+    return min(kept, key=lambda p: (p.loss, p.file_bytes), default=None)
+
+
+def export(point: Point, folder: str) -> Path:
+    """Copy the point's file, and a card that says how to load it; the file's path.
+
+    Raises:
+        StudyError: the file is gone, or is not the one that was measured.
+    """
+    name = artifact(point.member.trial_id)
+    data = point.study.storage.read_bytes(name)
+    if hashlib.sha256(data).hexdigest() != point.record.outcome.sha256:
+        raise StudyError(f"{point.study.storage}/{name} is not the file that was measured")
+    target = Storage.open(folder)
+    path = Path(target.path(f"{point.member.trial_id}.safetensors"))
+    target.write_bytes(path.name, data)
+    card = {**as_json(point), "load": loading(point, path.name)}
+    target.write_text(f"{path.stem}.json", json.dumps(card, indent=1) + "\n")
+    return path
+
+
+def loading(point: Point, path: str) -> list[str]:
+    """Python lines that load the file."""
+    task = point.record.trial.task
+    return [
+        "from compression import load; from trainables.tasks import TASKS",
+        f"task = TASKS.build({task.name!r}, {dict(task.args)!r})",
+        f"model = load({path!r}, task.architecture())",
+    ]
+
+
+def as_json(point: Point) -> dict[str, Any]:
+    """What is known of a point, as plain data."""
+    name, member, versus = point.study.objective.name, point.member, point.against_dense
+    return {
+        "trial_id": member.trial_id,
+        "study": point.study.name,
+        "task": str(point.record.trial.task),
+        "setting": setting(Row(point.record)),
+        "ratio": point.ratio,
+        "file_bytes": point.file_bytes,
+        "sha256": point.record.outcome.sha256,
+        f"val_{name}": point.value,
+        "val_interval": _ends(member.low, member.high),
+        "probability": member.probability,
+        "seeds": len(member.replicates),
+        f"test_{name}": point.test,
+        "test_drop": versus.drop if versus else None,
+        "test_drop_interval": _ends(versus.lower, versus.upper) if versus else None,
+        "verified": point.verification.verified if point.verification else None,
+        "latency_ms": point.latency_ms,
+        "artifact": f"{point.study.storage}/{artifact(member.trial_id)}",
+        "replay": replay_command(point),
+    }
+
+
+def _ends(low: float | None, high: float | None) -> list[float] | None:
+    return None if low is None or high is None else [low, high]
+
+
+def replay_command(point: Point) -> str:
+    """The command that runs the trial again."""
+    storage, name = point.study.storage.path(), point.study.name
+    return f"python -m study.replay {point.member.trial_id} --study {storage or name}"
+
+
+def as_text(point: Point) -> Iterator[str]:
+    """What is printed of the point asked for."""
+    y, member = point.study.objective, point.member
+    yield setting(Row(point.record))
+    yield f"  file        {point.file_bytes} bytes, {point.ratio:.2f}x smaller than the dense one"
+    seeds = f", mean of {len(member.replicates)} seeds" if member.mean is not None else ""
+    span = _span(y, member.low, member.high)
+    drop = f", drop {_share(point)}" if point.drop is not None else ""
+    yield f"  validation  {units.value(y, point.value)}{seeds}{span}{drop}"
+    yield f"  test        {_tested(point)}"
+    if (over := point.test_over_seeds) is not None:
+        mean = units.value(y, over.value)
+        yield f"              over seeds {mean}{_span(y, over.lower, over.upper)}"
+    if member.probability is not None:
+        yield f"  front       belongs to it with probability {member.probability:.2f}"
+    latency = "not measured" if point.latency_ms is None else f"{point.latency_ms:.3g} ms"
+    yield f"  latency     {latency}"
+    yield f"  again       {replay_command(point)}"
+
+
+def _tested(point: Point) -> str:
+    y, versus = point.study.objective, point.against_dense
+    if point.test is None:
+        return "not read yet"
+    text = units.value(y, point.test)
+    if versus is not None:
+        drop, low, high = (
+            units.difference(y, x) for x in (versus.drop, versus.lower, versus.upper)
+        )
+        text += f", drop {drop} against dense (95% bounds {low} and {high})"
+    problems = point.verification.problems if point.verification else ()
+    return text + "".join(f"; NOT VERIFIED: {problem}" for problem in problems)
+
+
+def _share(point: Point) -> str:
+    y = point.study.objective
+    return units.difference(y, point.drop) if y.is_fraction else f"{100 * (point.drop or 0.0):.3g}%"
+
+
+def _span(y: Objective, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return f" (95% interval {units.value(y, low)} to {units.value(y, high)})"
+
+
+def table(points: Sequence[Point]) -> Iterator[str]:
+    """The front, a line a point."""
+    y = points[0].study.objective
+    columns = f"{'ratio':>8} {'bytes':>10} {'val':>9} {'test':>9} {'prob':>5}"
+    yield f"{columns}  {'trial':16}  setting"
+    for point in points:
+        test = "" if point.test is None else units.value(y, point.test)
+        sure = "" if point.member.probability is None else f"{point.member.probability:.2f}"
+        yield (
+            f"{point.ratio:7.2f}x {point.file_bytes:>10} {units.value(y, point.value):>9} "
+            f"{test:>9} {sure:>5}  {point.member.trial_id}  {setting(Row(point.record))}"
+        )
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("study")
+@click.option("--max-bytes", metavar="SIZE", help="Of the file, such as 200kB or 5MB.")
+@click.option("--min-accuracy", metavar="VALUE", help="Such as 0.95 or 95%.")
+@click.option("--min-metric", metavar="VALUE", help="The primary metric, where more is better.")
+@click.option("--max-metric", metavar="VALUE", help="The primary metric, where less is better.")
+@click.option("--max-drop", metavar="DROP", help="Against the dense model: 1pp, or 1%.")
+@click.option("--max-latency", metavar="TIME", help="Of one example, such as 3ms.")
+@click.option("--knee", "at_knee", is_flag=True, help="Where the front bends most.")
+@click.option("--export", "folder", metavar="DIR", help="Copy the point's file there, with a card.")
+@click.option("--storage", metavar="URI", default=DEFAULT_STORAGE, help="That holds the studies.")
+@click.option("--json", "in_json", is_flag=True, help="One line of JSON.")
+def main(
+    study: str,
+    at_knee: bool,
+    folder: str | None,
+    storage: str,
+    in_json: bool,
+    **amounts: str | None,
+) -> None:
+    """The front of STUDY, or the point of it that you ask for.
+
+    STUDY is a name in the storage, or a folder. With a bound of quality the smallest model that
+    keeps all bounds; with bounds of size and latency alone the best one within them.
+
+    Exit codes: 0 found, 1 nothing on the front is so, 2 the input is wrong.
+    """
+    try:
+        finished = read(find(study, storage))
+        asked = bounds(finished, amounts)
+        if at_knee and asked:
+            raise InvalidSetting(["--knee: goes without bounds"])
+        points = front(finished)
+        if not points:
+            raise StudyError(f"{finished.name} has no model yet")
+        if not asked and not at_knee:
+            if folder:
+                raise InvalidSetting(["--export: say which point: a bound, or --knee"])
+            return _say(in_json, [as_json(p) for p in points], [*_state(finished), *table(points)])
+        point = choose(points, asked, at_knee)
+        if point is None:
+            _fail(1, [nearest(points, asked) if asked else "the front does not bend: no knee"])
+        path = str(export(point, folder)) if folder else as_json(point)["artifact"]
+        card = {**as_json(point), "path": path}
+        _say(in_json, card, [*_state(finished), *as_text(point), f"  path        {path}"])
+    except InvalidSetting as error:
+        _fail(2, error.errors)
+    except StudyError as error:
+        _fail(1, [str(error)])
+
+
+def _state(study: Finished) -> Iterator[str]:
+    if study.state.frozen is None:
+        yield f"{study.name} has not ended: its front as it is now, not yet tested"
+
+
+def _say(in_json: bool, data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
+    click.echo(json.dumps(data) if in_json else "\n".join(lines))
+
+
+def _fail(code: int, lines: Sequence[str]) -> NoReturn:
+    for line in lines:
+        click.echo(line, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
