@@ -21,9 +21,9 @@ from analysis.load import DEFAULT_STORAGE, Row
 from compression.registry import InvalidSetting
 from study.bounds import Bound, bounds, nearest
 from study.errors import StudyError
+from study.files import artifact
 from study.finished import Finished, find, read
 from study.points import Point, front
-from study.retention import artifact
 from study.storage import Storage
 from trainables.record import Objective
 

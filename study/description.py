@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.config import StudyConfig
-from study.finished import FILE
+from study.files import FILE
 from study.objectives import Aim, aims, final
 from study.origin import versions
 from study.state import StudyState

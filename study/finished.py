@@ -13,11 +13,11 @@ from analysis.load import StudyDataError, parse_info
 from compression.registry import InvalidSetting
 from study import log
 from study.events import Member
+from study.files import FILE
 from study.state import StudyState, TrialState
 from study.storage import Storage, StorageError
 from trainables.record import Direction, Objective, Record
 
-FILE = "study.json"
 SHORTEST = 4  # digits of a trial's id that may stand for all of it
 
 

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from study.constraints import NO_DEMANDS, Demands
 from study.events import SEARCH, Answered, Ended, Event
+from study.files import artifact, probe
 from study.objectives import Aim, final
 from study.state import StudyState, TrialState
 from study.storage import Storage
 from trainables.record import Objective
-
-FOLDER = "artifacts"
-
-
-def artifact(trial_id: str) -> str:
-    """Name of a trial's file in the study's folder."""
-    return f"{FOLDER}/{trial_id}.safetensors"
-
-
-def probe(trial_id: str) -> str:
-    """Name of the file that holds its logits on the fixed validation batch."""
-    return f"{FOLDER}/{trial_id}.probe.safetensors"
 
 
 def beats(
@@ -39,15 +29,21 @@ def beats(
 class Retention:
     """Deletes an artifact as soon as a trial that ends makes it useless.
 
-    A trial is useless when another beats it by more than ``margin``: see :func:`beats`. Trials that
-    end later can only make it more so: what goes is never wanted again. Files of a point's runs
-    with other seeds stay.
+    A trial is useless when another beats it by more than ``margin``: see :func:`beats`; what it
+    breaks of the constraints counts as a loss, too. Trials that end later can only make it more so:
+    what goes is never wanted again. Files of a point's runs with other seeds stay.
     """
 
     def __init__(
-        self, storage: Storage, state: StudyState, aims: Sequence[Aim], margin: float
+        self,
+        storage: Storage,
+        state: StudyState,
+        aims: Sequence[Aim],
+        margin: float,
+        demands: Demands = NO_DEMANDS,
     ) -> None:
         self.storage, self.aims, self.margin = storage, aims, margin
+        self.demands = demands
         self.kept: dict[str, tuple[float, ...]] = {}
         self._state = state
         for trial in state.searched:
@@ -63,7 +59,7 @@ class Retention:
         if trial.role != SEARCH or record is None or record.outcome.sha256 is None:
             return
         if (losses := final(self.aims, record.outcome)) is not None:
-            self.admit(trial.trial_id, losses)
+            self.admit(trial.trial_id, losses + self.demands.excess(record))
 
     def admit(self, trial_id: str, losses: tuple[float, ...]) -> None:
         """Keep the files of a trial if they are of use, and delete those no longer so."""

@@ -19,6 +19,7 @@ from study.constraints import Demands
 from study.driver import Driver, Plan
 from study.errors import StudyError
 from study.events import Closed, Event, Opened, Verified
+from study.files import FOLDER
 from study.limits import limits
 from study.live import Live
 from study.log import EventLog
@@ -26,7 +27,7 @@ from study.objectives import aims
 from study.once import run_once
 from study.origin import now, origin, versions
 from study.result import StudyResult
-from study.retention import FOLDER, Retention
+from study.retention import Retention
 from study.schedulers import Budget, Rungs
 from study.signals import Interrupts
 from study.state import StudyState
@@ -214,8 +215,8 @@ class Session:
         )
 
     def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
-        rule = self.config.confirm
-        return partial(wanted, self.aims, rule, self.config.seed, met=self.demands.met) if rule else None
+        rule, met = self.config.confirm, self.demands.met
+        return partial(wanted, self.aims, rule, self.config.seed, met=met) if rule else None
 
     def _searcher(self) -> StudySearch:
         """The searcher, told of what happened so far."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from compression.registry import InvalidSetting, Values, naming
 from study.events import Event, Inherited
-from study.finished import FILE, Finished, find, read
-from study.retention import artifact, probe
+from study.files import FILE, artifact, probe
+from study.finished import Finished, find, read
 from study.space import Space
 from study.state import Phase, StudyState, TrialState
 from study.storage import Storage, StorageError

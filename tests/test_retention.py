@@ -7,8 +7,9 @@ from fake_runner import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.files import artifact, probe
 from study.objectives import Aim, aims
-from study.retention import Retention, artifact, probe
+from study.retention import Retention
 from study.state import StudyState
 from study.storage import Storage
 from trainables.record import Direction, Objective
