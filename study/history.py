@@ -72,7 +72,11 @@ class History:
     def begin(
         self, number: int, turn: Turn, fixed: Mapping[str, Scalar] | None = None
     ) -> optuna.Trial:
-        """A running trial to draw values from, but for those that are ``fixed``."""
+        """A running trial to draw values from, but for those that are ``fixed``.
+
+        Raises:
+            Exhausted: nothing is left to suggest; :meth:`withdraw` it.
+        """
         seen = _Seen(self.study, self._searcher.sampler(turn), self._readable(turn.seed))
         blank = create_trial(
             state=TrialState.RUNNING,
@@ -80,9 +84,9 @@ class History:
         )
         trial_id = self._storage.create_new_trial(self.study._study_id, blank)
         trial = optuna.Trial(cast(optuna.Study, seen), trial_id)
+        self._open[number], self._ids[number] = trial, trial_id
         if self._searcher.remembers:
             _ = trial.relative_params  # what it leaves behind, it leaves now
-        self._open[number], self._ids[number] = trial, trial_id
         return trial
 
     def settle(
@@ -99,6 +103,11 @@ class History:
         kept = trial.system_attrs if self._searcher.remembers else {}
         trial.system_attrs = {k: v for k, v in kept.items() if k != "fixed_params"}
         self._storage.put(trial)
+
+    def withdraw(self, number: int) -> None:
+        """There was nothing to draw."""
+        self.study.tell(self._open.pop(number), state=TrialState.FAIL)
+        del self._ids[number]
 
     def finish(
         self,

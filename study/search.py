@@ -69,7 +69,8 @@ class StudySearch(OptunaSearch):
         self._study_seed, self._starts = seed, tuple(starts)
         self._repair, self._violations = repair, violations
         self._history = History(searcher, objectives)
-        self._ot_study = self._optuna = self._history.study
+        self._optuna = self._history.study
+        self._ot_study: Any = self._optuna
         self._gains = Gains(aims)
         self._learns_of = searcher.told if isinstance(searcher, Learner) else None
         self._suggested = 0  # by this searcher; what was inherited is not counted
@@ -80,12 +81,12 @@ class StudySearch(OptunaSearch):
         start = self._starts[self._suggested] if self._suggested < len(self._starts) else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self._history.begin(number, self._turn(number), start)
             try:
-                params = self._study_space.define(trial)
+                trial = self._history.begin(number, self._turn(number), start)
             except Exhausted:
-                self._history.finish(number, TrialState.FAIL)
+                self._history.withdraw(number)
                 return None
+            params = self._study_space.define(trial)
         if start is None and self._repair is not None:
             params = self._repair(params)
         self._settle(number, params)

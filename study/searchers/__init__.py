@@ -11,7 +11,10 @@ from study.searchers.base import (
     Turn,
 )
 from study.searchers.forest import Forest
+from study.searchers.genetic import Nsga2, Nsga3
+from study.searchers.gp import Gp
 from study.searchers.grid import Grid
+from study.searchers.quasi_random import QuasiRandom
 from study.searchers.random import Random
 from study.searchers.tpe import Tpe
 
@@ -22,8 +25,12 @@ __all__ = [
     "SEARCHERS",
     "Exhausted",
     "Forest",
+    "Gp",
     "Grid",
     "Learner",
+    "Nsga2",
+    "Nsga3",
+    "QuasiRandom",
     "Random",
     "Searcher",
     "Tpe",

@@ -14,7 +14,7 @@ PRUNED, NOTHING, PREDICTED = "pruned", "nothing", "predicted"
 
 
 class Exhausted(Exception):
-    """What a sampler raises when nothing is left to suggest: the study ends."""
+    """What a sampler that ``remembers`` raises when nothing is left: the study ends."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """All combinations, one after the other."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from compression.registry import IntRange
 from study.combinations import ranges
@@ -18,6 +18,8 @@ class Grid(Searcher):
     ends when the space is exhausted.
     """
 
+    remembers: ClassVar[bool] = True  # how far it came
+
     def refusals(self, params: Mapping[str, Param]) -> Iterator[str]:
         """See :class:`Searcher`: ranges have no list of combinations."""
         for key, domain in ranges(params).items():
@@ -33,4 +35,4 @@ class Grid(Searcher):
         """See :class:`Searcher`."""
         from study.searchers.in_order import InOrder
 
-        return InOrder()
+        return InOrder(turn)

@@ -58,7 +58,8 @@ class Recall:
         violations = np.array(self._violations)
         valued = np.array([losses is not None for losses in self._losses])
         kept, broken = valued & (violations == 0), valued & (violations > 0)
-        fronts = ranks([losses for losses, keep in zip(self._losses, kept, strict=True) if keep])
+        losses = [each for each, keep in zip(self._losses, kept, strict=True) if each and keep]
+        fronts = ranks(losses)
         layers[kept] = fronts
         steps = np.unique(violations[broken], return_inverse=True)[1]
         layers[broken] = 1 + fronts.max(initial=-1) + steps
