@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from analysis.columns import AXES
 from compression.registry import InvalidSetting, UnknownName
 from study.amounts import parse_bytes
-from trainables.record import Objective, Outcome, Report, Trial
+from study.objectives import LATENCY
+from study.state import StudyState, TrialState
+from trainables.record import Objective, Outcome, Record, Report
 from trainables.tasks import Task
 
-DROP, LATENCY = "drop", "latency_ms"
+DROP = "drop"
 EXPECTED = "expected NAME <= AMOUNT or NAME >= AMOUNT, such as drop <= 1pp or file_bytes <= 5 MB"
 _FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*(\S.*?)\s*")
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(\S*)")
@@ -38,18 +40,15 @@ class Constraint:
         """Whether it is of bytes, work or time, which training does not change."""
         return self.name in AXES or self.name == LATENCY
 
-    def value(
-        self, outcome: Outcome, dense: Outcome | None = None, latency_ms: float | None = None
-    ) -> float | None:
+    def value(self, outcome: Outcome, dense: Outcome | None = None) -> float | None:
         """What is bounded; None where it was not measured.
 
         Args:
             outcome: of the trial.
             dense: of the baseline as it came, untrained: what a drop is held against.
-            latency_ms: of the trial's form, by the table measured beforehand.
         """
         if self.name == LATENCY:
-            return latency_ms
+            return outcome.latency_ms
         if self.name in AXES:
             return AXES[self.name].of(outcome)
         value = self._metric(outcome)
@@ -66,16 +65,14 @@ class Constraint:
     def _metric(self, outcome: Outcome) -> float | None:
         return outcome.metrics.get("val", {}).get(self.objective.name)
 
-    def violation(
-        self, outcome: Outcome, dense: Outcome | None = None, latency_ms: float | None = None
-    ) -> float | None:
+    def violation(self, outcome: Outcome, dense: Outcome | None = None) -> float | None:
         """How far the bound is exceeded: 0 or less is met; None where nothing was measured.
 
         Sizes, work and time count by the logarithm of how many times they are over, so that
         ``ratio >= 4`` and a quarter of the bytes are the same; drops and fractions by the
         difference, other metrics by its share of the bound.
         """
-        value = self.value(outcome, dense, latency_ms)
+        value = self.value(outcome, dense)
         if value is None:
             return None
         if self.of_form:
@@ -149,63 +146,76 @@ def _above_zero(value: float, amount: str) -> float:
 class Demands:
     """All constraints of a study, held against its trials.
 
-    ``dense`` gives the outcome of the dense baseline once it is there, ``latency`` the time of a
-    trial's form by the table.
+    ``dense`` gives the outcome of the dense baseline once it is there.
     """
 
     constraints: Sequence[Constraint] = ()
     dense: Callable[[], Outcome | None] = lambda: None
-    latency: Callable[[Trial], float | None] = lambda trial: None
 
-    def violations(self, trial: Trial, outcome: Outcome) -> dict[str, float]:
-        """By constraint, what is known; 0 or less is met."""
-        return self._violations(self.constraints, trial, outcome)
+    @classmethod
+    def of(cls, task: Task, texts: Sequence[str], state: StudyState) -> Demands:
+        """What a config's texts ask of the trials of a study."""
 
-    def _violations(
-        self, constraints: Iterable[Constraint], trial: Trial, outcome: Outcome
-    ) -> dict[str, float]:
+        def dense() -> Outcome | None:
+            found = state.baseline("dense")
+            return found.record.outcome if found and found.record else None
+
+        return cls([parse_constraint(text, task) for text in texts], dense)
+
+    def violations(self, record: Record) -> dict[str, float]:
+        """By constraint, what is known of it; 0 or less is met."""
+        return self._violations(self.constraints, record.outcome)
+
+    def _violations(self, constraints: Iterable[Constraint], outcome: Outcome) -> dict[str, float]:
         dense = self.dense()
-        found = {c.text: c.violation(outcome, dense, self.latency(trial)) for c in constraints}
+        found = {c.text: c.violation(outcome, dense) for c in constraints}
         return {text: value for text, value in found.items() if value is not None}
 
-    def met(self, trial: Trial, outcome: Outcome) -> bool:
+    def met(self, trial: TrialState) -> bool:
         """Whether all are known to be met."""
-        found = self.violations(trial, outcome)
+        found = self.violations(trial.record) if trial.record else {}
         return len(found) == len(self.constraints) and all(v <= 0 for v in found.values())
+
+    def excess(self, record: Record) -> tuple[float, ...]:
+        """What each is exceeded by, 0 where it is met, infinity where that is not known."""
+        found = self.violations(record)
+        return tuple(max(0.0, found.get(c.text, math.inf)) for c in self.constraints)
 
     @property
     def of_form(self) -> list[Constraint]:
         """Those that can be judged before any training."""
         return [c for c in self.constraints if c.of_form]
 
-    def hopeless(self, trial: Trial, report: Report, outcome: Outcome) -> bool:
+    def hopeless(self, report: Report, outcome: Outcome) -> bool:
         """Whether a trial breaks one that its training cannot mend: its form is what it will be."""
         if report.file_bytes is not None or not report.settled:  # ranks or zeros still move
             return False
-        return any(v > 0 for v in self._violations(self.of_form, trial, outcome).values())
+        return any(v > 0 for v in self._violations(self.of_form, outcome).values())
 
-    def shortfall(self, trials: Iterable[tuple[Trial, Outcome]]) -> str | None:
-        """Where no model meets all: which come nearest, and what they break by how much."""
-        nearest: tuple[float, Trial, Outcome] | None = None
-        for trial, outcome in trials:
-            found = self.violations(trial, outcome)
+    def shortfall(self, records: Iterable[Record]) -> str | None:
+        """Where no model meets all: which comes nearest, and what it breaks by how much."""
+        nearest: tuple[float, Record] | None = None
+        for record in records:
+            found = self.violations(record)
             if len(found) < len(self.constraints):
                 continue
             worst = max(found.values(), default=0.0)
             if worst <= 0:
                 return None
             if nearest is None or worst < nearest[0]:
-                nearest = worst, trial, outcome
+                nearest = worst, record
         if nearest is None:
             asked = ", ".join(c.text for c in self.constraints)
             return f"no model was measured in all that is asked for: {asked}"
-        return f"no model meets the constraints; the nearest has {self._broken(*nearest[1:])}"
+        return f"no model meets the constraints; the nearest has {self._broken(nearest[1])}"
 
-    def _broken(self, trial: Trial, outcome: Outcome) -> str:
-        broken = [text for text, v in self.violations(trial, outcome).items() if v > 0]
-        said = []
+    def _broken(self, record: Record) -> str:
+        found, said = self.violations(record), []
         for constraint in self.constraints:
-            value = constraint.value(outcome, self.dense(), self.latency(trial))
-            if constraint.text in broken and value is not None:
+            value = constraint.value(record.outcome, self.dense())
+            if value is not None and found[constraint.text] > 0:
                 said.append(f"{constraint.name} {constraint.shown(value)} ({constraint.text})")
         return ", ".join(said)
+
+
+NO_DEMANDS = Demands()

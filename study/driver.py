@@ -9,10 +9,11 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from study.confirm import Replicate
+from study.constraints import Demands
 from study.events import (
     CONFIRM,
     SEARCH,
@@ -78,7 +79,7 @@ class Plan:
 
     ``origin`` makes the origin of a record that begins now; ``memory`` in bytes is what the trials
     share; ``confirm`` says what is to be run again, with other seeds, once the search is over:
-    what of it has no record yet.
+    what of it has no record yet. ``latency`` in ms of a trial's form is by the study's table.
     """
 
     space: Space
@@ -90,6 +91,8 @@ class Plan:
     limits: Limits = Limits()
     memory: float = float("inf")
     confirm: Callable[[StudyState], Sequence[Replicate]] | None = None
+    demands: Demands = Demands()
+    latency: Callable[[Trial], float | None] = lambda trial: None
 
 
 class Driver:
@@ -186,7 +189,7 @@ class Driver:
         if self._baselines:
             role = next(iter(self._baselines))
             trial = self._baselines.pop(role)
-            taken = sum(n < 0 for n in self.state.trials)
+            taken = len(self.state.baselines)
             return self._suggest(self._first_baseline + taken, role, {}, trial)
         while self._queue:
             if (number := self._unless_known(self._queue.popleft())) is not None:
@@ -198,7 +201,7 @@ class Driver:
         for _ in range(MOST_DUPLICATES):
             if self.searched >= self.plan.trials or self._had_enough():
                 return None
-            number = self._new_number()
+            number = self.state.next_number
             if (params := self.search.ask(number)) is None:
                 break
             trial = self.plan.space.to_trial(params, self.plan.seed)
@@ -224,11 +227,8 @@ class Driver:
         for wanted in self.plan.confirm(self.state):
             if wanted.trial.trial_id(self._fingerprint) not in running:
                 params: dict[str, Scalar] = {"of": wanted.of, "until": wanted.until}
-                return self._suggest(self._new_number(), CONFIRM, params, wanted.trial)
+                return self._suggest(self.state.next_number, CONFIRM, params, wanted.trial)
         return None
-
-    def _new_number(self) -> int:
-        return max([-1, *self.state.trials]) + 1
 
     @property
     def left(self) -> int:
@@ -274,6 +274,7 @@ class Driver:
         outcome = from_json(Outcome, json.loads(result["outcome"]))
         reports = [from_json(Report, r) for r in json.loads(result["reports"])]
         trial = self.state.trials[number]
+        outcome = replace(outcome, latency_ms=self.plan.latency(trial.trial))
         for report in reports:
             self.emit(Reported(number, trial.trial_id, report))
         go_on = self._judge(number, trial.trial_id, reports, outcome)
@@ -293,6 +294,8 @@ class Driver:
             return True
         go_on = True
         for report in reports:
+            if self.plan.demands.hopeless(report, outcome):
+                return False
             if (losses := standing(self.plan.aims, report, outcome)) is not None:
                 at = Standing(report.epochs_done, losses, report.seconds)
                 go_on = self.rungs.on_report(trial_id, at)

@@ -139,6 +139,7 @@ def limits(
     """The limits that a config sets, for trials of so many ``gpus``; ``met`` as of a Growth."""
     return Limits(
         time=config.time_budget,
+        share=config.confirm.share if config.confirm else 0.0,
         accelerator=config.accelerator_budget,
         gpus=gpus,
         money=config.money_budget,

@@ -12,6 +12,7 @@ from trainables.record import Direction, Objective, Outcome, Report
 from trainables.tasks import Task
 
 RATIO = "ratio"
+LATENCY = "latency_ms"
 MOST = 4
 
 
@@ -41,14 +42,17 @@ def aims(task: Task, names: Sequence[str] | None = None) -> tuple[Aim, ...]:
     if problems := objective_problems(task, names):
         raise InvalidSetting(problems)
     rest = [name for name in names or () if name not in (task.metric, RATIO)]
-    return (_metric(task), *map(_axis, [RATIO, *rest]))
+    return (
+        _metric(task),
+        *(_LATENCY if name == LATENCY else _axis(name) for name in [RATIO, *rest]),
+    )
 
 
 def objective_problems(task: Task, names: Sequence[str] | None) -> list[str]:
     """Names that no recipe reports, that are there twice, or that leave nothing to trade."""
     if names is None:
         return []
-    known = [task.metric, *AXES]
+    known = [task.metric, *AXES, LATENCY]
     found = [
         f"{UnknownName('objective', name, known)}; no recipe reports it"
         for name in dict.fromkeys(names)
@@ -104,3 +108,11 @@ def _axis(name: str) -> Aim:
     if logarithmic:
         objective = Objective(f"log2_{name}", Direction.MAXIMIZE, "doublings")
     return Aim(objective, of, at)
+
+
+# Of a trial's form, by the table that the study measures before its trials.
+_LATENCY = Aim(
+    Objective(LATENCY, Direction.MINIMIZE, "ms"),
+    lambda outcome: outcome.latency_ms,
+    lambda report, outcome: outcome.latency_ms,
+)

@@ -73,7 +73,7 @@ class Retention:
         return beats(other, losses, self.aims[0].objective, self.margin)
 
     def _drop(self, trial_ids: Sequence[str]) -> None:
-        baselines = {trial.trial_id for n, trial in self._state.trials.items() if n < 0}
+        baselines = {trial.trial_id for trial in self._state.baselines.values()}
         for trial_id in trial_ids:
             self.kept.pop(trial_id, None)
             if trial_id in baselines:

@@ -94,27 +94,28 @@ class Attempt:
         self.shelved: Shelved | None = None
         self.seconds = 0.0
 
-    def advance(self, milestones: Sequence[int] = ()) -> list[Report]:
+    def advance(self, milestones: Sequence[int] = (), weighed: bool = False) -> list[Report]:
         """Train to the next milestone, the end, or for :data:`PATIENCE` seconds; new reports.
 
+        With ``weighed`` the first time ends before any training: what it came to has no file.
         An error of the trial becomes its outcome: it ends this trial and is raised no further.
         """
         before = len(self.curve)
         started = time.perf_counter()
         try:
-            self._advance(milestones, started)
+            self._advance(milestones, started, weighed and self.stage is None)
         except Exception as error:  # the boundary of a trial: whatever it raises is its result
             self.finished = True
             self.outcome = self._failure(error)
         return self.curve[before:]
 
-    def _advance(self, milestones: Sequence[int], started: float) -> None:
+    def _advance(self, milestones: Sequence[int], started: float, weighed: bool) -> None:
         spent = self.seconds
         if self.stage is None:
             self._begin()
             spent += calibration_seconds(self.task, self.data, self.trial)
             self._report(None, spent + time.perf_counter() - started)
-        while self.run is not None and self.epochs_done < self.trial.epochs:
+        while self.run is not None and self.epochs_done < self.trial.epochs and not weighed:
             progress = self.run.advance()
             self.seconds = spent + time.perf_counter() - started
             self._report(progress.train_loss, self.seconds)

@@ -145,6 +145,8 @@ class Outcome:
     ``sha256`` is the artifact's, ``probe`` that of its logits on a fixed validation batch.
     ``peak_memory`` is in bytes: on CUDA what torch allocated on the card at most; on the CPU the
     worker's peak resident set less what it shares (mapped files); None where unknown.
+    ``latency_ms`` is what one example takes a model of this form, by the table that the study
+    measured with nothing beside it; None where it made none.
     """
 
     status: Status
@@ -160,6 +162,7 @@ class Outcome:
     curve: tuple[Report, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    latency_ms: float | None = None
 
     def __post_init__(self) -> None:
         """Completed needs finite metrics and a size; failed needs a cause."""

@@ -48,7 +48,8 @@ class Context:
 
     ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
     artifact is put on the ``shelf``. A trial computes with so many ``threads``, and on features
-    unless ``cached`` says that these can't be kept.
+    unless ``cached`` says that these can't be kept. ``weighed`` says that it may be stopped for its
+    size, too, before it trains.
     """
 
     task: Task
@@ -57,6 +58,7 @@ class Context:
     milestones: tuple[int, ...] = ()
     threads: int = 1
     cached: bool = True
+    weighed: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class CompressionTrial(tune.Trainable):
         here. An error ends this trial, not the worker.
         """
         self._wait()
-        reports = self.attempt.advance(self.context.milestones)
+        reports = self.attempt.advance(self.context.milestones, self.context.weighed)
         outcome = self.attempt.outcome
         if self.attempt.finished:  # a worker that waits for its next trial holds nothing
             self.attempt.drop()
