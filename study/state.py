@@ -77,6 +77,8 @@ class StudyState:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.trials: dict[int, TrialState] = {}
+        self.baselines: dict[str, TrialState] = {}  # by role
+        self.next_number = 0  # of a trial that is no baseline
         self.verifications: dict[str, Verification] = {}
         self.opened: list[Opened] = []
         self.closed: list[Closed] = []
@@ -84,6 +86,7 @@ class StudyState:
         self.finished: list[TrialState] = []  # with a record of their own, in the order of events
         self.worked_seconds = 0.0  # of trials, as they say; those that were interrupted included
         self._by_id: dict[str, Record] = {}
+        self._phases: Counter[tuple[str, Phase]] = Counter()
         self._spent_before = 0.0
         self._session: tuple[float, float] | None = None
         for event in events:
@@ -104,23 +107,19 @@ class StudyState:
         self.opened.append(event)
         for trial in self.trials.values():
             if trial.phase is Phase.RUNNING:  # whoever ran it is gone
-                trial.phase = Phase.WAITING
+                self._move(trial, Phase.WAITING)
 
     @apply.register
     def _(self, event: Suggested) -> None:
-        if event.number in self.trials:
-            raise StateError(f"trial number {event.number} was suggested twice")
-        self.trials[event.number] = TrialState(
-            event.number, event.role, event.params, event.trial, event.trial_id
+        self._enter(
+            TrialState(event.number, event.role, event.params, event.trial, event.trial_id)
         )
 
     @apply.register
     def _(self, event: Inherited) -> None:
-        if event.number in self.trials:
-            raise StateError(f"trial number {event.number} was suggested twice")
         record = event.record
         at = self.opened[-1].at if self.opened else None
-        self.trials[event.number] = TrialState(
+        trial = TrialState(
             event.number,
             SEARCH,
             event.params,
@@ -133,7 +132,8 @@ class StudyState:
             ended_at=at,
             source=event.source,
         )
-        self.finished.append(self.trials[event.number])
+        self._enter(trial)
+        self.finished.append(trial)
         self._by_id.setdefault(event.trial_id, record)
 
     @apply.register
@@ -141,13 +141,14 @@ class StudyState:
         trial = self._open_trial(event.number, event.trial_id, "answered")
         if event.trial_id not in self._by_id:
             raise StateError(f"trial {event.number} was answered from {event.trial_id}, not ended")
-        trial.phase, trial.record = Phase.ANSWERED, self._by_id[event.trial_id]
+        self._move(trial, Phase.ANSWERED)
+        trial.record = self._by_id[event.trial_id]
 
     @apply.register
     def _(self, event: Started) -> None:
         trial = self._open_trial(event.number, event.trial_id, "started")
-        trial.phase, trial.reports = Phase.RUNNING, []
-        trial.starts, trial.started_at = trial.starts + 1, event.at
+        self._move(trial, Phase.RUNNING)
+        trial.reports, trial.starts, trial.started_at = [], trial.starts + 1, event.at
         self._touch(event.at)
 
     @apply.register
@@ -161,7 +162,8 @@ class StudyState:
         trial = self._open_trial(event.number, event.trial_id, "retried")
         if trial.alone:
             raise StateError(f"trial {event.number} was retried twice")
-        trial.phase, trial.alone = Phase.WAITING, True
+        self._move(trial, Phase.WAITING)
+        trial.alone = True
         self._touch(event.at)
 
     @apply.register
@@ -169,8 +171,11 @@ class StudyState:
         trial = self._open_trial(event.number, event.trial_id, "ended")
         self._work(trial, event.record.outcome.seconds)
         self.finished.append(trial)
-        trial.phase, trial.record = Phase(event.record.outcome.status.value), event.record
-        trial.ended_at = event.at
+        outcome = event.record.outcome
+        self._move(trial, Phase(outcome.status.value))
+        trial.record, trial.ended_at = event.record, event.at
+        if trial.reports == list(outcome.curve):  # one copy is enough
+            trial.reports = list(outcome.curve)
         self._by_id.setdefault(event.trial_id, event.record)
         self._touch(event.at)
 
@@ -235,7 +240,7 @@ class StudyState:
 
     def baseline(self, role: str) -> TrialState | None:
         """The baseline of this role, once it was suggested."""
-        return next((t for t in self.trials.values() if t.role == role), None)
+        return self.baselines.get(role)
 
     def interrupted(self) -> list[TrialState]:
         """Suggested, but neither ended nor answered: what a resumed study runs again."""
@@ -243,12 +248,26 @@ class StudyState:
 
     def counts(self, role: str = SEARCH) -> dict[str, int]:
         """Trials of a role by phase (every phase is a key), and ``done``: all but the open ones."""
-        found = Counter(t.phase for t in list(self.trials.values()) if t.role == role)
-        counts = {phase.value: found[phase] for phase in Phase}
+        found = {phase: self._phases[role, phase] for phase in Phase}
+        counts = {phase.value: count for phase, count in found.items()}
         return counts | {"done": sum(n for phase, n in found.items() if phase not in OPEN)}
 
     def _sorted(self) -> list[TrialState]:
         return [self.trials[number] for number in sorted(self.trials)]
+
+    def _enter(self, trial: TrialState) -> None:
+        if trial.number in self.trials:
+            raise StateError(f"trial number {trial.number} was suggested twice")
+        self.trials[trial.number] = trial
+        self._phases[trial.role, trial.phase] += 1
+        self.next_number = max(self.next_number, trial.number + 1)
+        if trial.number < 0:
+            self.baselines.setdefault(trial.role, trial)
+
+    def _move(self, trial: TrialState, phase: Phase) -> None:
+        self._phases[trial.role, trial.phase] -= 1
+        self._phases[trial.role, phase] += 1
+        trial.phase = phase
 
     def _open_trial(self, number: int, trial_id: str, what: str) -> TrialState:
         trial = self.trials.get(number)
