@@ -55,7 +55,7 @@ BAD = [
     ("task: digits\nname: ../x", "name: expected text to match pattern"),
     ("task: digits\nsearcher: tpi", "searcher: unknown searcher 'tpi'; did you mean 'tpe'?"),
     ("task: digits\nscheduler: ashes", "unknown scheduler 'ashes'; did you mean 'asha'?"),
-    ("task: digits\nscheduler: {asha: {eta: 1}}", "scheduler.asha.eta: expected a number from"),
+    ("task: digits\nscheduler: {asha: {eta: 1}}", "scheduler.asha.eta: expected a number above 1"),
     ("task: digits\nrecipe: recovery", "unknown recipe 'recovery'; did you mean 'recover'?"),
     ("task: digits\nplugins: [no.py]", "plugins: cannot read plugin file 'no.py'"),
     ("task: digits\nspace: 3", "bad.yaml:2: space: expected a valid dictionary"),

@@ -59,5 +59,5 @@ class MedianRungs(Rungs):
         so_far = [loss for epoch, loss in curve.items() if epoch <= at.epochs_done]
         means = self._means[at.epochs_done]
         index = means.put(trial, (math.fsum(so_far) / len(so_far),))
-        others = np.delete(means.rows[:, 0], index)
+        others = np.delete(means.columns[0], index)
         return len(others) < self.least or min(so_far) <= float(np.median(others))

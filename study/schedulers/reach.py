@@ -85,7 +85,7 @@ class Reach(Rungs):
         """The gain that a trial at this rung may still hope for."""
         if rung not in self._gains:
             return float("inf")
-        seen = self._gains[rung].rows[:, 0]
+        seen = self._gains[rung].columns[0]
         return float(np.quantile(seen, self.quantile, method="higher"))
 
     def _learn(self, trial: str) -> None:
