@@ -1,0 +1,147 @@
+"""The sampler of searcher ``forest``. Apart from it, as Optuna is imported where it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from analysis.fronts import non_dominated
+from compression.registry import IntRange, Scalar, Values
+from study.options import Param
+from study.searchers.base import Turn
+from study.searchers.encoding import Codes, Encoding
+from study.searchers.improvement import growth, scalarised
+from study.searchers.seen import Seen
+
+if TYPE_CHECKING:
+    from study.searchers.forest import Forest
+
+Array = NDArray[np.float64]
+CHANGED = 0.15  # of a neighbour's parameters
+CHEAPEST = 1e-3  # of the dearest trial's cost
+STRICTNESS = 10.0  # e to the minus this is what is left of a setting that breaks a constraint by 1
+
+
+class ForestSampler(optuna.samplers.BaseSampler):
+    """Chooses one whole setting; what Optuna then asks for is read from it."""
+
+    def __init__(self, turn: Turn, rule: Forest) -> None:
+        self._rng = np.random.default_rng(turn.seed)
+        self._encoding, self._rule = Encoding(turn.params), rule
+        self._params: dict[str, Scalar] = {}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters of the setting that is chosen now."""
+        encoding = self._encoding
+        self._params = encoding.decode(self._chosen(Seen.of(study, encoding)))
+        asked = {k: p for k, p in encoding.params.items() if k in self._params}
+        return {k: distribution(p) for k, p in asked.items() if len(p.corners()) > 1}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Their values."""
+        return {key: self._params[key] for key in search_space}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """What the setting lacks because others of it are fixed from outside."""
+        random = optuna.samplers.RandomSampler(seed=int(self._rng.integers(2**31)))
+        return random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _chosen(self, seen: Seen) -> Codes:
+        if len(seen) < self._rule.startup or self._rng.random() < self._rule.random:
+            anywhere: Codes = self._encoding.draw(self._rng, 1)[0]
+            return anywhere
+        front = np.flatnonzero(non_dominated(seen.losses))
+        candidates = self._candidates(seen, front)
+        best: Codes = candidates[int(self._values(seen, front, candidates).argmax())]
+        return best
+
+    def _candidates(self, seen: Seen, front: NDArray[np.int64]) -> Codes:
+        """Random settings and neighbours of the front's, none of which was tried."""
+        half = self._rule.candidates // 2
+        drawn = self._encoding.draw(self._rng, half)
+        parents = seen.codes[self._rng.choice(front, half)]
+        both = np.concatenate([drawn, self._encoding.changed(parents, self._rng, CHANGED)])
+        tried = {row.tobytes() for row in (*seen.codes, *seen.running)}
+        new = np.array([row.tobytes() not in tried for row in both])
+        kept: Codes = both[new] if new.any() else both
+        return kept
+
+    def _values(self, seen: Seen, front: NDArray[np.int64], candidates: Codes) -> Array:
+        """Expected growth of the front, for the cost; (candidates,)."""
+        n, features = len(candidates), self._encoding.features
+        asked = features(np.concatenate([candidates, seen.running]))
+        rows, shares, reached = seen.points.T
+        known = features(seen.codes)
+        curves = np.column_stack([known[rows.astype(int)], shares])
+        metric = self._forest(curves, reached, np.column_stack([asked, np.ones(len(asked))]))
+        rest = np.column_stack([seen.losses[:, 1:], seen.log_cost, seen.violation])
+        *sizes, log_cost, violation = self._forest(known, rest, asked).mean(axis=0).T
+        every = np.broadcast_to(np.transpose(sizes), (len(metric), len(asked), len(sizes)))
+        predicted = np.concatenate([metric, every], axis=2)  # (trees, settings, objectives)
+        # Trials that run are taken to come out as predicted, so that workers spread.
+        believed = np.concatenate([seen.losses[front], predicted[:, n:].mean(axis=0)])
+        gain = self._growth(predicted[:, :n], believed, seen.losses.max(axis=0))
+        gain = gain * np.exp(-STRICTNESS * np.maximum(violation[:n], 0.0))
+        cost = np.maximum(np.exp(log_cost[:n] - seen.log_cost.max()), CHEAPEST)
+        value: Array = gain / cost**self._rule.thrift
+        return value
+
+    def _growth(self, predicted: Array, front: Array, corner: Array) -> Array:
+        """Means over trees of (trees, n, m) predictions' growth of the front, (n,)."""
+        trees, n, m = predicted.shape
+        if m == 2:
+            area = growth(predicted.reshape(-1, m), front, corner)
+            expected: Array = area.reshape(trees, n).mean(axis=0)
+            return expected
+        weights, low = self._rng.dirichlet(np.ones(m)), front.min(axis=0)
+        span = np.where(corner > low, corner - low, 1.0)
+        best = scalarised((front - low) / span, weights).min()
+        closer = np.maximum(best - scalarised((predicted - low) / span, weights), 0.0)
+        mean: Array = closer.mean(axis=0)
+        return mean
+
+    def _forest(self, inputs: Array, targets: Array, asked: Array) -> Array:
+        """Predictions of extremely randomised trees, (trees, n, targets)."""
+        from sklearn.tree import ExtraTreeRegressor
+
+        targets = targets.reshape(len(inputs), -1)
+        centre, scale = targets.mean(axis=0), targets.std(axis=0)
+        scaled = (targets - centre) / np.where(scale > 0, scale, 1.0)
+        inputs, asked = inputs.astype(np.float32), asked.astype(np.float32)
+        found = []
+        for seed in self._rng.integers(2**31, size=self._rule.trees):
+            tree = ExtraTreeRegressor(max_features=0.5, random_state=int(seed))
+            tree.fit(inputs, scaled, check_input=False)
+            found.append(tree.tree_.predict(asked).reshape(len(asked), -1))
+        predictions: Array = np.stack(found) * scale + centre
+        return predictions
+
+
+def distribution(param: Param) -> BaseDistribution:
+    """What Optuna calls a parameter's domain: as :meth:`study.options.Param.suggest` asks for."""
+    domain: Any = param.domain
+    if isinstance(domain, Values):
+        return CategoricalDistribution(list(domain.values))
+    if isinstance(domain, IntRange):
+        return IntDistribution(domain.low, domain.high, log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)

@@ -1,0 +1,77 @@
+"""What a model learns from: the trials of an Optuna study as arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from study.searchers.encoding import Codes, Encoding
+
+Array = NDArray[np.float64]
+REACHED = "reached"
+"""The attribute of a trial that says how far it came: share of its epochs, losses, seconds."""
+
+
+def reached(
+    losses: Sequence[float], points: Sequence[tuple[float, float]], seconds: float
+) -> dict[str, Any]:
+    """The attribute's value: losses at the end, (share of the epochs, loss) on the way, cost."""
+    return {"losses": list(losses), "points": [list(p) for p in points], "seconds": seconds}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Ended trials, n of them, and those that run.
+
+    ``losses`` are (n, m) at the end of each, ``shares`` (n,) of its epochs it was trained;
+    ``points`` (k, 3) are row, share and primary loss on the way; ``log_cost`` (n,) is the log of
+    the seconds of the whole trial; ``violation`` (n,) by how much it breaks constraints.
+    """
+
+    codes: Codes
+    running: Codes
+    losses: Array
+    points: Array
+    log_cost: Array
+    violation: Array
+
+    def __len__(self) -> int:
+        """Ended trials."""
+        return len(self.codes)
+
+    @classmethod
+    def of(cls, study: optuna.Study, encoding: Encoding) -> Seen:
+        """All trials that the study shows."""
+        trials = study.get_trials(deepcopy=False)
+        signs = [-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions]
+        ended = [t for t in trials if REACHED in t.user_attrs]
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        told = [t.user_attrs[REACHED] for t in ended]
+        points = [(row, *point) for row, each in enumerate(told) for point in each["points"]]
+        return cls(
+            _codes(ended, encoding),
+            _codes(running, encoding),
+            np.array([t["losses"] for t in told]).reshape(-1, len(signs)),
+            np.array(points, dtype=np.float64).reshape(-1, 3),
+            np.array([_log_cost(t) for t in told]),
+            np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended]),
+        )
+
+
+def _codes(trials: Sequence[FrozenTrial], encoding: Encoding) -> Codes:
+    rows = [encoding.encode(encoding.completed(trial.params)) for trial in trials]
+    return np.array(rows).reshape(-1, len(encoding.names))
+
+
+def _log_cost(told: Mapping[str, Any]) -> float:
+    """Of the whole trial, had it not been stopped."""
+    share = max((share for share, _ in told["points"]), default=1.0)
+    return math.log(max(told["seconds"], 1e-3) / max(share, 1e-3))
