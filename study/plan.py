@@ -39,10 +39,10 @@ def plan_lines(config: StudyConfig) -> list[str]:
 def _stopping(scheduler: Scheduler, budget: Budget) -> str:
     """After which epochs a trial may end early, or why after none."""
     epochs = scheduler.milestones(budget)
-    listed = ", ".join(map(str, epochs))
+    when = f"epoch {', '.join(map(str, epochs))}"
     if len(epochs) > 2 and epochs == tuple(range(epochs[0], budget.epochs)):
-        listed = f"any from {epochs[0]} on"
-    said = f"may end a trial early, after epoch {listed}" if epochs else "ends no trial early"
+        when = f"any epoch from {epochs[0]} on"
+    said = f"may end a trial early, after {when}" if epochs else "ends no trial early"
     return "; ".join([f"scheduler {scheduler.name}: {said}", *scheduler.notes(budget)])
 
 
