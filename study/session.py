@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ from study.baselines import baselines
 from study.config import StudyConfig
 from study.confirm import Replicate, freeze, front, wanted
 from study.constraints import Demands
-from study.driver import Driver, Plan
+from study.driver import Driver, Plan, View
 from study.errors import StudyError
 from study.events import Closed, Event, Opened, Verified
 from study.files import FOLDER
+from study.latency import Table, measured
+from study.layerwise.guide import Guide, guide
 from study.limits import limits
 from study.live import Live
 from study.log import EventLog
@@ -29,11 +32,12 @@ from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import Retention
 from study.schedulers import Budget, Rungs
-from study.signals import Interrupts
+from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
 from study.storage import Storage
 from study.tables import write_parquet
 from study.tracking import Tracker
+from study.tracking.optuna_view import in_optuna
 from study.verify import Job, unverified, verify
 from study.warm_start import WarmStart, take_over
 from trainables.record import Record
@@ -73,7 +77,7 @@ class Session:
         self.objective = setting.config.task.objective
         self.aims = aims(setting.config.task, setting.config.objectives)
         self.state = StudyState()
-        self.cached = True
+        self.cached, self.guide, self.table = True, Guide(), Table()
 
     def run(self) -> StudyResult:
         """Work until the study is done, or interrupted.
@@ -120,7 +124,7 @@ class Session:
             config.trials,
             self.objective,
             config.task.chance,
-            None if config.time_budget is None else config.time_budget - spent,
+            None if (most := limits(config, self.aims).seconds) is None else most - spent,
             self.setting.quiet,
         )
         if resumed:
@@ -159,6 +163,11 @@ class Session:
         """
         if self.setting.address is None:
             self.cached = run_once(self.config, self.space, self.data, live.say, interrupts)
+        with suppress(Interrupted), interrupts.calling(leave):
+            self.guide = guide(self.config, self.space, self.data, self.storage, live.say)
+        self.table = measured(
+            self.config, self.space, self.data, self.storage, live.say, interrupts
+        )
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
@@ -179,9 +188,10 @@ class Session:
             self.placement = placed(config, shared)
             for remark in (*self.placement.remarks, *config.scheduler.notes(budget)):
                 live.say(remark)
-            driver = self._driver(search, config.scheduler.start(budget), live)
-            with interrupts.calling(driver.stop), live:
-                tune_until_done(driver, search, shared, self.placement)
+            with in_optuna(config, self.setting.name, self.state, search.told, live.say) as shown:
+                driver = self._driver(search, config.scheduler.start(budget), live, shown)
+                with interrupts.calling(driver.stop), live:
+                    tune_until_done(driver, search, shared, self.placement)
         if reason := driver.stopping or driver.searched_enough:
             live.say(f"stopped: {reason}")
         if driver.broken:
@@ -189,7 +199,9 @@ class Session:
         if driver.exhausted:
             live.say("the space is exhausted: nothing is left to suggest that was not run already")
 
-    def _driver(self, search: StudySearch, rungs: Rungs, live: Live) -> Driver:
+    def _driver(
+        self, search: StudySearch, rungs: Rungs, live: Live, others: Sequence[View]
+    ) -> Driver:
         config = self.config
         plan = Plan(
             self.space,
@@ -202,6 +214,7 @@ class Session:
             self.placement.memory,
             self._confirming(),
             self.demands,
+            self.table.of,
         )
         return Driver(
             plan,
@@ -210,9 +223,12 @@ class Session:
             search,
             rungs,
             baselines(self.space, config.seed),
-            (Retention(self.storage, self.state, self.aims, config.margin, self.demands), live),
+            (self._retention(), live, *others),
             live.say,
         )
+
+    def _retention(self) -> Retention:
+        return Retention(self.storage, self.state, self.aims, self.config.margin, self.demands)
 
     def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
         rule, met = self.config.confirm, self.demands.met
@@ -228,7 +244,8 @@ class Session:
             self.space,
             self.aims,
             config.seed,
-            starts=self.setting.warm.starts if self.setting.warm else (),
+            starts=(*(self.setting.warm.starts if self.setting.warm else ()), *self.guide.starts),
+            repair=self.guide.repair,
             violations=self.demands.violations,
         )
         search.replay(self.events)
@@ -241,12 +258,14 @@ class Session:
         before = self.state.frozen
         if before is None or replace(frozen, at=before.at) != before:
             self._emit(frozen)
+        if not frozen.members and (short := self.demands.shortfall(self.state)):
+            live.say(short)
 
     def _members(self) -> list[Record]:
         """The front as it was decided; while nothing was, as it is now."""
         if self.state.frozen is None:
-            found = front(self.state, self.aims, self.demands.met)
-            return [t.record for t in found if t.record]
+            points = front(self.state, self.aims, self.demands.met)
+            return [t.record for t in points if t.record]
         found = (self.state.record_of(m.trial_id) for m in self.state.frozen.members)
         return [record for record in found if record]
 
