@@ -57,6 +57,7 @@ from study.targets import (
     optimizer_problems,
     recipe_problems,
 )
+from study.tracking.optuna_view import check_optuna_storage
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
@@ -108,6 +109,7 @@ class StudyConfig(Section):
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
     tracking_uri: StrictStr | None = None
+    optuna_storage: Annotated[StrictStr | None, AfterValidator(check_optuna_storage)] = None
     objectives: tuple[StrictStr, ...] | None = None
     constraints: Texts = ()
     published: Systems = ()

@@ -216,7 +216,7 @@ def test_nothing_is_predicted_from_too_few():
     for trial in completed[: LEAST - 1]:
         gains.add(trial.record.outcome)
     assert gains.predict(stopped[0].record.outcome) is None
-    gains.add(completed[LEAST].record.outcome)
+    gains.add(completed[LEAST - 1].record.outcome)
     assert gains.predict(stopped[0].record.outcome) is not None
 
 
