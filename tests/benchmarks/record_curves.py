@@ -37,7 +37,7 @@ from trainables.record import Report, Status
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "curves.parquet"
 DESIGNS = ("a", "b")
-ASKED = ("task", "name", "seed", "epochs", "recipe", "precision", "space")  # no paths
+ASKED = ("plugins", "task", "name", "seed", "epochs", "recipe", "precision", "space")  # no paths
 SCHEMA = pa.schema(
     {
         "task": pa.string(),
@@ -77,7 +77,12 @@ def load(task: str, file: Path = FILE) -> Recorded:
     rows = [row for row in found.to_pylist() if row["task"] == task]
     for row in rows:
         row["params"] = json.loads(row["params"])
-    return Recorded(make_config(shared["config"]), shared["dense_bytes"], shared["overhead"], rows)
+    return Recorded(
+        make_config(shared["config"], str(FOLDER / "config")),
+        shared["dense_bytes"],
+        shared["overhead"],
+        rows,
+    )
 
 
 def write(studies: Mapping[str, Path], file: Path = FILE) -> list[list[str]]:
@@ -89,7 +94,7 @@ def write(studies: Mapping[str, Path], file: Path = FILE) -> list[list[str]]:
         storage = Storage.open(str(folder))
         config = json.loads(storage.read_text(description.FILE))["config"]
         trials = trials_of(StudyState(read(storage)))
-        own = list(recorded(task, make_config(config).task.metric, trials))
+        own = list(recorded(task, make_config(config, str(FOLDER / "config")).task.metric, trials))
         outcomes = [trial.record.outcome for trial in trials if trial.record]
         metadata[task] = json.dumps(
             {
@@ -136,7 +141,10 @@ def recorded(task: str, metric: str, trials: Iterable[TrialState]) -> Iterator[d
 
 
 def overhead(trials: Iterable[TrialState]) -> float:
-    """Seconds of a worker's time per trial that are none of the trial's own, on average."""
+    """Seconds of a worker's time per trial that are none of the trial's own, on average.
+
+    At least 0: calibration is charged to each trial that stands on it, though done once for all.
+    """
     begun, ended, own = [], [], []
     for trial in trials:
         if trial.record and trial.started_at and trial.ended_at:
@@ -145,7 +153,7 @@ def overhead(trials: Iterable[TrialState]) -> float:
             own.append(trial.record.outcome.seconds or trial.reports[-1].seconds)
     changes = sorted([(at, 1) for at in begun] + [(at, -1) for at in ended])
     workers = max(accumulate(change for _, change in changes))
-    return (workers * (max(ended) - min(begun)) - sum(own)) / len(own)
+    return max(0.0, (workers * (max(ended) - min(begun)) - sum(own)) / len(own))
 
 
 def run_designs(folder: Path) -> dict[str, Path]:
