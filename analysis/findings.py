@@ -119,6 +119,8 @@ def _nothing(study: StudyData, x: str, y: Objective) -> str:
     if found[Status.FAILED] == len(searched):
         cause, count = causes.most_common(1)[0]
         return f"{where}: no trial finished: all {len(searched)} failed, {count} of them: {cause}"
+    if shortfall := study.info.get("shortfall"):
+        return f"{where}: {shortfall}"
     return f"{where}: none of {len(searched)} trials has an artifact with both {x} and {y.name}"
 
 

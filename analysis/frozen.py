@@ -50,7 +50,8 @@ def frozen(study: StudyData, x: str, y: Objective) -> list[Member] | None:
         StudyDataError: what stands there is no front.
     """
     stated: Any = study.info.get("front")
-    if not stated or declared(study, x, y) is None:
+    nobody = bool(study.info.get("shortfall"))  # meets the constraints: nobody is on the front
+    if not (stated or nobody) or declared(study, x, y) is None:
         return None
     try:
         return [Member(**{**one, "replicates": tuple(one["replicates"])}) for one in stated]

@@ -217,6 +217,8 @@ def _ground(found: Findings) -> Iterable[str]:
             f"Tested on {compared.sample}: examples of one group are alike, so intervals are those "
             "of groups drawn anew."
         )
+    if asked := info.get("constraints"):
+        yield f"Every point of the front meets {safe(', '.join(asked))}: models that do not are none."
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
     yield from what_varies(found)

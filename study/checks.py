@@ -83,6 +83,17 @@ def resources_problem(resources: Resources) -> str | None:
     return f"gpus: {resources.gpus:g} for a trial; torch {torch.__version__} sees {found} here"
 
 
+def accelerator_problem(budget: float | None) -> str | None:
+    """Whether this machine has GPUs whose seconds can be counted."""
+    if budget is None:
+        return None
+    import torch
+
+    if torch.cuda.device_count():
+        return None
+    return f"torch {torch.__version__} sees no GPU here; set time_budget instead"
+
+
 def name_problem(uri: str, name: str, resume: bool) -> str | None:
     """Whether a study of this name can start in the storage, or go on there."""
     if not _NAME.fullmatch(name):

@@ -192,18 +192,20 @@ class Demands:
             return False
         return any(v > 0 for v in self._violations(self.of_form, outcome).values())
 
-    def shortfall(self, records: Iterable[Record]) -> str | None:
+    def shortfall(self, state: StudyState) -> str | None:
         """Where no model meets all: which comes nearest, and what it breaks by how much."""
         nearest: tuple[float, Record] | None = None
-        for record in records:
-            found = self.violations(record)
-            if len(found) < len(self.constraints):
+        for record in (trial.record for trial in state.searched):
+            found = self.violations(record) if record else {}
+            if record is None or len(found) < len(self.constraints):
                 continue
             worst = max(found.values(), default=0.0)
             if worst <= 0:
                 return None
             if nearest is None or worst < nearest[0]:
                 nearest = worst, record
+        if not self.constraints:
+            return None
         if nearest is None:
             asked = ", ".join(c.text for c in self.constraints)
             return f"no model was measured in all that is asked for: {asked}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.config import StudyConfig
+from study.constraints import Demands
 from study.files import FILE
 from study.objectives import Aim, aims, final
 from study.origin import versions
@@ -71,6 +72,8 @@ def describe(
         "objectives": [
             {"name": o.name, "direction": o.direction.value, "unit": o.unit} for o in goals
         ],
+        "constraints": list(config.constraints),
+        "shortfall": Demands.of(config.task, config.constraints, state).shortfall(state),
         "reference": {goals[0].name: config.task.chance, goals[1].name: 0.0},
         "fingerprint": to_json(data.fingerprint),
         "splits": {

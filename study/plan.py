@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from compression.registry import Domain, Scalar, Values
 from study.combinations import combinations
 from study.config import StudyConfig
+from study.constraints import parse_constraint
+from study.latency import MOST, forms, is_wanted
+from study.objectives import aims
 from study.options import Param
 from study.schedulers import Budget, Scheduler
 from study.targets import target_share
@@ -15,7 +18,7 @@ from study.targets import target_share
 def plan_lines(config: StudyConfig) -> list[str]:
     """The study in a few lines: bytes in reach, budget, baselines, every knob of the space."""
     total, targets = target_share(config.task)
-    budget = "" if config.time_budget is None else f", at most {config.time_budget:g} s"
+    budget = ", ".join(["", *_budgets(config)])
     space = config.search_space()
     params = space.params
     reach = f"{total / (total - targets):.1f}x" if targets < total else "any ratio"
@@ -25,6 +28,7 @@ def plan_lines(config: StudyConfig) -> list[str]:
         f"budget: {config.trials} trials of up to {config.epochs} epochs{budget}",
         _stopping(config.scheduler, Budget(config.epochs, space.min_fidelity())),
         *_confirming(config),
+        *_wanted(config),
         "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
         f"space{_counted(params)}:",
     ]
@@ -34,6 +38,36 @@ def plan_lines(config: StudyConfig) -> list[str]:
         where = f"  when {' and '.join(when)}" if when else ""
         lines.append(f"  {key}: {_shown(param.domain)}{where}")
     return lines
+
+
+def _budgets(config: StudyConfig) -> Iterator[str]:
+    """What ends the search before all its trials are run."""
+    if config.time_budget is not None:
+        yield f"at most {config.time_budget:g} s"
+    if config.accelerator_budget is not None:
+        yield f"at most {config.accelerator_budget:g} s of GPUs"
+    if config.money_budget is not None and config.price_per_hour is not None:
+        hours = config.money_budget / config.price_per_hour
+        yield f"at most {config.money_budget:g} at {config.price_per_hour:g} an hour: {hours:.3g} h"
+    elif config.price_per_hour is not None:
+        yield "price_per_hour without a money_budget ends nothing"
+    if config.patience is not None:
+        gain, trials = 100 * config.patience.gain, config.patience.trials
+        yield f"until the front's hypervolume grows by less than {gain:.3g}% in {trials} trials"
+
+
+def _wanted(config: StudyConfig) -> Iterator[str]:
+    """Objectives, constraints, and what has to be measured for them beforehand."""
+    goals = [aim.objective for aim in aims(config.task, config.objectives)]
+    yield "objectives: " + ", ".join(f"{goal.name} ({goal.direction})" for goal in goals)
+    if config.constraints:
+        early = [parse_constraint(text, config.task) for text in config.constraints]
+        known = [c.text for c in early if c.of_form]
+        ends = f"; {', '.join(known)}: known before a trial trains, which ends it" if known else ""
+        yield f"constraints: {', '.join(config.constraints)}{ends}"
+    if is_wanted(config):
+        timed = forms(config.search_space())
+        yield f"latency: {min(MOST, len(timed))} of {len(timed):,} forms are timed before the search"
 
 
 def _stopping(scheduler: Scheduler, budget: Budget) -> str:

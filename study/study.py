@@ -57,6 +57,9 @@ class Study:
             "tracking_uri": checks.tracking_problem(self.tracking_uri),
             "address": checks.address_problem(self.address),
             "resources": None if self.address else checks.resources_problem(config.resources),
+            "accelerator_budget": None
+            if self.address
+            else checks.accelerator_problem(config.accelerator_budget),
         }
         said = {"name": "--name", "address": "--address"}
         space, errors = config.search_space(), list[str]()

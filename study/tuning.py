@@ -7,6 +7,7 @@ import tempfile
 from functools import partial
 from typing import Any
 
+from compression.registry import InvalidSetting
 from study.config import StudyConfig
 from study.driver import Driver
 from study.placement import Placement, largest, nodes_of, place
@@ -21,14 +22,18 @@ def placed(config: StudyConfig, shared: Shared) -> Placement:
     """What trials get of the machines that Ray knows.
 
     Raises:
-        InvalidSetting: as :func:`study.placement.place`.
+        InvalidSetting: as :func:`study.placement.place`; or GPUs are budgeted and none is there.
     """
     import ray
 
     trial = largest(config.search_space(), config.seed)
     measure = partial(_measured, shared, trial, config.resources.cpus)
     nodes = nodes_of(ray.nodes())  # type: ignore[no-untyped-call]
-    return place(config.resources, config.concurrency, nodes, measure)
+    placement = place(config.resources, config.concurrency, nodes, measure)
+    if config.accelerator_budget is not None and not placement.gpus:
+        text = "no machine has a GPU whose seconds could be counted; set time_budget instead"
+        raise InvalidSetting([f"{config.where('accelerator_budget')}: {text}"])
+    return placement
 
 
 def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:

@@ -11,9 +11,10 @@ from functools import partial
 from study.baselines import baselines
 from study.config import parse_config
 from study.confirm import wanted
+from study.constraints import Demands
 from study.driver import FINISHED, Driver, Plan
 from study.events import Event, Opened
-from study.limits import Limits
+from study.limits import limits
 from study.objectives import aims
 from study.schedulers import Budget
 from study.search import StudySearch
@@ -82,7 +83,11 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
     noise = random.Random(canonical(trial)).gauss(0.0, 0.02) if trial.seed else 0.0
     level = random.Random(asked).uniform(0.5, 1.0) + noise
     curve = tuple(
-        Report(e, {"accuracy": (at := level * (e + 1) / (e + 2)), "regret": -at, "loss": 1.0})
+        Report(
+            e,
+            {"accuracy": (at := level * (e + 1) / (e + 2)), "regret": -at, "loss": 1.0},
+            seconds=1.0 + e,
+        )
         for e in range(epochs_done + 1)
     )
     if fails:
@@ -96,8 +101,9 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
         epochs_done,
         {"val": curve[-1].metrics},
         Size(Parts(base=kept), Parts(base=kept), Parts(base=10_000), Parts(base=10_000), 8, 64),
+        seconds=curve[-1].seconds,
         curve=curve,
-        sha256="ab" * 32,
+        sha256="ab" * 32 if epochs_done or not trial.epochs else None,
     )
 
 
@@ -105,7 +111,7 @@ class FakeRunner:
     """Runs the trials of a driver as Tune would, ``concurrency`` at a time, in turn."""
 
     def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None,
-                 crowds=None):  # fmt: skip
+                 crowds=None, gpus=0.0, latency=lambda trial: None):  # fmt: skip
         self.config = config or parse_config(CONFIG)
         self.fails = fails or (lambda trial: False)
         # Whether a trial runs out of memory with so many others beside it.
@@ -119,11 +125,14 @@ class FakeRunner:
         budget = Budget(self.config.epochs)
         space = self.config.search_space()
         goals = aims(self.config.task, self.config.objectives)
+        self.demands = Demands.of(self.config.task, self.config.constraints, self.state)
+        met = self.demands.met
         self.search = StudySearch(
             self.config.searcher,
             space,
             goals,
             self.config.seed,
+            violations=self.demands.violations,
         )
         self.search.replay(self.log)
         rule = self.config.confirm
@@ -136,8 +145,10 @@ class FakeRunner:
                 concurrency,
                 goals,
                 lambda: Origin(Fingerprint("w", "d")),
-                Limits(self.config.time_budget),
-                confirm=partial(wanted, goals, rule, self.config.seed) if rule else None,
+                limits(self.config, goals, gpus, met),
+                confirm=partial(wanted, goals, rule, self.config.seed, met=met) if rule else None,
+                demands=self.demands,
+                latency=latency,
             ),
             self.log,
             self.state,
@@ -168,7 +179,7 @@ class FakeRunner:
             for tune_id in list(running)[:1]:
                 trial, done = running.pop(tune_id)
                 upto = next((m for m in self.milestones if m > done), trial.epochs)
-                upto = min(upto, trial.epochs)
+                upto = 0 if self.demands.of_form and done < 0 else min(upto, trial.epochs)
                 outcome = outcome_of(trial, upto, self.fails(trial))
                 if self.crowds(trial, len(running)):
                     outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 9 GB (a.py:{done})")

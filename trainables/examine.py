@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compression.artifact import ArtifactError, deserialize
 from trainables.features import features_of
 from trainables.frozen.forward_pass import all_cores
+from trainables.latency import model_latency
 from trainables.probes import probe, tensor_hash
 from trainables.record import COUNTED, Drop, Paired, Record, Verification
 from trainables.scoring import metrics
@@ -73,6 +74,7 @@ class Examiner:
         self._observed[record.trial_id] = observed
         return replace(
             self._result(record, artifact, scores, problems, agreement, at),
+            latency_ms=model_latency(self.task, model, self.data.validation).median_ms,
             paired={
                 role: pair
                 for role, trial_id in known.items()

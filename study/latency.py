@@ -1,0 +1,199 @@
+"""The latency of what a study may try, measured before its trials with nothing beside it.
+
+A trial runs among others and on a worker's share of the machine: its own clock would tell more of
+these than of the model. So forms (method, adapter, rank) are timed beforehand and looked up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from compression.registry import InvalidSetting
+from study.config import StudyConfig
+from study.constraints import parse_constraint
+from study.layerwise.space import LayerwiseSpace
+from study.objectives import LATENCY
+from study.options import Param, corners_of, keys_of
+from study.signals import Interrupted, Interrupts, leave
+from study.space import Space, layer_rule
+from study.storage import Storage
+from trainables.latency import Latency, model_latency, trial_latency
+from trainables.record import NONE, Choice, LayerRule, Scalar, Trial, canonical, from_json, to_json
+from trainables.tasks import Prepared
+
+FILE = "latency.json"
+MOST = 200
+"""Forms that are timed at most."""
+_EACH = 2_000  # corners looked at, of a method beside an adapter
+
+
+@dataclass
+class Table:
+    """Times of the dense model and of forms, each alone beside dense layers.
+
+    A form is a rule without what no model is slower for: init and alpha.
+    """
+
+    dense: Latency | None = None
+    rows: dict[LayerRule, Latency] = field(default_factory=dict)
+
+    def of(self, trial: Trial) -> float | None:
+        """What an example takes the trial's model; None where it cannot be told.
+
+        Of several rules each adds, or saves, what it does alone. A form that was not timed has the
+        time of the nearest one with the same method and adapter.
+        """
+        if self.dense is None:
+            return None
+        found = [self._row(form(rule)) for rule in trial.layers]
+        added = [row.median_ms - self.dense.median_ms for row in found if row is not None]
+        return self.dense.median_ms + sum(added) if len(added) == len(found) else None
+
+    def _row(self, asked: LayerRule) -> Latency | None:
+        if asked.adapter == NONE and all(method == NONE for method in asked.methods):
+            return self.dense
+        if asked in self.rows:
+            return self.rows[asked]
+        alike = [row for row in self.rows if _kind(row) == _kind(asked)]
+        return self.rows[min(alike, key=lambda row: _distance(row, asked))] if alike else None
+
+
+def form(rule: LayerRule) -> LayerRule:
+    """What of a rule takes time."""
+    return replace(rule, init=Choice("zeros"), alpha=None)
+
+
+def _kind(rule: LayerRule) -> tuple[str, ...]:
+    return rule.pattern, *(method.name for method in rule.methods), rule.adapter.name
+
+
+def _distance(one: LayerRule, other: LayerRule) -> float:
+    """Between forms of one kind: doublings of the rank and of settings, 1 for other words."""
+    pairs: list[tuple[Scalar | None, Scalar | None]] = [(one.rank, other.rank)]
+    for a, b in zip((*one.methods, one.adapter), (*other.methods, other.adapter), strict=True):
+        pairs += [(a.args.get(key), b.args.get(key)) for key in {*a.args, *b.args}]
+    return sum(_apart(a, b) for a, b in pairs)
+
+
+def _apart(a: Scalar | None, b: Scalar | None) -> float:
+    if a == b:
+        return 0.0
+    if isinstance(a, int | float) and isinstance(b, int | float) and a > 0 and b > 0:
+        return abs(math.log2(a / b))
+    return 1.0
+
+
+def forms(space: Space) -> list[LayerRule]:
+    """Every form at the corners of a space, each kind's first one before all others."""
+    found: dict[LayerRule, None] = {}
+    for own, patterns in _parts(space):
+        for corner in _corners(own):
+            for pattern in patterns:
+                with suppress(InvalidSetting):  # a combination that no trial has either
+                    found[form(layer_rule(corner, pattern))] = None
+    first = {_kind(rule): rule for rule in reversed(found)}.values()
+    return list(dict.fromkeys([*reversed(list(first)), *found]))
+
+
+def _parts(space: Space) -> Iterator[tuple[Mapping[str, Param], Sequence[str]]]:
+    """The parameters of layers that go together, with the patterns of these."""
+    if isinstance(space, LayerwiseSpace):
+        for group in space.groups:
+            yield space.of(group), group.patterns
+    else:
+        yield space.params, ("*",)
+
+
+def _corners(params: Mapping[str, Param]) -> Iterator[dict[str, Scalar]]:
+    """Combinations of method, adapter, rank and their knobs."""
+    for method, adapter in itertools.product(*(params[k].corners() for k in ("method", "adapter"))):
+        chosen: dict[str, Scalar] = {"method": method, "adapter": adapter}
+        own = [
+            (key, param)
+            for key, param in params.items()
+            if key == "rank" or key.startswith((keys_of(method), keys_of(adapter)))
+        ]
+        yield from itertools.islice(corners_of(own, chosen), _EACH)
+
+
+def is_wanted(config: StudyConfig) -> bool:
+    """Whether anything that the study asks for is a matter of latency."""
+    named = (parse_constraint(text, config.task).name for text in config.constraints)
+    return LATENCY in (*(config.objectives or ()), *named)
+
+
+def measured(
+    config: StudyConfig,
+    space: Space,
+    data: Prepared,
+    storage: Storage,
+    say: Callable[[str], None],
+    interrupts: Interrupts,
+) -> Table:
+    """The study's table, as far as it was measured already; the rest is measured now."""
+    if not is_wanted(config):
+        return Table()
+    known, everything = _read(storage, say), forms(space)
+    missing = [rule for rule in everything[:MOST] if rule not in known.rows]
+    if missing or known.dense is None:
+        with suppress(Interrupted), interrupts.calling(leave):
+            _measure(known, missing, config, data, say)
+        _write(storage, known, config.resources.cpus)
+    if (more := len(everything) - MOST) > 0:
+        say(f"{more:,} more forms are taken to be as fast as the nearest of their kind")
+    return known
+
+
+def _measure(
+    table: Table,
+    missing: Sequence[LayerRule],
+    config: StudyConfig,
+    data: Prepared,
+    say: Callable[[str], None],
+) -> None:
+    import torch
+
+    from compression.artifact import ArtifactError
+
+    began, before = time.monotonic(), torch.get_num_threads()
+    torch.set_num_threads(config.resources.cpus)
+    try:
+        table.dense = model_latency(config.task, data.model, data.validation)
+        for rule in missing:
+            try:
+                trial = Trial(config.search_space().task, (rule,))
+                table.rows[rule] = trial_latency(config.task, data, trial)
+            except (InvalidSetting, ArtifactError) as error:
+                say(f"not timed: {canonical(rule)}: {error}")
+    finally:
+        torch.set_num_threads(before)
+        say(f"timed {len(table.rows)} forms in {time.monotonic() - began:.1f} s, one at a time")
+
+
+def _machine(threads: int) -> str:
+    return f"{platform.node()}, {platform.machine()} cpu, {threads} thread{'s' * (threads > 1)}"
+
+
+def _read(storage: Storage, say: Callable[[str], None]) -> Table:
+    if not storage.exists(FILE):
+        return Table()
+    found = json.loads(storage.read_text(FILE))
+    rows = {from_json(LayerRule, r["form"]): from_json(Latency, r["time"]) for r in found["rows"]}
+    say(f"latency: {len(rows)} forms as they were timed on {found['machine']}")
+    return Table(found["dense"] and from_json(Latency, found["dense"]), rows)
+
+
+def _write(storage: Storage, table: Table, threads: int) -> None:
+    content = {
+        "machine": _machine(threads),
+        "dense": to_json(table.dense),
+        "rows": [{"form": to_json(r), "time": to_json(time)} for r, time in table.rows.items()],
+    }
+    storage.write_text(FILE, json.dumps(content, indent=1) + "\n")
