@@ -43,8 +43,9 @@ WORKERS = 4
 POOL = 20_000
 STEPS = 200  # at which a curve is kept
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
-OURS = "tpe+asha"
-ABLATIONS = ("random+asha", "tpe+fifo", "random+fifo")
+SEARCHER, SCHEDULER = (StudyConfig.model_fields[k].default for k in ("searcher", "scheduler"))
+OURS = f"{SEARCHER}+{SCHEDULER}"
+ABLATIONS = (f"random+{SCHEDULER}", f"{SEARCHER}+fifo", "random+fifo")
 ARMS = (OURS, *ABLATIONS, *RIVALS)
 PROCESSES = 2
 
@@ -90,6 +91,7 @@ def rules_of(model: Surrogate, trials: float) -> Rules:
         model.config.task.objective,
         WORKERS,
         trials * full,
+        model.unit,
     )
 
 

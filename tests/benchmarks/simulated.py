@@ -79,7 +79,8 @@ class Rules:
     """What a search is played by.
 
     ``play`` is the trial of a setting, ``key`` the same for settings that are the same trial,
-    ``objective`` that of the metric. ``budget`` is what all ``workers`` together may spend.
+    ``objective`` that of the metric. ``budget`` is what all ``workers`` together may spend, in
+    units of ``unit`` seconds.
     """
 
     play: Callable[[Params], Foretold]
@@ -87,6 +88,7 @@ class Rules:
     objective: Objective
     workers: int
     budget: float
+    unit: float = 1.0
 
 
 @dataclass
@@ -153,7 +155,8 @@ class Simulation:
         if epoch == foretold.fails_in:
             return False
         loss = self.rules.objective.loss(foretold.metric[epoch])
-        report = Standing(epoch, (loss, -foretold.log2_ratio), at - trial.begun)
+        seconds = (at - trial.begun) * self.rules.unit
+        report = Standing(epoch, (loss, -foretold.log2_ratio), seconds)
         trial.reports.append(report)
         go_on = self.arm.on_report(trial.number, report)
         return go_on and epoch < len(foretold.metric) - 1

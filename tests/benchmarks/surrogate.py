@@ -180,9 +180,9 @@ class Surrogate:
         rows = recorded.rows
         self.settings: list[Params] = [row["params"] for row in rows]
         self._learnt = Learnt(Features(self.space), rows, self.epochs)
-        self._unit = statistics.median(pace(row) for row in rows if len(row["seconds"]) > 1)
+        self.unit = statistics.median(pace(row) for row in rows if len(row["seconds"]) > 1)
         begun = statistics.median(row["seconds"][0] for row in rows)
-        self.set_up = (begun + recorded.overhead) / self._unit
+        self.set_up = (begun + recorded.overhead) / self.unit
 
     def foretell(self, settings: Sequence[Params]) -> list[Foretold]:
         """A trial for each setting."""
@@ -205,7 +205,7 @@ class Surrogate:
             self.recorded.dense_bytes,
             round(macs),
             self.set_up,
-            pace / self._unit,
+            pace / self.unit,
             int(lasted) + 1 if fails > 0.5 and last else None,
         )
 
