@@ -13,6 +13,8 @@ from study.amounts import parse_bytes, parse_fraction, parse_percent
 from study.finished import Finished
 from trainables.record import Direction, Objective
 
+SLACK = 1e-9
+
 
 class Bounded(Protocol):
     """What bounds are asked of: see :class:`study.best.Point`."""
@@ -45,7 +47,8 @@ class Bound:
     def holds(self, point: Bounded) -> bool:
         """Whether the point keeps it; what was not measured keeps nothing."""
         value = self.of(point)
-        return value is not None and value <= self.most
+        # Differences of counts / n: the slack keeps what is exactly the bound within it.
+        return value is not None and value <= self.most + SLACK * abs(self.most)
 
     def excess(self, point: Bounded) -> float:
         """By what share of the bound the point is beyond it; infinite for what is not measured."""
