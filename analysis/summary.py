@@ -218,7 +218,7 @@ def _ground(found: Findings) -> Iterable[str]:
             "of groups drawn anew."
         )
     if asked := info.get("constraints"):
-        yield f"Every point of the front meets {safe(', '.join(asked))}: models that do not are none."
+        yield f"Every point of the front meets {safe(', '.join(asked))}; what does not is none."
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
     yield from what_varies(found)

@@ -91,15 +91,23 @@ def _apart(a: Scalar | None, b: Scalar | None) -> float:
 
 
 def forms(space: Space) -> list[LayerRule]:
-    """Every form at the corners of a space, each kind's first one before all others."""
+    """Every form at the corners of a space."""
     found: dict[LayerRule, None] = {}
     for own, patterns in _parts(space):
         for corner in _corners(own):
             for pattern in patterns:
                 with suppress(InvalidSetting):  # a combination that no trial has either
                     found[form(layer_rule(corner, pattern))] = None
-    first = {_kind(rule): rule for rule in reversed(found)}.values()
-    return list(dict.fromkeys([*reversed(list(first)), *found]))
+    return list(found)
+
+
+def some(everything: Sequence[LayerRule], most: int = MOST) -> list[LayerRule]:
+    """At most so many of these forms: one of each kind, then as evenly as they stand."""
+    first = {_kind(rule): rule for rule in reversed(everything)}
+    others = [rule for rule in everything if rule != first[_kind(rule)]]
+    left = max(0, most - len(first))
+    step = max(1, math.ceil(len(others) / left)) if left else 1
+    return [*reversed(first.values()), *(others[::step] if left else ())][:most]
 
 
 def _parts(space: Space) -> Iterator[tuple[Mapping[str, Param], Sequence[str]]]:
@@ -141,12 +149,12 @@ def measured(
     if not is_wanted(config):
         return Table()
     known, everything = _read(storage, say), forms(space)
-    missing = [rule for rule in everything[:MOST] if rule not in known.rows]
+    missing = [rule for rule in some(everything) if rule not in known.rows]
     if missing or known.dense is None:
         with suppress(Interrupted), interrupts.calling(leave):
             _measure(known, missing, config, data, say)
         _write(storage, known, config.resources.cpus)
-    if (more := len(everything) - MOST) > 0:
+    if (more := len(everything) - len(known.rows)) > 0:
         say(f"{more:,} more forms are taken to be as fast as the nearest of their kind")
     return known
 

@@ -66,8 +66,8 @@ def _wanted(config: StudyConfig) -> Iterator[str]:
         ends = f"; {', '.join(known)}: known before a trial trains, which ends it" if known else ""
         yield f"constraints: {', '.join(config.constraints)}{ends}"
     if is_wanted(config):
-        timed = forms(config.search_space())
-        yield f"latency: {min(MOST, len(timed))} of {len(timed):,} forms are timed before the search"
+        count = len(forms(config.search_space()))
+        yield f"latency: {min(MOST, count)} of {count:,} forms are timed before the search"
 
 
 def _stopping(scheduler: Scheduler, budget: Budget) -> str:
