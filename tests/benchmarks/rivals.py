@@ -42,6 +42,7 @@ from trainables.record import (
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", "Define-by-run function passed")  # it is slow, on a busy machine
 PER_RANK = 20
 METRIC, RATIO = "accuracy", "log2_ratio"
 

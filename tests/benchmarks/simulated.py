@@ -1,10 +1,11 @@
 """Asynchronous workers in virtual time: a search that takes minutes is played in a second or two.
 
 Every arm meets the same rules. The unit of cost is the task's median epoch. A trial costs its
-set-up and then its epochs; one without an adapter the set-up alone. A setting that was run before
-is answered from its record and costs nothing. A trial that is stopped is a model with a file: it
-counts with the best metric of the epochs that it reached, from the moment at which it ends; one
-that fails has none, and one that the end of the budget cuts off never counts.
+set-up and then its epochs; one without an adapter the set-up alone. A setting that is, by the
+rules' key, the same as one that was run before is answered from its record and costs nothing. A
+trial that is stopped is a model with a file: it counts with the best metric of the epochs that it
+reached, from the moment at which it ends; one that fails has none, and one that the end of the
+budget cuts off never counts.
 """
 
 from __future__ import annotations
