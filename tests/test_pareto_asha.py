@@ -236,6 +236,13 @@ def test_reach_lets_everything_go_on_until_one_has_finished():
     assert not rungs.on_report("bad", Standing(4, (0.9, 0.0)))
 
 
+def test_what_a_trial_came_to_before_it_started_again_does_not_tell_against_it():
+    rungs = _reach([([0.5] * 13, 0.0)])  # nothing was ever gained
+    judged = [(0.4, 4), (0.1, 5)]
+    assert all(rungs.on_report("cut", Standing(e, (loss, 0.0))) for loss, e in judged)
+    assert rungs.on_report("cut", Standing(4, (0.4, 0.0)))
+
+
 def test_a_lower_quantile_of_the_gains_stops_more():
     def verdicts(quantile):
         rungs = ParetoAsha(rule="reach", quantile=quantile).start(Budget(12))
