@@ -27,14 +27,16 @@ def _count(params: Sequence[tuple[str, Param]]) -> int:
 
     So groups of layers, each with choices of its own, multiply instead of branching.
     """
+    at = {key: index for index, (key, _) in enumerate(params)}
+    first = [min((at[key] for key in param.reads if key in at), default=-1) for _, param in params]
     states: dict[Hashable, tuple[dict[str, Scalar], int]] = {(): ({}, 1)}
     for index, (key, param) in enumerate(params):
-        later = [p for _, p in params[index + 1 :]]
+        later = [p for i, (_, p) in enumerate(params) if 0 <= first[i] <= index < i]
         found: dict[Hashable, tuple[dict[str, Scalar], int]] = {}
         for chosen, count in states.values():
             values = param.corners() if param.applies(chosen) else ()
             for now in [{**chosen, key: value} for value in values] or [chosen]:
-                mark = tuple(p.depends_on(now) for p in later)
+                mark = tuple(p.seen(now) for p in later)
                 found[mark] = now, found.get(mark, (now, 0))[1] + count
         states = found
     return sum(count for _, count in states.values())

@@ -115,26 +115,37 @@ class Param:
         d = self.domain
         return d.values if isinstance(d, Values) else tuple(dict.fromkeys((d.low, d.high)))
 
-    def depends_on(self, chosen: Mapping[str, Scalar]) -> Hashable:
-        """All that :meth:`applies` looks at of those chosen."""
-        return tuple((key, chosen.get(key)) for key in (*self.when, *self.unless))
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The keys that :meth:`applies` looks at."""
+        return (*self.when, *self.unless)
+
+    def seen(self, chosen: Mapping[str, Scalar]) -> Hashable:
+        """What :meth:`applies` makes of those chosen: equal where it cannot tell them apart."""
+        return tuple(chosen.get(key) for key in self.reads)
 
 
 @dataclass(frozen=True)
 class Trained(Param):
-    """A parameter that exists where one of several ``adapters``, by key, is not ``none``."""
+    """A parameter that exists where one of several ``adapters``, by key, is not ``none``.
+
+    It has no other condition.
+    """
 
     adapters: tuple[str, ...] = ()
 
     def applies(self, chosen: Mapping[str, Scalar]) -> bool:
         """See :class:`Param`."""
-        trained = any(chosen.get(key, "none") != "none" for key in self.adapters)
-        return trained and super().applies(chosen)
+        return any(chosen.get(key, "none") != "none" for key in self.adapters)
 
-    def depends_on(self, chosen: Mapping[str, Scalar]) -> Hashable:
-        """See :class:`Param`: of the adapters, whether there is any."""
-        trained = any(chosen.get(key, "none") != "none" for key in self.adapters)
-        return trained, super().depends_on(chosen)
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See :class:`Param`."""
+        return self.adapters
+
+    def seen(self, chosen: Mapping[str, Scalar]) -> Hashable:
+        """See :class:`Param`: whether there is any adapter."""
+        return self.applies(chosen)
 
 
 def axis_params(
