@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from log_helpers import (
+    FINGERPRINT,
     begin,
     curve,
     end,
@@ -22,8 +24,9 @@ from log_helpers import (
     whole,
 )
 
-from study.events import Answered, Suggested
+from study.events import Answered, Ended, Frozen, Member, Started, Suggested
 from study.log import EventLog
+from study.state import StudyState
 from study.storage import Storage
 from study.tracking import (
     Summary,
@@ -33,6 +36,7 @@ from study.tracking import (
     default_tracking_uri,
     ui_command,
 )
+from study.tracking.mirror import Mirror
 from trainables.record import Status, canonical
 
 
@@ -334,3 +338,38 @@ def test_burst_of_200_trials(storage, store, capsys):
     assert (summary.error, summary.runs) == (None, 200)
     with capsys.disabled():
         print(f"\ntracker alone: {200 / summary.seconds:.0f} trials of five reports a second")
+
+
+def test_runs_with_other_seeds_stand_under_the_trial_that_they_repeat(store):
+    trial = replace(make_trial(0), seed=7)
+    again = trial.trial_id(FINGERPRINT)
+    record = replace(make_record(0), trial=trial)
+    params = {"of": trial_id(0), "until": 4}
+    member = Member(again, (trial_id(0), again), 0.5, 0.4, 0.6, 0.9)
+    state = StudyState(
+        [
+            opened(),
+            *whole(0),
+            Suggested(1, "confirm", params, trial, again),
+            Started(1, again, 200.0),
+            Ended(1, again, record, 210.0),
+            Frozen(220.0, (member,)),
+        ]
+    )
+    mirror = Mirror(store, "s", state.study_id, "host:1")
+    mirror.reconcile({})
+    for one in state.trials.values():
+        mirror.sync(one)
+    for _ in range(2):  # a tracker that died in between does it again
+        mirror.show_seeds(state.frozen)
+    mirror.finish("FINISHED", {}, [])
+    (parent,), runs = runs_of(store)
+    first, found = runs[0], runs[1]
+    assert found.data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert found.data.tags["role"] == "confirm"
+    shown = {k: found.data.metrics[k] for k in ("val_mean", "val_low", "val_high", "probability")}
+    assert list(shown.values()) == [0.5, 0.4, 0.6, 0.9]
+    assert "val_mean" not in first.data.metrics
+    history = client_of(store).get_metric_history(found.info.run_id, "val_mean")
+    assert len(history) == 1
