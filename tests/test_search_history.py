@@ -7,6 +7,8 @@ import pytest
 from fake_runner import CONFIG, FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
+from optuna.search_space.group_decomposed import _SearchSpaceGroup
 from optuna.trial import TrialState, create_trial
 
 from analysis.fronts import ranks
@@ -16,6 +18,7 @@ from study.objectives import final, standing
 from study.prediction import LEAST, Gains
 from study.search import PREDICTION, StudySearch
 from study.searchers import SEARCHERS
+from study.searchers.grouped import groups
 from study.searchers.recall import Recall
 from trainables.record import Status
 
@@ -289,3 +292,22 @@ def test_up_to_its_cap_a_history_is_whole():
 
     assert suggested(100) == suggested(1000)
     assert suggested(10) != suggested(1000)
+
+
+@given(st.lists(st.sets(st.sampled_from("abcdef"), min_size=1), min_size=1, max_size=8))
+def test_groups_are_those_of_optuna(kinds):
+    wide = FloatDistribution(0, 1)
+    trials = [
+        create_trial(
+            state=TrialState.PRUNED,
+            params=dict.fromkeys(k, 0.5),
+            distributions=dict.fromkeys(k, wide),
+        )
+        for k in kinds
+    ]
+    twin = _SearchSpaceGroup()
+    for trial in trials:
+        twin.add_distributions(trial.distributions)
+    found = groups(trials)
+    assert {frozenset(group) for group in found.values()} == set(map(frozenset, twin.search_spaces))
+    assert all(name in group for name, group in found.items())

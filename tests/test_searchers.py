@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import pytest
 from fake_runner import CONFIG, FakeRunner
 
 from compression.registry import InvalidSetting
 from study.combinations import combinations, ranges
 from study.config import parse_config
+from study.objectives import aims
 from study.options import corners_of
 from study.plan import plan_lines
+from study.search import StudySearch
 from study.searchers import SEARCHERS
 
 LISTS = "optimizer: [{adam: {lr: [1e-3, 1e-2]}}, {sgd: {lr: 0.1}}]"
@@ -126,3 +131,33 @@ def test_the_plan_counts_combinations_where_they_are_finite(grid):
     assert combinations(config.search_space().params) is None
     assert set(ranges(config.search_space().params)) == {"adam.lr", "sgd.lr"}
     assert "space:" in plan_lines(config)
+
+
+# quasi_random
+
+
+def test_quasi_random_spreads_every_knob_evenly_those_under_conditions_too():
+    text = CONFIG.replace("{tpe: {startup: 4}}", "quasi_random")
+    config = parse_config(text)
+    space = config.search_space()
+    search = StudySearch(config.searcher, space, aims(config.task), config.seed)
+    drawn = [search.ask(number) for number in range(64)]
+    for key in ("method", "adapter"):
+        counts = Counter(params[key] for params in drawn)
+        assert set(counts.values()) == {32}, key  # two values: half each, exactly
+    # A knob that only some trials have: its values stand apart as the whole sequence's do.
+    low, high = space.params["adam.lr"].domain.low, space.params["adam.lr"].domain.high
+    rates = [params["adam.lr"] for params in drawn if "adam.lr" in params]
+    places = sorted(math.log(rate / low) / math.log(high / low) for rate in rates)
+    cells = Counter(int(64 * place) for place in places)
+    assert len(rates) > 5
+    assert max(cells.values()) == 1  # no two of 64 points share one of 64 cells
+
+
+def test_quasi_random_goes_on_in_its_sequence_whatever_was_told_before():
+    config = parse_config(CONFIG.replace("{tpe: {startup: 4}}", "quasi_random"))
+    space, goals = config.search_space(), aims(config.task)
+    first, second = (StudySearch(config.searcher, space, goals, config.seed) for _ in range(2))
+    whole = [first.ask(number) for number in range(9)]
+    assert [second.ask(100 + number) for number in range(9)] == whole
+    assert len({str(params) for params in whole}) == 9

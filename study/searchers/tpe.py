@@ -33,10 +33,13 @@ class Tpe(Learner):
         """See :class:`study.searchers.base.Searcher`."""
         import optuna
 
-        return optuna.samplers.TPESampler(
-            n_startup_trials=self.startup,
-            multivariate=True,  # rank x init x method act together, not one by one
-            group=True,
-            constant_liar=True,  # trials that run now repel, so that workers spread
-            seed=turn.seed,
+        from study.searchers.grouped import Grouped
+
+        return Grouped(
+            optuna.samplers.TPESampler(
+                n_startup_trials=self.startup,
+                multivariate=True,  # rank x init x method act together, not one by one
+                constant_liar=True,  # trials that run now repel, so that workers spread
+                seed=turn.seed,
+            )
         )
