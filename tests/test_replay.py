@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,8 @@ from clusters.kinds.local import limits
 from compression.registry import InvalidSetting
 from study import description, log
 from study.config import parse_config
-from study.events import Ended, Opened, Suggested
+from study.events import Ended, Inherited, Opened, Suggested
+from study.files import FILE
 from study.finished import find_trial
 from study.once import prepared
 from study.replay import OtherData, main, replay
@@ -186,6 +188,25 @@ def test_several_trials_that_begin_alike_are_named(tmp_path, folder, monkeypatch
     monkeypatch.setattr("study.finished.SHORTEST", 0)
     with pytest.raises(InvalidSetting, match="may be .*number 0 of made.*write more"):
         found_in(folder, "")
+
+
+def test_one_that_was_taken_over_is_looked_for_where_it_was_run(tmp_path, folder):
+    shutil.copytree(folder / "made", tmp_path / "made")
+    made = found_in(tmp_path, 1)
+    later = Storage.open(tmp_path / "later")
+    lost = replace(made.record, outcome=replace(made.record.outcome, sha256=None, probe=None))
+    events = [Opened(9.0, "id"), Inherited(0, {}, made.trial.trial_id, lost, "made")]
+    later.write_bytes(log.FILE, b"".join(map(log.to_line, events)))
+    later.write_text(FILE, made.study.storage.read_text(FILE))
+    found = find_trial("0", "later", str(tmp_path))
+    assert (found.study.name, found.trial.number) == ("made", 1)
+    assert found.record == made.record
+    assert find_trial(made.trial.trial_id, None, str(tmp_path)).study.name == "made"
+    shutil.rmtree(tmp_path / "made")
+    alone = find_trial("0", "later", str(tmp_path))
+    assert alone.study.name == "later"
+    assert "run in made, which is not here" in alone.remarks[0]
+    assert replay(alone, silent).same  # but for the file, which is gone
 
 
 def test_a_plugin_file_that_is_missing_is_asked_for(folder, tmp_path, monkeypatch):

@@ -264,3 +264,40 @@ def test_a_trial_that_was_taken_over_has_its_curve_and_source(inherited):
         assert trial.phase is Phase.INHERITED
         assert tuple(trial.reports) == trial.record.outcome.curve
         assert (trial.source, trial.starts) == ("old", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_real_study_begins_with_what_another_knows(tmp_path):
+    from mlflow import MlflowClient
+    from studies import SMALL, run, state
+
+    assert run(tmp_path, "--name", "old").returncode == 0
+    wider = SMALL.replace("rank: [1, 2]", "rank: [1, 2, 4]")
+    done = run(tmp_path, "--name", "new", "--warm-start", "old", config=wider)
+    assert done.returncode == 0, done.stderr
+    assert "trials taken over" in done.stderr
+    new = state(tmp_path, "new")
+    counts = new.counts()
+    assert counts["inherited"] > 0
+    assert counts["completed"] + counts["stopped"] + counts["failed"] == 8  # as many as were asked
+    members = {m.trial_id for m in new.frozen.members}
+    assert all(new.verifications[i].verified for i in members)
+    inherited = {t.trial_id for t in new.trials.values() if t.source}
+    assert members & inherited  # the old front's files came along
+    found = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = found.search_runs(
+        [e.experiment_id for e in found.search_experiments()], "tags.inherited_from = 'old'"
+    )
+    assert {r.data.tags["paretune.trial"] for r in runs} == inherited
+    assert all(r.info.status == "FINISHED" and "ratio" in r.data.metrics for r in runs)
+    summary = (tmp_path / "results/new/report/summary.md").read_text()
+    assert f"Taken over from an earlier study: {counts['inherited']}." in summary
+    again = run(tmp_path, "--name", "new", "--resume", "--trials", "9", config=wider)
+    assert again.returncode == 0, again.stderr
+    assert len(state(tmp_path, "new").ended) == len(new.ended) + 1
+    refused = run(tmp_path, "--name", "none", "--warm-start", "old", config=SMALL.replace(
+        "[{rtn: {bits: [2, 3, 4]}}, int1]", "[svd]"))  # fmt: skip
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("--warm-start: old has nothing for this study")
+    assert not (tmp_path / "results/none").exists()
