@@ -250,6 +250,14 @@ def test_an_arm_plays_to_the_end_and_is_a_function_of_its_seed(name, small):
     assert play(1) != first
 
 
+def test_the_same_trial_is_known_again_unless_the_arm_pays_for_duplicates(small):
+    params = small.settings[0]
+    free, paid = rules_of(small, 1.0), rules_of(small, 1.0, answers=False)
+    assert free.key(params) == free.key(dict(params))
+    assert free.key(params) != free.key(small.settings[1])
+    assert paid.key(params) != paid.key(params)
+
+
 def test_a_search_says_how_its_share_grew(small, monkeypatch):
     monkeypatch.setattr("search.surrogate", lambda task: small)
     best = hypervolume(
