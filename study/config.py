@@ -102,7 +102,7 @@ class StudyConfig(Section):
     price_per_hour: Annotated[float | None, PlainValidator(parse_price)] = None
     patience: Patience | None = None
     concurrency: Annotated[int | Literal["auto"], PlainValidator(parse_concurrency)] = "auto"
-    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("tpe")
+    searcher: Annotated[Searcher, _plugin(SEARCHERS)] = as_written("forest")
     scheduler: Annotated[Scheduler, _plugin(SCHEDULERS)] = as_written("pareto_asha")
     recipe: Annotated[Options, options("recipe")] = as_written("recover")
     epochs: Count = 12

@@ -36,6 +36,14 @@ class Encoding:
         """Settings drawn as random search draws them, (rows, parameters)."""
         return self._filled(np.full((rows, len(self.names)), np.nan), rng)
 
+    def spread(self, rng: np.random.Generator, rows: int) -> Codes:
+        """Settings that have each parameter's values about equally often (a Latin hypercube)."""
+        codes = np.full((rows, len(self.names)), np.nan)
+        for place, name in enumerate(self.names):
+            quantiles = (rng.permutation(rows) + rng.random(rows)) / rows
+            codes[:, place] = self._at_quantiles(name, quantiles)
+        return self._filled(codes, rng)
+
     def changed(self, codes: Codes, rng: np.random.Generator, share: float) -> Codes:
         """Neighbours: each parameter is drawn anew with this probability, one of them surely.
 
@@ -117,14 +125,18 @@ class Encoding:
         return np.array([len(self._choices.get(name, (0, 1))) > 1 for name in self.names])
 
     def _drawn(self, name: str, rng: np.random.Generator, rows: int) -> Codes:
+        return self._at_quantiles(name, rng.random(rows))
+
+    def _at_quantiles(self, name: str, quantiles: Codes) -> Codes:
+        """Codes of values as likely as each other, from numbers in [0, 1)."""
         choices = self._choices.get(name)
         if choices is not None:
-            return rng.integers(len(choices), size=rows).astype(np.float64)
+            return np.floor(quantiles * len(choices))
         domain: Any = self.params[name].domain
         if isinstance(domain, IntRange) and not domain.log:
             span = domain.high - domain.low
-            return rng.integers(span + 1, size=rows) / span
-        return rng.random(rows)
+            return np.floor(quantiles * (span + 1)) / span
+        return quantiles
 
     def _code(self, name: str, value: Scalar) -> float:
         choices = self._choices.get(name)

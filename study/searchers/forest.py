@@ -24,9 +24,9 @@ class Forest(Searcher):
 
     learns_of_reports: ClassVar[bool] = True
 
-    startup: int = knob(12, IntRange(1, 100_000), help="random trials first")
-    history: int = knob(300, IntRange(10, 100_000), help="the most ended trials that it learns of")
-    trees: int = knob(24, IntRange(2, 1000))
+    startup: int = knob(12, IntRange(1, 100_000), help="trials first that spread over the space")
+    history: int = knob(200, IntRange(10, 100_000), help="the most ended trials that it learns of")
+    trees: int = knob(16, IntRange(2, 1000))
     candidates: int = knob(400, IntRange(10, 100_000), help="settings it chooses among")
     random: float = knob(0.1, FloatRange(0.0, 1.0), help="share of suggestions drawn at random")
     thrift: float = knob(0.5, FloatRange(0.0, 1.0), help="0: cost is no matter")

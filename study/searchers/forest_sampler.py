@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from study.searchers.forest import Forest
 
 Array = NDArray[np.float64]
+LEAST = 4  # ended trials to learn from
 CHANGED = 0.15  # of a neighbour's parameters
 CHEAPEST = 1e-3  # of the dearest trial's cost
+MARGIN = 0.1
 STRICTNESS = 10.0  # e to the minus this is what is left of a setting that breaks a constraint by 1
 
 
@@ -36,7 +38,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
     """Chooses one whole setting; what Optuna then asks for is read from it."""
 
     def __init__(self, turn: Turn, rule: Forest) -> None:
-        self._rng = np.random.default_rng(turn.seed)
+        self._turn, self._rng = turn, np.random.default_rng(turn.seed)
         self._encoding, self._rule = Encoding(turn.params), rule
         self._params: dict[str, Scalar] = {}
 
@@ -67,7 +69,11 @@ class ForestSampler(optuna.samplers.BaseSampler):
         return random.sample_independent(study, trial, param_name, param_distribution)
 
     def _chosen(self, seen: Seen) -> Codes:
-        if len(seen) < self._rule.startup or self._rng.random() < self._rule.random:
+        if self._turn.index < self._rule.startup:
+            design = np.random.default_rng(self._turn.study_seed)
+            first: Codes = self._encoding.spread(design, self._rule.startup)[self._turn.index]
+            return first
+        if len(seen) < LEAST or self._rng.random() < self._rule.random:
             anywhere: Codes = self._encoding.draw(self._rng, 1)[0]
             return anywhere
         front = np.flatnonzero(non_dominated(seen.losses))
@@ -93,14 +99,19 @@ class ForestSampler(optuna.samplers.BaseSampler):
         rows, shares, reached = seen.points.T
         known = features(seen.codes)
         curves = np.column_stack([known[rows.astype(int)], shares])
-        metric = self._forest(curves, reached, np.column_stack([asked, np.ones(len(asked))]))
+        ends = np.column_stack([asked, np.ones(len(asked))])
+        metric = self._forest(self._rule.trees, curves, reached, ends)
         rest = np.column_stack([seen.losses[:, 1:], seen.log_cost, seen.violation])
-        *sizes, log_cost, violation = self._forest(known, rest, asked).mean(axis=0).T
+        # Their mean is all that is wanted, and needs fewer trees than a spread.
+        fewer = self._forest(max(1, self._rule.trees // 2), known, rest, asked)
+        *sizes, log_cost, violation = fewer.mean(axis=0).T
         every = np.broadcast_to(np.transpose(sizes), (len(metric), len(asked), len(sizes)))
         predicted = np.concatenate([metric, every], axis=2)  # (trees, settings, objectives)
         # Trials that run are taken to come out as predicted, so that workers spread.
         believed = np.concatenate([seen.losses[front], predicted[:, n:].mean(axis=0)])
-        gain = self._growth(predicted[:, :n], believed, seen.losses.max(axis=0))
+        # A little beyond the worst that was seen: the front may reach further at either end.
+        corner = seen.losses.max(axis=0) + MARGIN * np.ptp(seen.losses, axis=0)
+        gain = self._growth(predicted[:, :n], believed, corner)
         gain = gain * np.exp(-STRICTNESS * np.maximum(violation[:n], 0.0))
         cost = np.maximum(np.exp(log_cost[:n] - seen.log_cost.max()), CHEAPEST)
         value: Array = gain / cost**self._rule.thrift
@@ -120,7 +131,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
         mean: Array = closer.mean(axis=0)
         return mean
 
-    def _forest(self, inputs: Array, targets: Array, asked: Array) -> Array:
+    def _forest(self, trees: int, inputs: Array, targets: Array, asked: Array) -> Array:
         """Predictions of extremely randomised trees, (trees, n, targets)."""
         from sklearn.tree import ExtraTreeRegressor
 
@@ -129,8 +140,8 @@ class ForestSampler(optuna.samplers.BaseSampler):
         scaled = (targets - centre) / np.where(scale > 0, scale, 1.0)
         inputs, asked = inputs.astype(np.float32), asked.astype(np.float32)
         found = []
-        for seed in self._rng.integers(2**31, size=self._rule.trees):
-            tree = ExtraTreeRegressor(max_features=0.5, random_state=int(seed))
+        for seed in self._rng.integers(2**31, size=trees):
+            tree = ExtraTreeRegressor(max_features="sqrt", random_state=int(seed))
             tree.fit(inputs, scaled, check_input=False)
             found.append(tree.tree_.predict(asked).reshape(len(asked), -1))
         predictions: Array = np.stack(found) * scale + centre
