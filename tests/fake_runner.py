@@ -101,6 +101,7 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
         epochs_done,
         {"val": curve[-1].metrics},
         Size(Parts(base=kept), Parts(base=kept), Parts(base=10_000), Parts(base=10_000), 8, 64),
+        macs=kept,
         seconds=curve[-1].seconds,
         curve=curve,
         sha256="ab" * 32 if epochs_done or not trial.epochs else None,
