@@ -17,6 +17,7 @@ for it, and so do the rivals; with `--answer-all` they get it for nothing too, w
 of the difference that is (slow: Ray's arm then asks thousands of times).
 
 Defaults were chosen on task A alone. B is for the report: nothing may be tuned on it.
+As a task, `b/nearest` plays the recorded trial that is nearest, in place of a forest's mean.
 `simulated.py` holds the rules, `rivals.py` the arms, `surrogate.py` the tasks.
 """
 

@@ -8,7 +8,8 @@ of the ratio and of the seconds of an epoch.
 
 A recorded setting's trial comes out as it was recorded, its pace apart. Between them it is a mean
 over extremely randomised trees (Geurts et al. 2006), each of which names the recorded trial that
-shares the leaf.
+shares the leaf. As task, `a/nearest` stands for the recorded trial that is nearest in place of that
+mean: a searcher that fits forests itself is not to gain by the likeness.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from measured import table
 from record_curves import DESIGNS, FILE, Recorded, load
+from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.metrics import r2_score
@@ -34,6 +36,7 @@ from compression.registry import Scalar, Values
 from study.space import Space
 
 TREES = 64
+MISSING_VALUE = -1e3  # below all values
 SHARED = 20  # trials of a leaf, where single ones are noise
 AT_ONCE = 500  # settings, to bound memory
 Params = Mapping[str, Scalar]
@@ -83,7 +86,7 @@ class Features:
 
     def rows(self, settings: Sequence[Params]) -> np.ndarray:
         """(n, columns) float32."""
-        found = np.full((len(settings), len(self._places)), -1e3, np.float32)
+        found = np.full((len(settings), len(self._places)), MISSING_VALUE, np.float32)
         for row, params in zip(found, settings, strict=True):
             for key, value in params.items():
                 word, number = (f"={value}", 1.0) if isinstance(value, str) else ("", float(value))
@@ -126,6 +129,33 @@ class Forest:
         return self._values[at].mean(axis=1)
 
 
+class Nearest:
+    """The recorded trial that is nearest: no model, and none of the kind that a searcher fits.
+
+    Nearest by the sum over columns of the distance, each column scaled to [0, 1]; what one setting
+    lacks and the other has is 1 apart.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, least: int = 1) -> None:
+        there = x > MISSING_VALUE
+        self._low = np.where(there, x, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(there, x, -np.inf).max(axis=0, initial=-np.inf)
+        self._low = np.where(there.any(axis=0), self._low, 0.0)
+        self._span = np.where(high > self._low, high - self._low, 1.0)
+        self._x, self._y = self._scaled(x), y
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(n, columns) to (n, outputs)."""
+        return self._y[cdist(self._scaled(x), self._x, "cityblock").argmin(axis=1)]
+
+    def _scaled(self, x: np.ndarray) -> np.ndarray:
+        inside = np.clip((x - self._low) / self._span, 0.0, 1.0)
+        return np.where(x > MISSING_VALUE, inside, -1.0)
+
+
+KINDS = {"forest": Forest, "nearest": Nearest}
+
+
 class Learnt:
     """Forests over recorded rows, each for what depends on other knobs.
 
@@ -135,16 +165,23 @@ class Learnt:
     trials, as a single one says more of what else the machine did.
     """
 
-    def __init__(self, features: Features, rows: Sequence[Mapping[str, Any]], epochs: int) -> None:
+    def __init__(
+        self,
+        features: Features,
+        rows: Sequence[Mapping[str, Any]],
+        epochs: int,
+        kind: str = "forest",
+    ) -> None:
+        model = KINDS[kind]
         x = features.rows([row["params"] for row in rows])
         sized = [row["file_bytes"] is not None for row in rows]
         trained = [len(row["seconds"]) > 1 for row in rows]
         self._features = features
-        self._training = Forest(x, np.array([training(row, epochs) for row in rows]))
+        self._training = model(x, np.array([training(row, epochs) for row in rows]))
         sizes = np.array([size(row) for row, kept in zip(rows, sized, strict=True) if kept])
-        self._size, self._adapter = Forest(x[sized], sizes[:, :2]), Forest(x[sized], sizes[:, 2:])
+        self._size, self._adapter = model(x[sized], sizes[:, :2]), model(x[sized], sizes[:, 2:])
         paces = [[pace(row)] for row, kept in zip(rows, trained, strict=True) if kept]
-        self._pace = Forest(x[trained], np.array(paces), SHARED)
+        self._pace = model(x[trained], np.array(paces), SHARED)
 
     def __call__(self, settings: Sequence[Params]) -> np.ndarray:
         """A row a setting: failed, lasted, pace, file bytes, multiply-adds, metric by epoch."""
@@ -174,12 +211,12 @@ def pace(row: Mapping[str, Any]) -> float:
 class Surrogate:
     """What trials of a task come to. Trials without an adapter end at epoch 0, as real ones do."""
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: Recorded, kind: str = "forest") -> None:
         self.recorded, self.config = recorded, recorded.config
         self.space, self.epochs = recorded.config.search_space(), recorded.config.epochs
         rows = recorded.rows
         self.settings: list[Params] = [row["params"] for row in rows]
-        self._learnt = Learnt(Features(self.space), rows, self.epochs)
+        self._learnt = Learnt(Features(self.space), rows, self.epochs, kind)
         self.unit = statistics.median(pace(row) for row in rows if len(row["seconds"]) > 1)
         begun = statistics.median(row["seconds"][0] for row in rows)
         self.set_up = (begun + recorded.overhead) / self.unit
@@ -212,8 +249,9 @@ class Surrogate:
 
 @lru_cache
 def surrogate(task: str) -> Surrogate:
-    """The one that every arm plays against, fitted once a process."""
-    return Surrogate(load(task))
+    """The one that every arm plays against, fitted once a process: of `a`, or of `a/nearest`."""
+    name, _, kind = task.partition("/")
+    return Surrogate(load(name), kind or "forest")
 
 
 @dataclass(frozen=True)
