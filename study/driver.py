@@ -9,11 +9,10 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-from study.confirm import Replicate
-from study.constraints import Demands
+from study.brief import Asks, Log, Plan, View
 from study.events import (
     CONFIRM,
     SEARCH,
@@ -25,15 +24,12 @@ from study.events import (
     Started,
     Suggested,
 )
-from study.limits import Limits
-from study.objectives import Aim, standing
+from study.objectives import standing
 from study.placement import Room
 from study.schedulers import Rungs, Standing
-from study.space import Space
 from study.state import StudyState
 from trainables.record import (
     OUT_OF_MEMORY,
-    Origin,
     Outcome,
     Record,
     Report,
@@ -47,52 +43,6 @@ from trainables.record import (
 FINISHED = "FINISHED"  # ray.tune.search.Searcher.FINISHED
 MOST_DUPLICATES = 100  # in a row; then the space counts as exhausted
 LOUD = 3  # failures in a row from one cause
-
-
-class Log(Protocol):
-    """Where events are kept."""
-
-    def append(self, event: Event) -> None:
-        """Keep it for good."""
-
-
-class View(Protocol):
-    """What is shown of a study, besides its state."""
-
-    def put(self, event: Event) -> None:
-        """Take an event that was logged and applied."""
-
-
-class Asks(Protocol):
-    """Where new suggestions come from."""
-
-    def ask(self, number: int) -> dict[str, Scalar] | None:
-        """The suggestion of this number, if any is left."""
-
-    def put(self, event: Event) -> None:
-        """Take an event that was logged and applied: how a suggestion ended is one."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the driver goes by.
-
-    ``origin`` makes the origin of a record that begins now; ``memory`` in bytes is what the trials
-    share; ``confirm`` says what is to be run again, with other seeds, once the search is over:
-    what of it has no record yet. ``latency`` in ms of a trial's form is by the study's table.
-    """
-
-    space: Space
-    seed: int
-    trials: int
-    concurrency: int
-    aims: Sequence[Aim]
-    origin: Callable[[], Origin]
-    limits: Limits = Limits()
-    memory: float = float("inf")
-    confirm: Callable[[StudyState], Sequence[Replicate]] | None = None
-    demands: Demands = Demands()
-    latency: Callable[[Trial], float | None] = lambda trial: None
 
 
 class Driver:

@@ -37,7 +37,7 @@ def said(say: Callable[[str], None]) -> Iterator[None]:
 
 
 class Live:
-    """Counts, front, hypervolume and time left. A :class:`study.driver.View`."""
+    """Counts, front, hypervolume and time left. A :class:`study.brief.View`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Live:
             print(text, file=sys.stderr, flush=True)
 
     def put(self, event: Event) -> None:
-        """See :class:`study.driver.View`."""
+        """See :class:`study.brief.View`."""
         if not isinstance(event, Ended):
             return
         if self._paced is None and event.number >= 0:

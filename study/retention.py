@@ -50,7 +50,7 @@ class Retention:
             self._take(trial)
 
     def put(self, event: Event) -> None:
-        """See :class:`study.driver.View`."""
+        """See :class:`study.brief.View`."""
         if isinstance(event, Ended | Answered):
             self._take(self._state.trials[event.number])
 

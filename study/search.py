@@ -128,7 +128,7 @@ class StudySearch(OptunaSearch):
         return self._history.told(number) if number in self._history else None
 
     def put(self, event: Event) -> None:
-        """Take an event of this process or of an earlier one. See :class:`study.driver.View`."""
+        """Take an event of this process or of an earlier one. See :class:`study.brief.View`."""
         if isinstance(event, Suggested):
             if event.role == SEARCH and event.number not in self._history:
                 self._enter(event.number, event.params)

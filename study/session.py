@@ -14,10 +14,11 @@ from analysis.load import StudyDataError, load_study
 from compression.registry import InvalidSetting
 from study import description, reads
 from study.baselines import baselines
+from study.brief import Plan, View
 from study.config import StudyConfig
 from study.confirm import Replicate, freeze, front, wanted
 from study.constraints import Demands
-from study.driver import Driver, Plan, View
+from study.driver import Driver
 from study.errors import StudyError
 from study.events import Closed, Event, Opened, Verified
 from study.files import FOLDER

@@ -6,13 +6,14 @@ import hashlib
 import json
 import random
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from study.baselines import baselines
-from study.config import parse_config
+from study.brief import Plan
+from study.config import StudyConfig, parse_config
 from study.confirm import wanted
 from study.constraints import Demands
-from study.driver import FINISHED, Driver, Plan
+from study.driver import FINISHED, Driver
 from study.events import Event, Opened
 from study.limits import limits
 from study.objectives import aims
@@ -77,6 +78,12 @@ class ListLog(list[Event]):
         super().append(event)
 
 
+@cache
+def usual() -> StudyConfig:
+    """What is run where no config is given."""
+    return parse_config(CONFIG)
+
+
 def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
     """Deterministic: the trial's hash decides the level that accuracy rises to, its seed a bit."""
     asked = canonical(replace(trial, seed=0))
@@ -113,7 +120,7 @@ class FakeRunner:
 
     def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None,
                  crowds=None, gpus=0.0, latency=lambda trial: None):  # fmt: skip
-        self.config = config or parse_config(CONFIG)
+        self.config = config or usual()
         self.fails = fails or (lambda trial: False)
         # Whether a trial runs out of memory with so many others beside it.
         self.crowds = crowds or (lambda trial, others: False)
