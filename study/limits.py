@@ -147,3 +147,10 @@ def limits(
         patience=config.patience,
         growth=Growth(aims, config.task.chance, met) if config.patience else None,
     )
+
+
+def budget_remarks(config: StudyConfig) -> list[str]:
+    """What is said of budgets without effect."""
+    if config.price_per_hour is not None and config.money_budget is None:
+        return ["price_per_hour ends nothing without a money_budget"]
+    return []

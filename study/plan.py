@@ -9,6 +9,7 @@ from study.combinations import combinations
 from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.latency import MOST, forms, is_wanted
+from study.limits import budget_remarks
 from study.objectives import aims
 from study.options import Param
 from study.schedulers import Budget, Scheduler
@@ -27,6 +28,7 @@ def plan_lines(config: StudyConfig) -> list[str]:
         f"the targets: at most {reach} while the rest is left as it is",
         f"budget: {config.trials} trials of up to {config.epochs} epochs{budget}",
         _stopping(config.scheduler, Budget(config.epochs, space.min_fidelity())),
+        *budget_remarks(config),
         *_confirming(config),
         *_wanted(config),
         "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
@@ -49,8 +51,6 @@ def _budgets(config: StudyConfig) -> Iterator[str]:
     if config.money_budget is not None and config.price_per_hour is not None:
         hours = config.money_budget / config.price_per_hour
         yield f"at most {config.money_budget:g} at {config.price_per_hour:g} an hour: {hours:.3g} h"
-    elif config.price_per_hour is not None:
-        yield "price_per_hour without a money_budget ends nothing"
     if config.patience is not None:
         gain, trials = 100 * config.patience.gain, config.patience.trials
         yield f"until the front's hypervolume grows by less than {gain:.3g}% in {trials} trials"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from compression.registry import InvalidSetting
 from study.config import StudyConfig
 from study.driver import Driver
+from study.limits import budget_remarks
 from study.placement import Placement, largest, nodes_of, place
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
@@ -33,7 +35,7 @@ def placed(config: StudyConfig, shared: Shared) -> Placement:
     if config.accelerator_budget is not None and not placement.gpus:
         text = "no machine has a GPU whose seconds could be counted; set time_budget instead"
         raise InvalidSetting([f"{config.where('accelerator_budget')}: {text}"])
-    return placement
+    return replace(placement, remarks=(*placement.remarks, *budget_remarks(config)))
 
 
 def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
@@ -18,7 +19,9 @@ from study.confirm import front
 from study.constraints import Demands, parse_constraint
 from study.events import SEARCH
 from study.reach import reach
+from study.retention import Retention
 from study.state import Phase
+from study.storage import Storage
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.build import build, measure_size
@@ -281,6 +284,22 @@ def test_the_front_holds_what_meets_the_constraints(searched):
         assert made.size.ratio >= 2
         assert dense - made.metrics["val"]["accuracy"] <= 0.4
     assert len(members) < len(searched.state.searched)
+
+
+def test_files_that_meet_them_are_not_given_up_for_better_ones_that_do_not(tmp_path, searched):
+    """Fewer bytes and more right, but too much work: it takes nobody's place."""
+    demands = Demands([parse_constraint("macs <= 200", TASK)])
+    storage, goals = Storage.open(tmp_path), searched.driver.plan.aims
+    meant = outcome(macs=100, sha256="a"), outcome(0.99, 1_000, macs=300, sha256="b")
+    for constrained in (demands, Demands()):
+        state = copy.deepcopy(searched.state)
+        trials = [t for t in state.searched if t.number in state.trials][:2]
+        for trial, made in zip(trials, meant, strict=True):
+            object.__setattr__(trial.record, "outcome", made)
+        state.trials = {trial.number: trial for trial in trials}
+        kept = Retention(storage, state, goals, 0.01, constrained).kept
+        both = {trial.trial_id for trial in trials}
+        assert set(kept) == (both if constrained is demands else {trials[1].trial_id})
 
 
 def test_a_resumed_search_suggests_what_an_undisturbed_one_would(searched):

@@ -14,7 +14,7 @@ from compression.registry import InvalidSetting, errors_of
 from study.amounts import parse_bytes, parse_percent, parse_price
 from study.config import make_config, parse_config
 from study.events import SEARCH
-from study.limits import Growth, Limits, limits
+from study.limits import Growth, Limits, budget_remarks, limits
 from study.objectives import aims, final
 from study.sections import Patience
 from study.state import StudyState
@@ -184,5 +184,8 @@ def test_limits_are_as_the_config_says():
     found = limits(config, aims(config.task), gpus=2.0)
     assert (found.share, found.gpus, found.seconds) == (0.5, 2.0, 1800)
     assert found.growth is None
+    assert not budget_remarks(config)
+    (said,) = budget_remarks(_config("price_per_hour: 4\n"))
+    assert "without a money_budget" in said
     with pytest.raises(InvalidSetting):
         _config("price_per_hour: free\n")
