@@ -54,10 +54,13 @@ def test_blocks_are_the_layers_up_to_the_first_number():
     assert owned(found, names)["h.1"] == ["h.1.mlp"]
 
 
-@given(
-    st.lists(st.from_regex(r"[a-z0-9\[\]]{1,3}(\.[a-z0-9]{1,2}){0,3}", fullmatch=True), unique=True)
-)
+PARTS = st.lists(st.sampled_from(["a", "b[0]", "0", "12"]), min_size=1, max_size=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(PARTS.map(".".join), unique=True, max_size=8))
 def test_every_layer_is_of_one_group(names):
+    names = [n for n in names if not any(other.startswith(f"{n}.") for other in names)]  # no layer
     for grouped in (each, blocks):
         found = owned(grouped(names), names)
         assert sorted(itertools.chain(*found.values())) == sorted(names)
@@ -208,8 +211,8 @@ def test_combinations_of_many_groups_are_counted_at_once():
     own = space.of(group)
     many = {
         f"g{i}/{key}": Param(p.domain, {f"g{i}/{other}": v for other, v in p.when.items()})
-        for i in range(60)
+        for i in range(30)
         for key, p in own.items()
     }
     alone = sum(1 for _ in corners_of(list(own.items()), {}))
-    assert combinations(many) == alone**60
+    assert combinations(many) == alone**30

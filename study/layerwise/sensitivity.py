@@ -23,7 +23,6 @@ from study.storage import Storage
 from trainables import features
 from trainables.build import build
 from trainables.calibration import calibrated
-from trainables.frozen.forward_pass import all_cores
 from trainables.record import LayerRule, Trial, from_json, to_json
 from trainables.serial import digest
 from trainables.splits import Inputs, Split
@@ -114,25 +113,22 @@ def measured(
         data = replace(calibrated(data, samples, seed), fingerprint=data.fingerprint)
     started = time.perf_counter()
     share = max(LEAST, MOST // len(space.groups))
-    with all_cores():
-        loss = Loss(task, data)
-        dense = loss(data.model)
-        growths: dict[str, dict[Rules, float]] = {}
-        for group in space.groups:
-            wanted = dict.fromkeys(
-                effect(space.group_rules(group, v)) for v in corners(space, group)
-            )
-            several = list(wanted)
-            own = growths[group.name] = {}
-            with naming(f"layerwise.groups.{group.name}"):
-                for rules in (several[i] for i in evenly(len(several), share)):
-                    value = loss(build(task, data, Trial(space.task, rules, seed=seed)))
-                    if math.isfinite(value):
-                        own[rules] = value - dense
+    loss = Loss(task, data)
+    dense = loss(data.model)
+    growths: dict[str, dict[Rules, float]] = {}
+    for group in space.groups:
+        wanted = {
+            effect(space.group_rules(group, values)): None for values in corners(space, group)
+        }
+        several, own = list(wanted), dict[Rules, float]()
+        with naming(f"layerwise.groups.{group.name}"):
+            for rules in (several[i] for i in evenly(len(several), share)):
+                value = loss(build(task, data, Trial(space.task, rules, seed=seed)))
+                if math.isfinite(value):
+                    own[rules] = value - dense
             if not own:
-                raise InvalidSetting(
-                    [f"layerwise.groups.{group.name}: no setting has a finite loss"]
-                )
+                raise InvalidSetting(["the loss is not finite at any setting"])
+        growths[group.name] = own
     return Sensitivity(dense, growths, len(loss.split), time.perf_counter() - started)
 
 

@@ -21,9 +21,8 @@ def starts(settings: Settings, count: int, max_bytes: int | None = None) -> list
     best under each adapter and start; then further down the ladder.
     """
     found: list[Flat] = []
-    for budget, kind in _wanted(settings, count, max_bytes):
-        state = best(settings, budget, kind)
-        if state is None:
+    for budget, kind in _wanted(settings, count, max_bytes) if count else ():
+        if (state := best(settings, budget, kind)) is None:
             continue
         flat = settings.flat(state, {})
         if flat not in found:
