@@ -56,7 +56,6 @@ class History:
     """
 
     def __init__(self, searcher: Searcher, objectives: Sequence[Objective]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._searcher, self._storage = searcher, _Memory()
         self.study = optuna.create_study(
             storage=self._storage,
@@ -70,14 +69,18 @@ class History:
         self._recall = None if searcher.memory is None else Recall(searcher.memory, signs)
 
     def begin(
-        self, number: int, turn: Turn, fixed: Mapping[str, Scalar] | None = None
+        self, number: int, turn: Turn | None, fixed: Mapping[str, Scalar] | None = None
     ) -> optuna.Trial:
         """A running trial to draw values from, but for those that are ``fixed``.
+
+        Without a turn nothing is drawn.
 
         Raises:
             Exhausted: nothing is left to suggest; :meth:`withdraw` it.
         """
-        seen = _Seen(self.study, self._searcher.sampler(turn), self._readable(turn.seed))
+        seen: Any = self.study
+        if turn is not None:
+            seen = _Seen(self.study, self._searcher.sampler(turn), self._readable(turn.seed))
         blank = create_trial(
             state=TrialState.RUNNING,
             system_attrs={"fixed_params": dict(fixed)} if fixed else {},
@@ -85,7 +88,7 @@ class History:
         trial_id = self._storage.create_new_trial(self.study._study_id, blank)
         trial = optuna.Trial(cast(optuna.Study, seen), trial_id)
         self._open[number], self._ids[number] = trial, trial_id
-        if self._searcher.remembers:
+        if turn is not None and self._searcher.remembers:
             _ = trial.relative_params  # what it leaves behind, it leaves now
         return trial
 

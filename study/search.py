@@ -58,6 +58,7 @@ class StudySearch(OptunaSearch):
         violations: Callable[[Record], Mapping[str, float]] | None = None,
     ) -> None:
         objectives = [aim.objective for aim in aims]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
             space=space.define,
             metric=[o.name for o in objectives],
@@ -87,7 +88,7 @@ class StudySearch(OptunaSearch):
                 self._history.withdraw(number)
                 return None
             params = self._study_space.define(trial)
-        if start is None and self._repair is not None:
+        if self._repair is not None:
             params = self._repair(params)
         self._settle(number, params)
         self._suggested += 1
@@ -161,7 +162,8 @@ class StudySearch(OptunaSearch):
         """A suggestion whose values are known."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._history.begin(number, self._turn(number))
+            turn = self._turn(number) if self._searcher.remembers else None
+            self._history.begin(number, turn)
         self._settle(number, params)
 
     def _settle(self, number: int, params: Mapping[str, Scalar]) -> None:

@@ -44,9 +44,9 @@ class ParetoAsha(Scheduler):
     """
 
     rule: str = knob("regret", Values(tuple(RULES)), help="what makes a trial better")
-    eta: float = knob(2.0, FloatAbove(1.0, 16.0), help="rungs grow by it; one in eta goes on")
+    eta: float = knob(3.0, FloatAbove(1.0, 16.0), help="rungs grow by it; one in eta goes on")
     grace: float = knob(
-        1 / 3, FloatRange(0.0, 1.0), help="share of the epochs before the first rung"
+        0.05, FloatRange(0.0, 1.0), help="share of the epochs before the first rung"
     )
     seconds: float = knob(
         0.0, FloatRange(0.0, 1e9), help="of a full trial, to set rungs by cost; 0: by epochs"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compression.registry import IntRange, Scalar, Values
-from study.options import Param
+from study.options import Param, Trained
 
 Codes = NDArray[np.float64]
 ABSENT = -1.0
@@ -106,6 +106,8 @@ class Encoding:
 
     def _exists(self, name: str, codes: Codes) -> NDArray[np.bool_]:
         param, exists = self.params[name], np.ones(len(codes), dtype=np.bool_)
+        if isinstance(param, Trained):
+            return self._any_adapter(param.adapters, codes)
         for key, values in param.when.items():
             if key in self._at:
                 exists &= np.isin(codes[:, self._at[key]], self._known(key, values))
@@ -113,6 +115,12 @@ class Encoding:
             if key in self._at:
                 exists &= ~np.isin(codes[:, self._at[key]], self._known(key, values))
         return exists
+
+    def _any_adapter(self, keys: tuple[str, ...], codes: Codes) -> NDArray[np.bool_]:
+        found = np.zeros(len(codes), dtype=np.bool_)
+        for key in keys:
+            found |= ~np.isin(codes[:, self._at[key]], [ABSENT, *self._known(key, ("none",))])
+        return found
 
     def _known(self, name: str, values: tuple[Scalar, ...]) -> list[float]:
         """Codes of those of the values that the parameter can have."""

@@ -15,7 +15,6 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from analysis.fronts import non_dominated
 from compression.registry import IntRange, Scalar, Values
 from study.options import Param
 from study.searchers.base import Turn
@@ -76,23 +75,22 @@ class ForestSampler(optuna.samplers.BaseSampler):
         if len(seen) < LEAST or self._rng.random() < self._rule.random:
             anywhere: Codes = self._encoding.draw(self._rng, 1)[0]
             return anywhere
-        front = np.flatnonzero(non_dominated(seen.losses))
-        candidates = self._candidates(seen, front)
-        best: Codes = candidates[int(self._values(seen, front, candidates).argmax())]
+        candidates = self._candidates(seen)
+        best: Codes = candidates[int(self._values(seen, candidates).argmax())]
         return best
 
-    def _candidates(self, seen: Seen, front: NDArray[np.int64]) -> Codes:
+    def _candidates(self, seen: Seen) -> Codes:
         """Random settings and neighbours of the front's, none of which was tried."""
         half = self._rule.candidates // 2
         drawn = self._encoding.draw(self._rng, half)
-        parents = seen.codes[self._rng.choice(front, half)]
+        parents = seen.codes[self._rng.choice(seen.front, half)]
         both = np.concatenate([drawn, self._encoding.changed(parents, self._rng, CHANGED)])
         tried = {row.tobytes() for row in (*seen.codes, *seen.running)}
         new = np.array([row.tobytes() not in tried for row in both])
         kept: Codes = both[new] if new.any() else both
         return kept
 
-    def _values(self, seen: Seen, front: NDArray[np.int64], candidates: Codes) -> Array:
+    def _values(self, seen: Seen, candidates: Codes) -> Array:
         """Expected growth of the front, for the cost; (candidates,)."""
         n, features = len(candidates), self._encoding.features
         asked = features(np.concatenate([candidates, seen.running]))
@@ -108,7 +106,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
         every = np.broadcast_to(np.transpose(sizes), (len(metric), len(asked), len(sizes)))
         predicted = np.concatenate([metric, every], axis=2)  # (trees, settings, objectives)
         # Trials that run are taken to come out as predicted, so that workers spread.
-        believed = np.concatenate([seen.losses[front], predicted[:, n:].mean(axis=0)])
+        believed = np.concatenate([seen.losses[seen.front], predicted[:, n:].mean(axis=0)])
         # A little beyond the worst that was seen: the front may reach further at either end.
         corner = seen.losses.max(axis=0) + MARGIN * np.ptp(seen.losses, axis=0)
         gain = self._growth(predicted[:, :n], believed, corner)

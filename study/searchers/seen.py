@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.fronts import non_dominated
 from study.searchers.encoding import Codes, Encoding
 
 Array = NDArray[np.float64]
@@ -43,6 +44,13 @@ class Seen:
     log_cost: Array
     violation: Array
 
+    @property
+    def front(self) -> NDArray[np.int64]:
+        """Rows of the front: of what breaks no constraint, or breaks them least."""
+        kept = np.flatnonzero(self.violation <= self.violation.min(initial=np.inf))
+        front: NDArray[np.int64] = kept[non_dominated(self.losses[kept])]
+        return front
+
     def __len__(self) -> int:
         """Ended trials."""
         return len(self.codes)
@@ -62,7 +70,7 @@ class Seen:
             np.array([t["losses"] for t in told]).reshape(-1, len(signs)),
             np.array(points, dtype=np.float64).reshape(-1, 3),
             np.array([_log_cost(t) for t in told]),
-            np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended]),
+            np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended], float),
         )
 
 
@@ -72,6 +80,6 @@ def _codes(trials: Sequence[FrozenTrial], encoding: Encoding) -> Codes:
 
 
 def _log_cost(told: Mapping[str, Any]) -> float:
-    """Of the whole trial, had it not been stopped."""
+    """Of the whole trial, had it not been stopped; what ends before any training costs no more."""
     share = max((share for share, _ in told["points"]), default=1.0)
-    return math.log(max(told["seconds"], 1e-3) / max(share, 1e-3))
+    return math.log(max(told["seconds"], 1e-3) / (share or 1.0))
