@@ -20,6 +20,11 @@ FEW = st.sampled_from([0.0, 0.25, 0.5, 1.0])  # exact in binary, and often alike
 ANY = st.floats(-4, 4, allow_subnormal=False)
 
 
+def _by_thirds(**knobs):
+    """Rungs at a third of the epochs and, with an eta of 2, at two thirds."""
+    return ParetoAsha(**{"eta": 2.0, "grace": 1 / 3, **knobs})
+
+
 def points(values, most=20):
     """Lists of losses in 2 or 3 objectives, with ties, duplicates and constant objectives."""
 
@@ -102,7 +107,7 @@ TWINS = {"layers": layers_twin, "regret": regret_twin, "strata": strata_twin}
 @settings(max_examples=60)
 @given(cloud=CLOUDS, eta=ETAS)
 def test_a_rule_equals_its_twin_at_every_report(rule, cloud, eta):
-    rungs = ParetoAsha(rule=rule, eta=eta).start(Budget(12))
+    rungs = _by_thirds(rule=rule, eta=eta).start(Budget(12))
     for i, losses in enumerate(cloud):
         verdict = rungs.on_report(str(i), Standing(4, losses))
         assert verdict == TWINS[rule](cloud[: i + 1], eta)
@@ -113,7 +118,7 @@ def test_a_rule_equals_its_twin_at_every_report(rule, cloud, eta):
 @given(cloud=points(FEW), eta=ETAS, data=st.data())
 def test_a_trial_that_reports_something_else_is_ranked_by_that(rule, cloud, eta, data):
     """A trial that starts again on another machine may come out a little different."""
-    rungs = ParetoAsha(rule=rule, eta=eta).start(Budget(12))
+    rungs = _by_thirds(rule=rule, eta=eta).start(Budget(12))
     for i, losses in enumerate(cloud):
         rungs.on_report(str(i), Standing(4, losses))
     changed = data.draw(st.integers(0, len(cloud) - 1))
@@ -125,7 +130,7 @@ def test_a_trial_that_reports_something_else_is_ranked_by_that(rule, cloud, eta,
 @pytest.mark.parametrize("rule", ["regret", "reach"])
 @given(cloud=CLOUDS, eta=ETAS)
 def test_no_member_of_the_rungs_front_is_stopped(rule, cloud, eta):
-    rungs = ParetoAsha(rule=rule, **({"eta": eta} if rule == "regret" else {})).start(Budget(12))
+    rungs = _by_thirds(rule=rule, **({"eta": eta} if rule == "regret" else {})).start(Budget(12))
     for i, losses in enumerate(cloud):
         verdict = rungs.on_report(str(i), Standing(4, losses))
         assert verdict or any(dominates(other, losses) for other in cloud[:i])
@@ -147,7 +152,7 @@ CYCLE = [(0.0, 0.5, 1.0), (0.5, 1.0, 0.0), (1.0, 0.0, 0.5)]  # each better than 
 
 @pytest.mark.parametrize("rule", ["layers", "regret"])
 def test_incomparable_points_all_go_on(rule):
-    rungs = ParetoAsha(rule=rule, eta=16.0).start(Budget(12))
+    rungs = _by_thirds(rule=rule, eta=16.0).start(Budget(12))
     assert all(rungs.on_report(str(i), Standing(4, p)) for i, p in enumerate(CYCLE))
     if rule == "regret":  # no quota on a front
         assert all(rungs.on_report(f"{i}!", Standing(4, p)) for i, p in enumerate(CYCLE * 9))
@@ -160,7 +165,7 @@ def test_directions_are_turned_by_the_objective_alone(cloud, eta, rule):
     up, down = Objective("accuracy"), Objective("error", Direction.MINIMIZE)
     verdicts = []
     for metric, sign in ((up, -1.0), (down, 1.0)):
-        rungs = ParetoAsha(rule=rule, eta=eta).start(Budget(12))
+        rungs = _by_thirds(rule=rule, eta=eta).start(Budget(12))
         verdicts.append(
             [
                 rungs.on_report(str(i), Standing(4, (metric.loss(sign * first), *rest)))
@@ -201,7 +206,7 @@ TRIALS = st.lists(st.tuples(METRICS, FEW), min_size=1, max_size=8)
 
 
 def _reach(finished):
-    rungs = ParetoAsha(rule="reach").start(Budget(12))
+    rungs = _by_thirds(rule="reach").start(Budget(12))
     for i, (losses, size) in enumerate(finished):
         for epoch, loss in enumerate(losses):
             rungs.on_report(f"finished {i}", Standing(epoch, (loss, size)))
@@ -228,7 +233,7 @@ def test_reach_stops_none_that_would_get_to_the_front_within_the_gains_seen(
 
 
 def test_reach_lets_everything_go_on_until_one_has_finished():
-    rungs = ParetoAsha(rule="reach").start(Budget(12))
+    rungs = _by_thirds(rule="reach").start(Budget(12))
     for i in range(50):
         assert rungs.on_report(f"good {i}", Standing(4, (0.1, -1.0)))
     assert rungs.on_report("bad", Standing(4, (0.9, 0.0)))
@@ -245,7 +250,7 @@ def test_what_a_trial_came_to_before_it_started_again_does_not_tell_against_it()
 
 def test_a_lower_quantile_of_the_gains_stops_more():
     def verdicts(quantile):
-        rungs = ParetoAsha(rule="reach", quantile=quantile).start(Budget(12))
+        rungs = _by_thirds(rule="reach", quantile=quantile).start(Budget(12))
         for i in range(9):
             rungs.on_report(str(i), Standing(4, (9.0, 0.0)))
             rungs.on_report(str(i), Standing(12, (9.0 - i, 0.0)))
@@ -260,7 +265,7 @@ def test_a_lower_quantile_of_the_gains_stops_more():
 def test_what_is_reported_before_its_final_form_stands_in_nobodys_way():
     """A model that fades its base out is not what ships before it has none."""
     for min_fidelity, goes_on in ((0, False), (4, True)):
-        rungs = ParetoAsha(rule="reach").start(Budget(12, min_fidelity))
+        rungs = _by_thirds(rule="reach").start(Budget(12, min_fidelity))
         rungs.on_report("fading", Standing(2, (0.0, -5.0)))
         rungs.on_report("done", Standing(4, (0.5, 0.0)))
         rungs.on_report("done", Standing(12, (0.5, 0.0)))
@@ -286,7 +291,7 @@ def test_by_cost_a_trial_is_judged_once_at_the_first_epoch_past_each_rung(second
 
 
 def test_by_cost_a_slow_trial_meets_its_rungs_at_earlier_epochs():
-    scheduler = ParetoAsha(rule="layers", eta=2.0, seconds=12.0)
+    scheduler = _by_thirds(rule="layers", eta=2.0, seconds=12.0)
     budget = Budget(12)
     assert scheduler.milestones(budget) == tuple(range(1, 12))
     for rate, rungs_at in ((1.0, [4, 8]), (4.0, [1, 2]), (0.25, [])):
@@ -310,7 +315,7 @@ def test_a_knob_of_another_rule_is_refused(knobs):
 
 def test_a_strongly_compressed_trial_is_judged_at_its_size():
     for rule in ("regret", "layers", "strata", "reach"):
-        rungs = ParetoAsha(rule=rule).start(Budget(12))
+        rungs = _by_thirds(rule=rule).start(Budget(12))
         for i in range(20):
             for epoch in range(13):
                 rungs.on_report(f"large {i}", Standing(epoch, (-0.98, -0.1)))

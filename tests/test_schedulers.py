@@ -159,10 +159,11 @@ def test_the_largest_grace_that_is_named_leaves_a_rung(epochs, grace):
         assert Asha(grace=grace).milestones(budget)
 
 
-def test_default_rungs_are_a_third_then_doubled():
-    for scheduler in (Asha(), ParetoAsha()):
+def test_rungs_begin_at_a_share_of_the_epochs_and_grow_by_eta():
+    for scheduler in (Asha(), ParetoAsha(eta=2.0, grace=1 / 3)):
         assert scheduler.milestones(Budget(12)) == (4, 8)
         assert scheduler.milestones(Budget(27)) == (9, 18)
+    assert ParetoAsha().milestones(Budget(24)) == (2, 6, 18)
     assert Asha(eta=4.0).milestones(Budget(100)) == (34,)
     assert Asha(grace=0.55).milestones(Budget(100)) == (55,)
 
