@@ -52,7 +52,9 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 SEARCHER, SCHEDULER = (StudyConfig.model_fields[k].default for k in ("searcher", "scheduler"))
 OURS = f"{SEARCHER}+{SCHEDULER}"
 ABLATIONS = (f"random+{SCHEDULER}", f"{SEARCHER}+fifo", "random+fifo")
-ARMS = (OURS, *ABLATIONS, *RIVALS)
+TOLD = tuple(f"tpe:told={told}+{SCHEDULER}" for told in ("pruned", "nothing", "predicted"))
+UNCAPPED = (f"{SEARCHER}:history=100000+{SCHEDULER}",)
+ARMS = (OURS, *ABLATIONS, *TOLD, *UNCAPPED, *RIVALS)
 PROCESSES = 2
 
 
