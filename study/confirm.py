@@ -49,7 +49,7 @@ class Replicate:
 def front(state: StudyState, aims: Sequence[Aim], met: Met = anything) -> list[TrialState]:
     """The search's trials that none other beats in all objectives, smallest ratio first.
 
-    Those that have an artifact and are ``met``, stopped ones as they are.
+    Those whose artifact is there and that are ``met``, stopped ones as they are.
     """
     found = _measured(state, aims, met)
     on_front = non_dominated(np.array([losses for losses, _ in found]).reshape(-1, len(aims)))
@@ -73,7 +73,7 @@ def _measured(
         (losses, trial)
         for trial in state.searched
         if trial.record
-        and trial.record.outcome.sha256
+        and state.has_file(trial.record)
         and (losses := final(aims, trial.record.outcome)) is not None
         and met(trial)
     ]
@@ -105,7 +105,7 @@ class Race:
         study_seed: int,
         met: Met = anything,
     ) -> None:
-        self.aims, self.rule = aims, rule
+        self.state, self.aims, self.rule = state, aims, rule
         self.seeds = [seed_of(study_seed, k) for k in range(1, rule.seeds)]
         self.points = near(state, aims, rule.within, met)
         found = {(str(t.params["of"]), t.trial.seed): t.record for t in state.confirmed if t.record}
@@ -124,7 +124,7 @@ class Race:
         return [rows[0]] * len(rows) if is_exact(point.trial) else rows
 
     def _losses(self, run: Record | None) -> tuple[float, ...]:
-        losses = final(self.aims, run.outcome) if run and run.outcome.sha256 else None
+        losses = final(self.aims, run.outcome) if run and self.state.has_file(run) else None
         return losses or (np.nan,) * len(self.aims)
 
     @cached_property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from study.constraints import NO_DEMANDS, Demands
 from study.events import SEARCH, Answered, Ended, Event
-from study.files import artifact, probe
+from study.files import FOLDER, artifact, probe
 from study.objectives import Aim, final
 from study.state import StudyState, TrialState
 from study.storage import Storage
@@ -24,6 +24,16 @@ def beats(
     allowed = primary.allowance(margin, primary.value(other[0]))
     no_worse = all(a <= b for a, b in zip(other[1:], losses[1:], strict=True))
     return no_worse and losses[0] > other[0] + allowed
+
+
+def missing(state: StudyState, storage: Storage) -> set[str]:
+    """Trials with a record of a file that is not there, or without its logits.
+
+    Deleted under rules that a resumed study need not have kept: margin, constraints, objectives.
+    """
+    there = {f"{FOLDER}/{name}" for name in storage.list(FOLDER)}
+    filed = {record.trial_id for record in state.records if record.outcome.sha256}
+    return {i for i in filed if not {artifact(i), probe(i)} <= there}
 
 
 class Retention:
@@ -56,7 +66,7 @@ class Retention:
 
     def _take(self, trial: TrialState) -> None:
         record = trial.record
-        if trial.role != SEARCH or record is None or record.outcome.sha256 is None:
+        if trial.role != SEARCH or record is None or not self._state.has_file(record):
             return
         if (losses := final(self.aims, record.outcome)) is not None:
             self.admit(trial.trial_id, losses + self.demands.excess(record))

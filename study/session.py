@@ -31,7 +31,7 @@ from study.objectives import aims
 from study.once import run_once
 from study.origin import now, origin, versions
 from study.result import StudyResult
-from study.retention import Retention
+from study.retention import Retention, missing
 from study.schedulers import Budget, Rungs
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
@@ -90,6 +90,7 @@ class Session:
         began, result = time.time(), None
         with EventLog(self.storage) as log:
             self.log, self.state = log, StudyState(log.events)
+            self.state.gone = missing(self.state, self.storage)
             self.demands = Demands.of(self.config.task, self.config.constraints, self.state)
             self.events = list(log.events)
             config = {k: json.dumps(v) for k, v in self.config.to_json().items() if k != "space"}

@@ -84,6 +84,7 @@ class StudyState:
         self.closed: list[Closed] = []
         self.frozen: Frozen | None = None
         self.finished: list[TrialState] = []  # with a record of their own, in the order of events
+        self.gone: set[str] = set()  # trials whose file was deleted, before this session began
         self.worked_seconds = 0.0  # of trials, as they say; those that were interrupted included
         self._by_id: dict[str, Record] = {}
         self._phases: Counter[tuple[str, Phase]] = Counter()
@@ -111,9 +112,7 @@ class StudyState:
 
     @apply.register
     def _(self, event: Suggested) -> None:
-        self._enter(
-            TrialState(event.number, event.role, event.params, event.trial, event.trial_id)
-        )
+        self._enter(TrialState(event.number, event.role, event.params, event.trial, event.trial_id))
 
     @apply.register
     def _(self, event: Inherited) -> None:
@@ -174,6 +173,7 @@ class StudyState:
         outcome = event.record.outcome
         self._move(trial, Phase(outcome.status.value))
         trial.record, trial.ended_at = event.record, event.at
+        self.gone.discard(event.trial_id)
         if trial.reports == list(outcome.curve):  # one copy is enough
             trial.reports = list(outcome.curve)
         self._by_id.setdefault(event.trial_id, event.record)
@@ -237,6 +237,10 @@ class StudyState:
     def record_of(self, trial_id: str) -> Record | None:
         """The record that a duplicate of ``trial_id`` is answered with."""
         return self._by_id.get(trial_id)
+
+    def has_file(self, record: Record) -> bool:
+        """Whether a trial's file can be read: it was shelved, and is not :attr:`gone`."""
+        return record.outcome.sha256 is not None and record.trial_id not in self.gone
 
     def baseline(self, role: str) -> TrialState | None:
         """The baseline of this role, once it was suggested."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from study.files import artifact, probe
 from study.objectives import Aim, aims
-from study.retention import Retention
+from study.retention import Retention, missing
 from study.state import StudyState
 from study.storage import Storage
 from trainables.record import Direction, Objective
@@ -53,6 +53,19 @@ def test_kept_is_independent_of_the_order_of_ends(objective, scale, points, marg
         for i, point in enumerate(order):
             keeper.admit(str(i), _losses(objective, point))
         assert {int(i) for i in keeper.kept} == _brute(order, margin, objective)
+
+
+def test_what_was_deleted_before_is_known_and_takes_no_place(tmp_path):
+    state, storage = FakeRunner().run().state, Storage.open(tmp_path)
+    filed = [record.trial_id for record in state.records if record.outcome.sha256]
+    for name in filed[::2]:
+        storage.write_bytes(artifact(name), b"file")
+        storage.write_bytes(probe(name), b"logits")
+    storage.write_bytes(artifact(filed[1]), b"without its logits")
+    state.gone = missing(state, storage)
+    assert state.gone == set(filed[1::2])
+    goals = aims(FakeRunner().config.task)
+    assert not set(Retention(storage, state, goals, 0.01).kept) & state.gone
 
 
 def test_within_a_share_of_the_better_perplexity_is_kept():
