@@ -65,8 +65,11 @@ class Growth:
         return hypervolume(self._front, self._reference)
 
     def over(self, patience: Patience) -> str | None:
-        """Why to wait no longer; None if there is growth, or too little was tried to tell."""
-        if len(self.volumes) < patience.trials:
+        """Why to wait no longer; None if there is growth, or too little was found to tell.
+
+        Before the first point of a front nothing can grow: then no trial is one too many.
+        """
+        if len(self.volumes) < patience.trials or not self.volumes[-1]:
             return None
         before, now = ([self.start, *self.volumes][i] for i in (-1 - patience.trials, -1))
         if now > before * (1 + patience.gain):

@@ -210,8 +210,9 @@ def test_what_the_study_gets_and_gives(cli, monkeypatch):
     got = {}
 
     class Study:
-        def __init__(self, config, **options):
-            got.update(options, config=config)
+        def __init__(self, config, name, resume, address, quiet, warm_start):
+            options = {"resume": resume, "address": address, "quiet": quiet}
+            got.update(options, config=config, name=name, warm_start=warm_start)
 
         def check(self):
             if got["name"] == "wrong":
@@ -223,10 +224,12 @@ def test_what_the_study_gets_and_gives(cli, monkeypatch):
             return StudyResult("a", "here", (), (), exit_code=130, tracking_uri="http://x")
 
     monkeypatch.setitem(sys.modules, "study.study", types.SimpleNamespace(Study=Study))
-    done = cli("--name", "a", "--quiet", "--json", "--address", "ray://x:1", "--storage", "7")
+    options = ("--address", "ray://x:1", "--storage", "7", "--warm-start", "b")
+    done = cli("--name", "a", "--quiet", "--json", *options)
     assert done.exit_code == 130
     assert got.pop("config").storage == "7"
-    assert got == dict(name="a", resume=False, address="ray://x:1", quiet=True)
+    wanted = {"resume": False, "address": "ray://x:1", "quiet": True, "warm_start": "b"}
+    assert got == {"name": "a", **wanted}
     assert json.loads(done.stdout)["exit_code"] == 130
     assert refused(cli("--name", "wrong")) == ["one", "two"]
     assert refused(cli("--name", "lost"), code=1) == ["cannot write there"]

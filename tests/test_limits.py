@@ -166,7 +166,15 @@ def test_patience_ends_with_what_did_not_grow(volumes, trials, gain):
         assert said is None
     else:
         before = [0.0, *volumes][-1 - trials]
-        assert (said is None) == (volumes[-1] > before * (1 + gain))
+        grew = volumes[-1] > before * (1 + gain)
+        assert (said is None) == (grew or volumes[-1] == 0)
+
+
+def test_patience_waits_for_the_first_point_of_a_front():
+    config = _config("constraints: [accuracy >= 0.9999]\npatience: {trials: 2, gain: 100%}\n")
+    runner = FakeRunner(config).run()
+    assert runner.driver.searched_enough is None
+    assert runner.driver.searched == 8
 
 
 def test_patience_ends_a_search_at_the_same_trial_after_a_resume():
