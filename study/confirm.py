@@ -22,7 +22,7 @@ from study.racing import chances, filled, undecided
 from study.retention import beats
 from study.sections import Confirm
 from study.state import StudyState, TrialState
-from trainables.record import NONE, Record, Trial
+from trainables.record import NONE, Trial
 from trainables.serial import digest
 
 Met = Callable[[TrialState], bool]
@@ -73,7 +73,7 @@ def _measured(
         (losses, trial)
         for trial in state.searched
         if trial.record
-        and state.has_file(trial.record)
+        and state.has_file(trial)
         and (losses := final(aims, trial.record.outcome)) is not None
         and met(trial)
     ]
@@ -108,9 +108,9 @@ class Race:
         self.state, self.aims, self.rule = state, aims, rule
         self.seeds = [seed_of(study_seed, k) for k in range(1, rule.seeds)]
         self.points = near(state, aims, rule.within, met)
-        found = {(str(t.params["of"]), t.trial.seed): t.record for t in state.confirmed if t.record}
+        found = {(str(t.params["of"]), t.trial.seed): t for t in state.confirmed}
         self.runs = [
-            [p.record, *(found.get((p.trial_id, seed)) for seed in self.seeds)] for p in self.points
+            [p, *(found.get((p.trial_id, seed)) for seed in self.seeds)] for p in self.points
         ]
 
     @cached_property
@@ -119,12 +119,14 @@ class Race:
         rows = [self._row(p, runs) for p, runs in zip(self.points, self.runs, strict=True)]
         return np.array(rows).reshape(len(rows), self.rule.seeds, len(self.aims))
 
-    def _row(self, point: TrialState, runs: Iterable[Record | None]) -> list[tuple[float, ...]]:
+    def _row(self, point: TrialState, runs: Iterable[TrialState | None]) -> list[tuple[float, ...]]:
         rows = [self._losses(run) for run in runs]
         return [rows[0]] * len(rows) if is_exact(point.trial) else rows
 
-    def _losses(self, run: Record | None) -> tuple[float, ...]:
-        losses = final(self.aims, run.outcome) if run and self.state.has_file(run) else None
+    def _losses(self, run: TrialState | None) -> tuple[float, ...]:
+        losses = None
+        if run and run.record and self.state.has_file(run):
+            losses = final(self.aims, run.record.outcome)
         return losses or (np.nan,) * len(self.aims)
 
     @cached_property

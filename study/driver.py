@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from study.brief import Asks, Log, Plan, View
+from study.confirm import Replicate
 from study.events import (
     CONFIRM,
     SEARCH,
@@ -42,6 +43,7 @@ from trainables.record import (
 
 FINISHED = "FINISHED"  # ray.tune.search.Searcher.FINISHED
 MOST_DUPLICATES = 100  # in a row; then the space counts as exhausted
+UNTIMED = "NoLatency: the study asks for latency_ms, and no form like this one could be timed"
 LOUD = 3  # failures in a row from one cause
 
 
@@ -64,11 +66,12 @@ class Driver:
         self.stopping: str | None = None
         self.searched_enough: str | None = None
         self.exhausted = self.broken = False
-        self._began, self._spent_before = time.monotonic(), state.spent_seconds
+        self._began, self._spent_before = time.monotonic(), state.spent_until(time.time())
         self._running: dict[str, int] = {}
         self._aliases: dict[str, list[int]] = {}
         self._failures: deque[str | None] = deque(maxlen=LOUD)
         self._lost = 0
+        self._wanted: tuple[tuple[int, int], Sequence[Replicate]] | None = None
         self._room = Room(plan.concurrency, plan.memory, say)
         self._fingerprint = plan.origin().fingerprint
         self._queue = deque(t.number for t in state.interrupted() if not t.alone)
@@ -94,7 +97,7 @@ class Driver:
 
     @property
     def spent_seconds(self) -> float:
-        """Time worked on, earlier processes included."""
+        """Time worked on since the study was opened, earlier processes included."""
         return self._spent_before + time.monotonic() - self._began
 
     def stop(self, reason: str) -> None:
@@ -120,7 +123,8 @@ class Driver:
         trial = self.state.trials[number]
         self._running[tune_id] = number
         self.emit(Started(number, trial.trial_id, time.time()))
-        return {"number": number, "trial": canonical(trial.trial)}
+        config = {"number": number, "trial": canonical(trial.trial)}
+        return config | ({"until": trial.params["until"]} if trial.role == CONFIRM else {})
 
     @property
     def unfinished(self) -> bool:
@@ -174,7 +178,10 @@ class Driver:
         searching = any(self.state.trials[n].role == SEARCH for n in self._running.values())
         if self.plan.confirm is None or searching:
             return None
-        for wanted in self.plan.confirm(self.state):
+        known = len(self.state.finished), self.state.counts()["answered"]
+        if self._wanted is None or self._wanted[0] != known:  # it is asked at every turn
+            self._wanted = known, self.plan.confirm(self.state)
+        for wanted in self._wanted[1]:
             if wanted.trial.trial_id(self._fingerprint) not in running:
                 params: dict[str, Scalar] = {"of": wanted.of, "until": wanted.until}
                 return self._suggest(self.state.next_number, CONFIRM, params, wanted.trial)
@@ -204,16 +211,19 @@ class Driver:
     def _unless_known(self, number: int) -> int | None:
         """The number, unless the same trial has a record or is being run."""
         trial_id = self.state.trials[number].trial_id
-        if self.state.record_of(trial_id):
-            self._answer(number, trial_id)
+        if (record := self.state.record_of(trial_id)) and self._settles(record.outcome):
+            self.emit(Answered(number, trial_id))
             return None
         if any(self.state.trials[n].trial_id == trial_id for n in self._running.values()):
             self._aliases.setdefault(trial_id, []).append(number)
             return None
         return number
 
-    def _answer(self, number: int, trial_id: str) -> None:
-        self.emit(Answered(number, trial_id))
+    def _settles(self, outcome: Outcome) -> bool:
+        """Whether a duplicate need not be run: there is a file, or there would be none again."""
+        if outcome.sha256 or outcome.status is Status.FAILED:
+            return True
+        return any(self.plan.demands.hopeless(report, outcome) for report in outcome.curve)
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Take a worker's result; whether its trial may go on."""
@@ -227,6 +237,9 @@ class Driver:
         outcome = replace(outcome, latency_ms=self.plan.latency(trial.trial))
         for report in reports:
             self.emit(Reported(number, trial.trial_id, report))
+        if trial.role == SEARCH and self.plan.untimed(outcome):
+            self._end(tune_id, Outcome(Status.FAILED, error=UNTIMED, seconds=outcome.seconds))
+            return False
         go_on = self._judge(number, trial.trial_id, reports, outcome)
         if result.get("done") or not go_on:
             self._end_or_retry(tune_id, outcome)
@@ -248,7 +261,7 @@ class Driver:
                 return False
             if (losses := standing(self.plan.aims, report, outcome)) is not None:
                 at = Standing(report.epochs_done, losses, report.seconds)
-                go_on = self.rungs.on_report(trial_id, at)
+                go_on = self.rungs.on_report(trial_id, at) and go_on
         return go_on
 
     def on_lost(self, tune_id: str, cause: str) -> None:
@@ -280,7 +293,7 @@ class Driver:
         self._room.take(outcome.peak_memory)
         self.emit(Ended(number, trial.trial_id, record, time.time()))
         for waiting in self._aliases.pop(trial.trial_id, []):
-            self._answer(waiting, trial.trial_id)
+            self.emit(Answered(waiting, trial.trial_id))
         self._watch(outcome)
 
     def _watch(self, outcome: Outcome) -> None:

@@ -148,6 +148,8 @@ def _run(
     milestones = config.scheduler.milestones(budget)
     shelf, trial, ended = Shelf(), record.trial, record.outcome
     until = ended.epochs_done if ended.status is Status.STOPPED else trial.epochs
+    if ended.sha256:  # shelved where it ended, whatever the scheduler's milestones are by now
+        milestones = (*milestones, until)
     attempt = Attempt(config.task, data, trial, shelf, device, cached)
     attempt.advance(milestones, weighed=True)
     while not attempt.finished and attempt.epochs_done < until:

@@ -32,7 +32,7 @@ def missing(state: StudyState, storage: Storage) -> set[str]:
     Deleted under rules that a resumed study need not have kept: margin, constraints, objectives.
     """
     there = {f"{FOLDER}/{name}" for name in storage.list(FOLDER)}
-    filed = {record.trial_id for record in state.records if record.outcome.sha256}
+    filed = {t.trial_id for t in state.ended if t.record and t.record.outcome.sha256}
     return {i for i in filed if not {artifact(i), probe(i)} <= there}
 
 
@@ -66,7 +66,7 @@ class Retention:
 
     def _take(self, trial: TrialState) -> None:
         record = trial.record
-        if trial.role != SEARCH or record is None or not self._state.has_file(record):
+        if trial.role != SEARCH or record is None or not self._state.has_file(trial):
             return
         if (losses := final(self.aims, record.outcome)) is not None:
             self.admit(trial.trial_id, losses + self.demands.excess(record))

@@ -32,6 +32,7 @@ from study.once import run_once
 from study.origin import now, origin, versions
 from study.result import StudyResult
 from study.retention import Retention, missing
+from study.retiming import retime
 from study.schedulers import Budget, Rungs
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
@@ -168,8 +169,14 @@ class Session:
         with suppress(Interrupted), interrupts.calling(leave):
             self.guide = guide(self.config, self.space, self.data, self.storage, live.say)
         self.table = measured(
-            self.config, self.space, self.data, self.storage, live.say, interrupts
+            self.config, self.space, self.data, self.storage, live.say, interrupts, self._overdue
         )
+
+    def _overdue(self) -> bool:
+        """Whether the time that the study may take is spent before its trials."""
+        most = limits(self.config, self.aims).seconds
+        return most is not None and self.state.spent_until(time.time()) >= most
+        self.events = retime(self.state, self.events, self.table.of)
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import singledispatchmethod
@@ -176,7 +176,8 @@ class StudyState:
         self.gone.discard(event.trial_id)
         if trial.reports == list(outcome.curve):  # one copy is enough
             trial.reports = list(outcome.curve)
-        self._by_id.setdefault(event.trial_id, event.record)
+        if (known := self._by_id.get(event.trial_id)) is None or known.outcome.sha256 is None:
+            self._by_id[event.trial_id] = event.record
         self._touch(event.at)
 
     @apply.register
@@ -213,9 +214,10 @@ class StudyState:
         result of the search as any other.
         """
         first: dict[str, TrialState] = {}
-        for trial in self._sorted():
-            if trial.role == SEARCH and trial.record:
-                first.setdefault(trial.trial_id, trial)
+        for trial in (t for t in self._sorted() if t.role == SEARCH and t.record):
+            known = first.setdefault(trial.trial_id, trial)
+            if known.record and not known.record.outcome.sha256:  # a later one may have a file
+                first[trial.trial_id] = trial
         return list(first.values())
 
     @property
@@ -231,16 +233,27 @@ class StudyState:
     @property
     def spent_seconds(self) -> float:
         """Time worked on in all sessions; one that was killed counts up to its last event."""
-        first, last = self._session or (0.0, 0.0)
-        return self._spent_before + last - first
+        return self.spent_until(self._session[1]) if self._session else self._spent_before
+
+    def spent_until(self, at: float) -> float:
+        """The same up to a moment of the session that goes on, whatever happened in it last."""
+        began = self._session[0] if self._session else at
+        return self._spent_before + max(0.0, at - began)
 
     def record_of(self, trial_id: str) -> Record | None:
         """The record that a duplicate of ``trial_id`` is answered with."""
         return self._by_id.get(trial_id)
 
-    def has_file(self, record: Record) -> bool:
-        """Whether a trial's file can be read: it was shelved, and is not :attr:`gone`."""
-        return record.outcome.sha256 is not None and record.trial_id not in self.gone
+    def revise(self, revised: Callable[[Record], Record]) -> None:
+        """Put another record in the place of each."""
+        self._by_id = {i: revised(record) for i, record in self._by_id.items()}
+        for trial in self.trials.values():
+            trial.record = trial.record and revised(trial.record)
+
+    def has_file(self, trial: TrialState) -> bool:
+        """Whether its file can be read: it was shelved, and is not :attr:`gone`."""
+        shelved = trial.record is not None and trial.record.outcome.sha256 is not None
+        return shelved and trial.trial_id not in self.gone
 
     def baseline(self, role: str) -> TrialState | None:
         """The baseline of this role, once it was suggested."""
@@ -253,8 +266,9 @@ class StudyState:
     def counts(self, role: str = SEARCH) -> dict[str, int]:
         """Trials of a role by phase (every phase is a key), and ``done``: all but the open ones."""
         found = {phase: self._phases[role, phase] for phase in Phase}
-        counts = {phase.value: count for phase, count in found.items()}
-        return counts | {"done": sum(n for phase, n in found.items() if phase not in OPEN)}
+        return {phase.value: n for phase, n in found.items()} | {
+            "done": sum(n for phase, n in found.items() if phase not in OPEN)
+        }
 
     def _sorted(self) -> list[TrialState]:
         return [self.trials[number] for number in sorted(self.trials)]

@@ -48,7 +48,7 @@ def unverified(state: StudyState) -> tuple[dict[str, str], list[str]]:
     baselines = {
         t.role: t.trial_id
         for t in state.ended
-        if t.number < 0 and t.record and state.has_file(t.record)
+        if t.number < 0 and state.has_file(t)
     }
     members = state.frozen.members if state.frozen else ()
     runs = [i for member in members for i in (member.trial_id, *member.replicates)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from dataclasses import replace
 from functools import cache, partial
 
@@ -127,7 +128,7 @@ class FakeRunner:
         self.log = ListLog(events, breaks_after)
         self.state = StudyState(self.log)
         self.said: list[str] = []
-        opened = Opened(100.0, "id", {}, bool(events))
+        opened = Opened(time.time(), "id", {}, bool(events))
         self.log.append(opened)
         self.state.apply(opened)
         budget = Budget(self.config.epochs)
@@ -171,6 +172,7 @@ class FakeRunner:
     def run(self) -> FakeRunner:
         """Until the driver has no more."""
         running: dict[str, tuple[Trial, int]] = {}
+        stops: dict[str, tuple[int, ...]] = {}
         finished = False
         while running or not finished or self.driver.unfinished:
             finished = finished and bool(running)
@@ -183,10 +185,12 @@ class FakeRunner:
                     finished = True
                     break
                 self.started += 1
+                stops[tune_id] = tuple(config[k] for k in ("until",) if k in config)
                 running[tune_id] = (from_json(Trial, json.loads(config["trial"])), -1)
             for tune_id in list(running)[:1]:
                 trial, done = running.pop(tune_id)
-                upto = next((m for m in self.milestones if m > done), trial.epochs)
+                ends = sorted((*self.milestones, *stops[tune_id]))
+                upto = next((m for m in ends if m > done), trial.epochs)
                 upto = 0 if self.demands.of_form and done < 0 else min(upto, trial.epochs)
                 outcome = outcome_of(trial, upto, self.fails(trial))
                 if self.crowds(trial, len(running)):

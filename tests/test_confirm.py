@@ -160,6 +160,31 @@ def test_what_is_looked_at_has_its_file(runner, goals, within):
     assert {t.trial_id for t in front(runner.state, goals)} <= looked_at
 
 
+def test_runs_again_end_where_the_first_did_under_another_scheduler(goals):
+    events = list(FakeRunner(parse_config(MANY)).run().log)
+    config = parse_config(MANY.replace("scheduler: asha", "scheduler: fifo") + RULE)
+    state = FakeRunner(config, events=events).run().state
+    ends = {t.trial_id: t.record.outcome.epochs_done for t in state.searched}
+    assert any(ends[t.params["of"]] < t.trial.epochs for t in state.confirmed)
+    for run in state.confirmed:
+        assert run.record.outcome.epochs_done == ends[run.params["of"]]
+        assert run.record.outcome.sha256
+
+
+def test_who_is_run_again_is_worked_out_once_while_nothing_ends():
+    runner, asked = FakeRunner(CONFIRMED), []
+    confirm = runner.driver.plan.confirm
+
+    def counted(state):
+        asked.append((len(state.finished), state.counts()["answered"]))
+        return confirm(state)
+
+    runner.driver.plan = replace(runner.driver.plan, confirm=counted, concurrency=3)
+    runner.run()
+    assert asked
+    assert len(asked) == len(set(asked))
+
+
 @pytest.mark.parametrize("asked", ["wider", "constrained"])
 def test_a_resume_under_other_rules_looks_only_at_files_that_are_there(goals, asked):
     before = FakeRunner(parse_config(MANY)).run().state

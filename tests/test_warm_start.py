@@ -16,6 +16,7 @@ from study.config import parse_config
 from study.events import Ended, Inherited, Opened, Suggested
 from study.files import FILE, artifact, probe
 from study.finished import read
+from study.retiming import retime
 from study.schedulers import Standing
 from study.state import Phase, StudyState
 from study.storage import Storage
@@ -170,10 +171,50 @@ def test_a_study_that_ended_before_it_took_over_is_not_gone_on_with(source, tmp_
 
 
 @pytest.fixture
-def inherited(source, tmp_path):
-    """The first events of a study that takes over."""
+def bare(source, tmp_path):
+    """The first events of a study that takes over, from a study whose files are gone."""
     found, _ = taken_over(plan(source, space_of(), 0, HERE), tmp_path / "new")
     return [Opened(1.0, "id"), *found]
+
+
+@pytest.fixture
+def inherited(bare):
+    """As :func:`bare`, with the files."""
+    return [bare[0], *(_with(e, sha256="ab" * 32) for e in bare[1:])]
+
+
+def _with(event, **outcome):
+    return replace(
+        event, record=replace(event.record, outcome=replace(event.record.outcome, **outcome))
+    )
+
+
+def test_what_came_without_its_file_is_run_when_it_is_suggested(bare):
+    ids = {e.trial_id for e in bare[1:]}
+    runner = FakeRunner(parse_config(CONFIG.replace("trials: 12", "trials: 60")), events=bare).run()
+    ran = {e.trial_id for e in runner.log if isinstance(e, Ended) and e.number >= 0} & ids
+    assert ran
+    assert all(runner.state.record_of(i).outcome.sha256 for i in ran)
+    assert all(runner.state.has_file(t) for t in runner.state.searched if t.trial_id in ran)
+    answered = {t.trial_id for t in runner.state.trials.values() if t.phase is Phase.ANSWERED}
+    assert all(runner.state.record_of(i).outcome.sha256 for i in answered & ids)
+
+
+def test_latency_is_by_this_studys_own_table(bare):
+    events = [bare[0], *(_with(e, latency_ms=99.0) for e in bare[1:])]
+    state = StudyState(events)
+    again = retime(state, events, lambda trial: 2.0 * len(trial.layers))
+    found = [t.record for t in StudyState(again).searched]
+    assert found == [t.record for t in state.searched]
+    assert [r.outcome.latency_ms for r in found] == [2.0 * len(r.trial.layers) for r in found]
+    assert {state.record_of(r.trial_id) == r for r in found} == {True}
+    unknown = retime(state, again, lambda trial: None)
+    assert {e.record.outcome.latency_ms for e in unknown[1:]} == {None}
+
+
+def test_a_trials_own_latency_stays_where_no_table_has_it(events):
+    own = [_with(e, latency_ms=3.0) if isinstance(e, Ended) else e for e in events]
+    assert retime(StudyState(own), own, lambda trial: None) == own
 
 
 def test_what_is_taken_over_costs_nothing_and_is_not_run_again(inherited):
@@ -183,7 +224,9 @@ def test_what_is_taken_over_costs_nothing_and_is_not_run_again(inherited):
     runner.run()
     assert runner.driver.searched == runner.config.trials
     ran = [e for e in runner.log if isinstance(e, Ended) and e.number >= 0]
-    assert not ids & {e.trial_id for e in ran}
+    filed = {e.trial_id for e in inherited[1:] if e.record.outcome.sha256}
+    assert filed
+    assert not filed & {e.trial_id for e in ran}
     first = min(e.number for e in runner.log if isinstance(e, Suggested) and e.number >= 0)
     assert first == len(ids)
     state = StudyState(runner.log)

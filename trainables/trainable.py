@@ -144,6 +144,8 @@ class CompressionTrial(tune.Trainable):
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Take up another trial."""
         trial, shared = from_json(Trial, json.loads(new_config["trial"])), self.context
+        until = new_config.get("until")  # where one is to end that the scheduler does not judge
+        self.milestones = (*shared.milestones, *(() if until is None else (until,)))
         self.attempt = Attempt(
             shared.task, shared.data, trial, shared.shelf, self.device, shared.cached
         )
@@ -156,7 +158,7 @@ class CompressionTrial(tune.Trainable):
         here. An error ends this trial, not the worker.
         """
         self._wait()
-        reports = self.attempt.advance(self.context.milestones, self.context.weighed)
+        reports = self.attempt.advance(self.milestones, self.context.weighed)
         outcome = self.attempt.outcome
         if self.attempt.finished:  # a worker that waits for its next trial holds nothing
             self.attempt.drop()
