@@ -14,7 +14,8 @@ from compression.registry import InvalidSetting
 from study import log
 from study.events import Member
 from study.files import FILE
-from study.state import StudyState, TrialState
+from study.log import CorruptLog
+from study.state import StateError, StudyState, TrialState
 from study.storage import Storage, StorageError
 from trainables.record import Direction, Objective, Record
 
@@ -116,20 +117,29 @@ def find_trial(trial: str, study: str | None, storage: str) -> Found:
 
     Raises:
         InvalidSetting: there is none, several fit, or it has no record.
+        CorruptLog, StateError: the log of the study that was named is damaged.
     """
     if study is None:
         root = Storage.open(storage)
         folders = [root.sub(name) for name in study_names(root)]
     else:
         folders = [find(study, storage)]
-    found = [hit for folder in folders for hit in _matches(trial, folder, study is not None)]
+    found, damaged = list[Found](), list[str]()
+    for folder in folders:
+        try:
+            found += _matches(trial, folder, study is not None)
+        except (CorruptLog, StateError) as error:
+            if study is not None:
+                raise
+            damaged.append(f"{folder} was not looked at: {error}")
     if len({hit.trial.trial_id for hit in found}) > 1:
         raise InvalidSetting([f"trial: '{trial}' may be {_listed(found)}; write more of it"])
     if not found:
         where = f"study {study}" if study else f"the studies of {storage}"
         hint = "" if study or not trial.isdigit() else "; a number needs its --study"
-        raise InvalidSetting([f"trial: no '{trial}' with a record in {where}{hint}"])
-    return _origin(_newest(found), storage)
+        raise InvalidSetting([f"trial: no '{trial}' with a record in {where}{hint}", *damaged])
+    best = _newest(found)
+    return _origin(replace(best, remarks=(*best.remarks, *damaged)), storage)
 
 
 def _matches(trial: str, folder: Storage, numbers: bool) -> Iterator[Found]:

@@ -72,6 +72,15 @@ def test_the_best_of_means_never_leaves_and_few_runs_decide_nothing(losses):
         assert stays.all()
 
 
+@given(LOSSES, st.integers(0, 5), st.integers(1, 5))
+def test_chances_are_over_the_seeds_that_all_points_have(losses, point, least):
+    """Who left after ``least`` seeds is held against the others on these, with its full spread."""
+    point, least = point % len(losses), min(least, losses.shape[1])
+    left = losses.copy()
+    left[point, least:] = np.nan
+    assert chances(left).tolist() == chances(losses[:, :least]).tolist()
+
+
 @given(LOSSES, st.randoms(use_true_random=False))
 def test_neither_order_of_points_nor_of_seeds_matters(losses, random):
     points, seeds = list(range(losses.shape[0])), list(range(losses.shape[1]))

@@ -136,6 +136,14 @@ def test_a_trial_comes_out_the_same_to_the_last_bit(folder, number):
     assert {"commit", "torch"} <= {check.what for check in done.environment}
 
 
+def test_a_stopped_trial_ends_where_it_did_whatever_the_scheduler_is_now(folder):
+    found = found_in(folder, 2)
+    info = found.study.info
+    later = {**info, "config": {**info["config"], "scheduler": "fifo"}}
+    done = replay(replace(found, study=replace(found.study, info=later)), silent)
+    assert done.same, [check for check in done.checks if not check.same]
+
+
 def test_what_differs_is_said_and_by_how_much(folder):
     found = found_in(folder, 1)
     outcome = found.record.outcome
@@ -149,6 +157,21 @@ def test_what_differs_is_said_and_by_how_much(folder):
     assert "from epoch 4 on" in apart["curve"]
     assert "loss 0.25" in apart["curve"]
     assert apart["logits"] == "at most 0"  # it is the record that lies
+
+
+def test_a_damaged_study_beside_it_is_skipped_with_a_remark(folder, tmp_path):
+    shutil.copytree(folder / "made", tmp_path / "made")
+    good = (tmp_path / "made" / log.FILE).read_bytes()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / log.FILE).write_bytes(b"x" + good)
+    trial = found_in(folder, 0).trial.trial_id
+    found = find_trial(trial, None, str(tmp_path))
+    assert found.study.name == "made"
+    assert any("broken" in line and "not looked at" in line for line in found.remarks)
+    with pytest.raises(InvalidSetting, match="broken.*not looked at"):
+        find_trial("no-such-trial", None, str(tmp_path))
+    with pytest.raises(log.CorruptLog):
+        find_trial(trial, "broken", str(tmp_path))
 
 
 def test_other_data_is_not_compared_at_all(folder):
