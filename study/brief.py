@@ -10,10 +10,10 @@ from study.confirm import Replicate
 from study.constraints import Demands
 from study.events import Event
 from study.limits import Limits
-from study.objectives import Aim
+from study.objectives import LATENCY, Aim
 from study.space import Space
 from study.state import StudyState
-from trainables.record import Origin, Scalar, Trial
+from trainables.record import Origin, Outcome, Scalar, Status, Trial
 
 
 class Log(Protocol):
@@ -60,3 +60,9 @@ class Plan:
     confirm: Callable[[StudyState], Sequence[Replicate]] | None = None
     demands: Demands = Demands()
     latency: Callable[[Trial], float | None] = lambda trial: None
+
+    def untimed(self, outcome: Outcome) -> bool:
+        """Whether a trial lacks the latency that it is to be judged by: nobody can say it later."""
+        names = [aim.name for aim in self.aims] + [c.name for c in self.demands.constraints]
+        measured = outcome.status is not Status.FAILED
+        return measured and LATENCY in names and outcome.latency_ms is None

@@ -193,19 +193,27 @@ class Demands:
         return any(v > 0 for v in self._violations(self.of_form, outcome).values())
 
     def shortfall(self, state: StudyState) -> str | None:
-        """Where no model meets all: which comes nearest, and what it breaks by how much."""
+        """Where no file meets all: which model comes nearest, and what it breaks by how much."""
         nearest: tuple[float, Record] | None = None
+        unfiled = 0
         for record in (trial.record for trial in state.searched):
             found = self.violations(record) if record else {}
             if record is None or len(found) < len(self.constraints):
                 continue
             worst = max(found.values(), default=0.0)
             if worst <= 0:
-                return None
-            if nearest is None or worst < nearest[0]:
+                if record.outcome.sha256 is not None:
+                    return None
+                unfiled += 1
+            elif nearest is None or worst < nearest[0]:
                 nearest = worst, record
         if not self.constraints:
             return None
+        if unfiled:
+            return (
+                f"{unfiled} of the models met the constraints but ended before a file of them was "
+                "written: none can be on the front; run more trials, or let them train longer"
+            )
         if nearest is None:
             asked = ", ".join(c.text for c in self.constraints)
             return f"no model was measured in all that is asked for: {asked}"

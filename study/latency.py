@@ -20,7 +20,7 @@ from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.layerwise.space import LayerwiseSpace
 from study.objectives import LATENCY
-from study.options import Param, corners_of, keys_of
+from study.options import Param, chosen, corners_of, keys_of
 from study.signals import Interrupted, Interrupts, leave
 from study.space import Space, layer_rule
 from study.storage import Storage
@@ -38,21 +38,24 @@ _EACH = 2_000  # corners looked at, of a method beside an adapter
 class Table:
     """Times of the dense model and of forms, each alone beside dense layers.
 
-    A form is a rule without what no model is slower for: init and alpha.
+    A form is a rule without what no model is slower for, init and alpha; or, in ``rests``, what is
+    done to all that no rule compresses, beside dense layers too.
     """
 
     dense: Latency | None = None
     rows: dict[LayerRule, Latency] = field(default_factory=dict)
+    rests: dict[Choice, Latency] = field(default_factory=dict)
 
     def of(self, trial: Trial) -> float | None:
         """What an example takes the trial's model; None where it cannot be told.
 
-        Of several rules each adds, or saves, what it does alone. A form that was not timed has the
-        time of the nearest one with the same method and adapter.
+        Of several rules, and the rest, each adds, or saves, what it does alone. A rule's form that
+        was not timed has the time of the nearest one with the same method and adapter.
         """
         if self.dense is None:
             return None
         found = [self._row(form(rule)) for rule in trial.layers]
+        found.append(self.dense if trial.rest == NONE else self.rests.get(trial.rest))
         added = [row.median_ms - self.dense.median_ms for row in found if row is not None]
         return self.dense.median_ms + sum(added) if len(added) == len(found) else None
 
@@ -101,6 +104,17 @@ def forms(space: Space) -> list[LayerRule]:
     return list(found)
 
 
+def rests(space: Space) -> list[Choice]:
+    """What a space does to the tensors that no rule compresses, but for nothing."""
+    own = [(key, param) for key, param in space.params.items() if key.startswith("rest.")]
+    found = (
+        chosen("rest", corner)
+        for name in space.params["rest"].corners()
+        for corner in itertools.islice(corners_of(own, {"rest": name}), _EACH)
+    )
+    return [rest for rest in dict.fromkeys(found) if rest != NONE]
+
+
 def some(everything: Sequence[LayerRule], most: int = MOST) -> list[LayerRule]:
     """At most so many of these forms: one of each kind, then as evenly as they stand."""
     first = {_kind(rule): rule for rule in reversed(everything)}
@@ -122,13 +136,13 @@ def _parts(space: Space) -> Iterator[tuple[Mapping[str, Param], Sequence[str]]]:
 def _corners(params: Mapping[str, Param]) -> Iterator[dict[str, Scalar]]:
     """Combinations of method, adapter, rank and their knobs."""
     for method, adapter in itertools.product(*(params[k].corners() for k in ("method", "adapter"))):
-        chosen: dict[str, Scalar] = {"method": method, "adapter": adapter}
+        picked: dict[str, Scalar] = {"method": method, "adapter": adapter}
         own = [
             (key, param)
             for key, param in params.items()
             if key == "rank" or key.startswith((keys_of(method), keys_of(adapter)))
         ]
-        yield from itertools.islice(corners_of(own, chosen), _EACH)
+        yield from itertools.islice(corners_of(own, picked), _EACH)
 
 
 def is_wanted(config: StudyConfig) -> bool:
@@ -144,15 +158,20 @@ def measured(
     storage: Storage,
     say: Callable[[str], None],
     interrupts: Interrupts,
+    over: Callable[[], bool] = lambda: False,
 ) -> Table:
-    """The study's table, as far as it was measured already; the rest is measured now."""
+    """The study's table, as far as it was measured already; what is missing is measured now.
+
+    Until ``over``: whether the time of the study is spent.
+    """
     if not is_wanted(config):
         return Table()
     known, everything = _read(storage, say), forms(space)
-    missing = [rule for rule in some(everything) if rule not in known.rows]
+    missing: list[LayerRule | Choice] = [r for r in rests(space) if r not in known.rests]
+    missing += [rule for rule in some(everything) if rule not in known.rows]
     if missing or known.dense is None:
         with suppress(Interrupted), interrupts.calling(leave):
-            _measure(known, missing, config, data, say)
+            _measure(known, missing, config, data, say, over)
         _write(storage, known, config.resources.cpus)
     if (more := len(everything) - len(known.rows)) > 0:
         say(f"{more:,} more forms are taken to be as fast as the nearest of their kind")
@@ -161,10 +180,11 @@ def measured(
 
 def _measure(
     table: Table,
-    missing: Sequence[LayerRule],
+    missing: Sequence[LayerRule | Choice],
     config: StudyConfig,
     data: Prepared,
     say: Callable[[str], None],
+    over: Callable[[], bool],
 ) -> None:
     import torch
 
@@ -174,15 +194,27 @@ def _measure(
     torch.set_num_threads(config.resources.cpus)
     try:
         table.dense = model_latency(config.task, data.model, data.validation)
-        for rule in missing:
+        for index, one in enumerate(missing):
+            if over():
+                say(f"the time budget is spent: {len(missing) - index} forms are not timed")
+                break
             try:
-                trial = Trial(config.search_space().task, (rule,))
-                table.rows[rule] = trial_latency(config.task, data, trial)
+                _time(table, one, config, data)
             except (InvalidSetting, ArtifactError) as error:
-                say(f"not timed: {canonical(rule)}: {error}")
+                say(f"not timed: {canonical(one)}: {error}")
     finally:
         torch.set_num_threads(before)
-        say(f"timed {len(table.rows)} forms in {time.monotonic() - began:.1f} s, one at a time")
+        count = len(table.rows) + len(table.rests)
+        say(f"timed {count} forms in {time.monotonic() - began:.1f} s, one at a time")
+
+
+def _time(table: Table, one: LayerRule | Choice, config: StudyConfig, data: Prepared) -> None:
+    task = config.search_space().task
+    if isinstance(one, Choice):
+        trial = Trial(task, (LayerRule((NONE,)),), rest=one)
+        table.rests[one] = trial_latency(config.task, data, trial)
+    else:
+        table.rows[one] = trial_latency(config.task, data, Trial(task, (one,)))
 
 
 def _machine(threads: int) -> str:
@@ -194,8 +226,11 @@ def _read(storage: Storage, say: Callable[[str], None]) -> Table:
         return Table()
     found = json.loads(storage.read_text(FILE))
     rows = {from_json(LayerRule, r["form"]): from_json(Latency, r["time"]) for r in found["rows"]}
-    say(f"latency: {len(rows)} forms as they were timed on {found['machine']}")
-    return Table(found["dense"] and from_json(Latency, found["dense"]), rows)
+    rests = {
+        from_json(Choice, r["rest"]): from_json(Latency, r["time"]) for r in found.get("rests", ())
+    }
+    say(f"latency: {len(rows) + len(rests)} forms as they were timed on {found['machine']}")
+    return Table(found["dense"] and from_json(Latency, found["dense"]), rows, rests)
 
 
 def _write(storage: Storage, table: Table, threads: int) -> None:
@@ -203,5 +238,6 @@ def _write(storage: Storage, table: Table, threads: int) -> None:
         "machine": _machine(threads),
         "dense": to_json(table.dense),
         "rows": [{"form": to_json(r), "time": to_json(time)} for r, time in table.rows.items()],
+        "rests": [{"rest": to_json(r), "time": to_json(time)} for r, time in table.rests.items()],
     }
     storage.write_text(FILE, json.dumps(content, indent=1) + "\n")

@@ -84,9 +84,15 @@ class Growth:
 class Limits:
     """What a study may spend. None is no limit.
 
-    ``time`` in seconds of work; ``accelerator`` in seconds of trials times the GPUs that each has,
-    ``gpus``; ``money`` at ``price_per_hour`` of work. ``share`` of each is kept for the
-    confirmations that follow the search. With ``patience``, ``growth`` is what it looks at.
+    ``time`` in seconds of work since the study was opened, what is measured before its first trial
+    included; ``accelerator`` in seconds of trials times the GPUs that each has, ``gpus``; ``money``
+    at ``price_per_hour`` of work. ``share`` of each is kept for the confirmations that follow the
+    search. With ``patience``, ``growth`` is what it looks at.
+
+    The seconds of a trial are its own word, with its latest report or its end: building,
+    calibration (with every trial that uses it, though it is made once) and training. What a
+    worker did after its last report, when it was lost or out of memory, is not in them; nor is the
+    start of a worker, what is measured before the trials, or the verification on test.
     """
 
     time: float | None = None

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compression.container import file_bytes
-from compression.methods import NoMethod
+from compression.methods import METHODS, Method, NoMethod
 from compression.methods.chain import split
 from compression.model import target_layers
-from compression.registry import InvalidSetting
+from compression.registry import IntRange, InvalidSetting, Values
 from compression.rules import Compression
 from study.constraints import DROP, Constraint, parse_constraint
-from study.options import Option, choice, corner_plugins, option_params
+from study.options import Option, Param, choice, corner_plugins, option_params
 from trainables.record import canonical
 from trainables.tasks import Task
 
 _CONTRARY = "no model can meet both"
+MOST_SETTINGS = 500
+"""Of one method, that are looked at; with more nothing is said of what it stores."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,28 @@ class Reach:
 
     ``rest`` is what tensors take that no method touches, ``stored`` and ``file`` the same as small
     as the space's ``rest`` stores them, alone in a file. They are 0 where a method removes
-    structure, for parts of the rest go with it.
+    structure, for parts of the rest go with it. ``layers`` is what the targets take in the dense
+    model with their biases, ``targets`` the least that any method of the space stores of their
+    weights, 0 where that is not known from shapes and settings.
     """
 
     dense: int = 0
     rest: int = 0
     stored: int = 0
     file: int = 0
+    layers: int = 0
+    targets: int = 0
 
     @property
     def ratio(self) -> float:
         """The highest."""
-        return self.dense / self.file if self.file else float("inf")
+        least = self.file + self.targets
+        return self.dense / least if least else float("inf")
+
+    @property
+    def layer_ratio(self) -> float:
+        """The highest, were there no biases."""
+        return self.layers / self.targets if self.targets else float("inf")
 
 
 def reach(task: Task, methods: Sequence[Option], rests: Sequence[Option]) -> Reach:
@@ -53,7 +67,8 @@ def reach(task: Task, methods: Sequence[Option], rests: Sequence[Option]) -> Rea
     """
     model, about = task.skeleton(), {"task": canonical(choice(task))}
     layers = target_layers(model, task.targets).values()
-    weights = {id(layer.get_parameter("weight")) for layer in layers}
+    owned = {id(p): p.nbytes for layer in layers for p in layer.parameters()}
+    weights = {id(w): w for w in (layer.get_parameter("weight") for layer in layers)}
     # By identity: a tensor that two layers share is stored once.
     tensors = {id(t): (name, t) for name, t in model.state_dict(keep_vars=True).items()}
     rest = {name: tensor for key, (name, tensor) in tensors.items() if key not in weights}
@@ -67,7 +82,50 @@ def reach(task: Task, methods: Sequence[Option], rests: Sequence[Option]) -> Rea
         taken,
         min(sum(tensor.nbytes for tensor in kept.values()) for kept in stored),
         min(file_bytes(kept, Compression(), about) for kept in stored),
+        sum(owned.values()),
+        _least(methods, list(weights.values())),
     )
+
+
+def _least(methods: Sequence[Option], weights: Sequence[Tensor]) -> int:
+    """Bytes of these weights, each as the method stores it that takes the fewest; adapters none."""
+    made = [_settings(option) for option in methods]
+    if any(found is None for found in made):
+        return 0
+    plugins = [method for found in made for method in found or ()]
+    counts = Counter((tuple(weight.shape), weight.dtype) for weight in weights)
+    try:
+        return sum(
+            count * min((_layout_bytes(method, shape, dtype) for method in plugins), default=0)
+            for (shape, dtype), count in counts.items()
+        )
+    except InvalidSetting:  # known after compressing
+        return 0
+
+
+def _settings(option: Option) -> list[Any] | None:
+    """A method at each of its settings; None where these are too many, or layers share a budget."""
+    if any(METHODS[part.name].plan is not Method.plan for part, _ in option.plugins()):
+        return None
+    params = {key: _each(param) for key, param in option_params("method", option).items()}
+    known = [param for param in params.values() if param is not None]
+    if len(known) < len(params) or prod(len(p.corners()) for p in known) > MOST_SETTINGS:
+        return None
+    return list(corner_plugins("method", option.name, dict(zip(params, known, strict=True))))
+
+
+def _each(param: Param) -> Param | None:
+    """With all its values as corners: bytes need not grow or fall between the ends of a range."""
+    domain = param.domain
+    if isinstance(domain, IntRange) and domain.high - domain.low < MOST_SETTINGS:
+        return replace(param, domain=Values(tuple(range(domain.low, domain.high + 1))))
+    return param if isinstance(domain, Values) else None
+
+
+def _layout_bytes(method: Any, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    if isinstance(method, NoMethod):
+        return prod(shape) * dtype.itemsize
+    return sum(slot.nbytes for slot in method.layout(shape).values())
 
 
 def _corners(axis: str, option: Option) -> Iterator[Any]:
@@ -105,12 +163,17 @@ def constraint_problems(
 
 def _alone(constraint: Constraint, bounds: Reach) -> Iterator[str]:
     name, bound, upper = constraint.name, constraint.bound, constraint.upper
-    if name == "stored_bytes" and upper and bound < bounds.stored:
+    if name == "stored_bytes" and upper and bound < bounds.stored + bounds.targets:
         yield f"no model can; {_left(bounds)}"
-    elif name == "file_bytes" and upper and bound < bounds.file:
-        yield f"no model can; {_left(bounds)}, {bounds.file:,} with the file's header"
+    elif name == "file_bytes" and upper and bound < (least := bounds.file + bounds.targets):
+        yield f"no model can; {_left(bounds)}, {least:,} with the file's header"
     elif name == "ratio" and not upper and bound > bounds.ratio:
         yield f"at most {bounds.ratio:.4g} can be had; {_left(bounds)}"
+    elif name == "layer_ratio" and not upper and bound > bounds.layer_ratio:
+        yield (
+            f"at most {bounds.layer_ratio:.4g} can be had; the space's methods store "
+            f"{bounds.targets:,} bytes of the targets at least"
+        )
     elif name == DROP and constraint.objective.is_fraction and not -1 <= bound <= 1:
         yield "a drop of a fraction lies between -100pp and 100pp"
     elif name == f"val_{constraint.objective.name}" and constraint.objective.is_fraction:
@@ -120,9 +183,9 @@ def _alone(constraint: Constraint, bounds: Reach) -> Iterator[str]:
 
 def _left(bounds: Reach) -> str:
     text = f"{bounds.stored:,} bytes are left of the tensors that no method touches"
-    return text + (
-        f" ({bounds.rest:,} before they are cast)" if bounds.stored < bounds.rest else ""
-    )
+    cast = f" ({bounds.rest:,} before they are cast)" if bounds.stored < bounds.rest else ""
+    targets = f", {bounds.targets:,} of the targets" if bounds.targets else ""
+    return f"{text}{cast}{targets}"
 
 
 def _together(constraints: Sequence[Constraint], bounds: Reach) -> Iterator[str]:

@@ -184,15 +184,39 @@ def test_no_model_has_less_than_is_said_to_be_left(method, adapter, rests):
         trial = Trial(Choice("digits"), (rule,), rest=Choice(rest))
         size = measure_size(build(TASK, data, trial), TASK, data, trial)
         assert size.dense_model.total == bounds.dense
-        assert size.file_bytes > bounds.file
+        assert size.file_bytes > bounds.file + bounds.targets
         assert size.ratio < bounds.ratio
+        assert size.stored_bytes >= bounds.stored + bounds.targets
+        assert size.dense_targets.total == bounds.layers
+        assert size.layer_ratio <= bounds.layer_ratio
         assert (size.model.untouched == bounds.stored) == (rest == rests[-1])
+
+
+def _eight_bits(*constraints):
+    return problems(*constraints, method="{rtn: {bits: [8], mode: symmetric, group_size: 0}}")
+
+
+def test_the_least_that_the_methods_store_bounds_what_can_be_asked():
+    bounds = _reach({"rtn": {"bits": [8], "mode": "symmetric", "group_size": 0}}, "none")
+    assert bounds.layers / 4 < bounds.targets < bounds.layers / 3  # 8 of 32 bits, and the scales
+    assert _eight_bits("ratio >= 8")
+    assert _eight_bits("layer_ratio >= 4")
+    assert not _eight_bits(f"ratio >= {bounds.ratio:.4f}"[:-2])
+    assert not _eight_bits(f"stored_bytes <= {bounds.stored + bounds.targets}")
+    (said,) = _eight_bits(f"stored_bytes <= {bounds.stored + bounds.targets - 1}")
+    assert f"{bounds.targets:,} of the targets" in said
+
+
+@pytest.mark.parametrize("method", ["svd", "global_magnitude", "awq", "drop_base"])
+def test_of_bytes_that_are_known_after_compressing_nothing_is_said(method):
+    assert _reach(method, "none").targets == 0
+    assert _reach("none", "none").targets > 0
 
 
 def test_casting_the_rest_halves_the_least():
     as_it_is, cast = _reach("int1", "none"), _reach("int1", "none", "cast")
     assert cast.stored * 2 == as_it_is.stored == as_it_is.rest == cast.rest
-    between = f"stored_bytes <= {as_it_is.stored - 1}"
+    between = f"stored_bytes <= {as_it_is.stored + as_it_is.targets - 1}"
     assert problems(between)
     assert not problems(between, rest="none, cast")
 
@@ -319,6 +343,18 @@ def test_where_nothing_meets_them_the_nearest_is_named(searched):
         f"no model meets the constraints; the nearest has val_accuracy {best:.4g} "
         "(accuracy >= 0.9999)"
     )
+
+
+def test_what_meets_them_without_a_file_is_said(searched):
+    loose = Demands.of(searched.config.task, ["accuracy >= 0.01"], searched.state)
+    state = copy.deepcopy(searched.state)
+    for trial in state.searched:
+        bare = dataclasses.replace(trial.record.outcome, sha256=None)
+        trial.record = dataclasses.replace(trial.record, outcome=bare)
+    met = sum(loose.met(trial) for trial in state.searched)
+    assert loose.shortfall(searched.state) is None
+    assert loose.shortfall(state).startswith(f"{met} of the models met the constraints but ended")
+    assert met > 0
 
 
 def test_a_weighed_trial_ends_where_it_would_have(monkeypatch):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 from fake_runner import CONFIG, FakeRunner, Regretful
 
 from study.config import parse_config
+from study.driver import Driver
 from study.events import BASELINES, SEARCH, Answered, Ended, Reported, Started, Suggested
-from study.state import Phase
+from study.state import Phase, StudyState
 from study.storage import Storage
 from study.tables import write_parquet
 from trainables.record import Status, canonical
@@ -58,14 +61,27 @@ def test_baselines_are_never_stopped(undisturbed):
         assert record.outcome.status is Status.COMPLETED
 
 
-def test_a_kill_at_any_event_changes_nothing_after_resume(undisturbed):
-    total = len(undisturbed.log)
+def test_a_kill_at_any_event_changes_nothing_after_resume():
+    """Of the quickest searcher: a killed study's log is the beginning of an undisturbed one's."""
+    config = parse_config(CONFIG.replace("{tpe: {startup: 4}}", "random"))
+    whole = FakeRunner(config).run()
+    total = len(whole.log)
     for kill in range(1, total):
-        first = FakeRunner(breaks_after=kill)
+        resumed = FakeRunner(config, events=whole.log[:kill]).run()
+        assert _told(resumed) == _told(whole), f"killed after event {kill} of {total}"
+
+
+@pytest.mark.parametrize("searcher", ["tpe", "forest"])
+def test_a_killed_search_that_learns_goes_on_as_it_would_have(searcher):
+    config = parse_config(CONFIG.replace("tpe", searcher))
+    whole = FakeRunner(config).run()
+    total = len(whole.log)
+    for kill in range(7, total, 11):
+        first = FakeRunner(config, breaks_after=kill)
         with pytest.raises(InterruptedError):
             first.run()
-        resumed = FakeRunner(events=list(first.log)).run()
-        assert _told(resumed) == _told(undisturbed), f"killed after event {kill} of {total}"
+        resumed = FakeRunner(config, events=list(first.log)).run()
+        assert _told(resumed) == _told(whole), f"killed after event {kill} of {total}"
 
 
 def test_a_finished_study_can_be_extended(undisturbed):
@@ -146,6 +162,23 @@ def test_a_spent_time_budget_stops():
     runner = FakeRunner(parse_config(CONFIG + "time_budget: 1s\n"))
     runner.driver._began -= 2
     assert runner.driver.should_stop()
+
+
+def test_what_is_done_before_the_first_trial_is_time_of_the_study():
+    runner = FakeRunner(parse_config(CONFIG + "time_budget: 1h\n"))
+    early = replace(runner.log[0], at=runner.log[0].at - 1800)
+    later = FakeRunner(runner.config, events=[early])  # the killed one did nothing that is known
+    assert later.driver.spent_seconds < 1700
+    state = StudyState([early])
+    driver = Driver(runner.driver.plan, runner.log, state, runner.search, runner.driver.rungs, {})
+    assert 1800 <= driver.spent_seconds < 1900
+    assert not driver.should_stop()
+    driver = Driver(
+        runner.driver.plan, runner.log, StudyState([replace(early, at=early.at - 1800)]),
+        runner.search, runner.driver.rungs, {},
+    )  # fmt: skip
+    assert driver.next("t") == "FINISHED"
+    assert driver.stopping == "the time budget is spent"
 
 
 def test_minimising_is_maximising_the_negated(undisturbed):

@@ -6,16 +6,18 @@ import math
 import time
 
 import pytest
+from fake_runner import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from study import latency
 from study.config import parse_config
-from study.latency import FILE, Table, form, forms, measured, some
+from study.events import BASELINES, SEARCH
+from study.latency import FILE, Table, form, forms, measured, rests, some
 from study.signals import Interrupts
 from study.storage import Storage
 from trainables.latency import FEWEST, Latency, model_latency, timed, trial_latency
-from trainables.record import NONE, Choice, LayerRule, Trial
+from trainables.record import NONE, Choice, LayerRule, Status, Trial
 from trainables.tasks import Digits
 
 CONFIG = """
@@ -113,6 +115,44 @@ def test_what_several_rules_add_is_added(times, dense):
     assert table.of(_trial(rules[0])) == pytest.approx(times[0])
 
 
+def test_what_is_done_to_the_rest_takes_time_too():
+    cast = Choice("cast")
+    table = Table(_of(1.0), {_rule(4): _of(2.0)}, {cast: _of(1.5)})
+    assert table.of(Trial(Choice("digits"), (_rule(4),), rest=cast)) == 2.5
+    assert table.of(Trial(Choice("digits"), (LayerRule((NONE,)),), rest=cast)) == 1.5
+    assert table.of(_trial(_rule(4))) == 2.0
+    unknown = Choice("cast", {"dtype": "bfloat16"})
+    assert table.of(Trial(Choice("digits"), (_rule(4),), rest=unknown)) is None
+    space = parse_config(CONFIG + "  rest: [none, cast]\n").search_space()
+    assert cast in rests(space)
+    assert NONE not in rests(space)
+    assert not rests(parse_config(CONFIG).search_space())
+
+
+def test_a_trial_that_cannot_be_timed_fails_at_its_first_report():
+    text = (
+        "task: digits\ntrials: 6\nepochs: 9\nsearcher: random\nconstraints: [latency_ms <= 5]\n"
+        "space: {method: [{rtn: {bits: [2, 3, 4]}}, int1], adapter: [none, lora]}\n"
+    )
+
+    def latency_of(trial):
+        return 1.0 if trial.layers[0].methods[0].name == "rtn" else None
+
+    runner = FakeRunner(parse_config(text), latency=latency_of).run()
+    found = [t for t in runner.state.ended if t.role == SEARCH]
+    lost = [t for t in found if latency_of(t.trial) is None]
+    assert lost
+    assert lost != found
+    for trial in found:
+        failed = trial.record.outcome.status is Status.FAILED
+        assert failed == (trial in lost)
+        assert ("could be timed" in (trial.record.outcome.error or "")) == failed
+    assert {t.role for t in runner.state.ended} == {SEARCH, *BASELINES}
+    assert all(len(t.reports) < 10 for t in lost)
+    resumed = FakeRunner(runner.config, events=list(runner.log), latency=latency_of).run()
+    assert len(resumed.log) == len(runner.log) + 1
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Everything but the clock: each form that is timed is noted."""
@@ -128,10 +168,10 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "trial_latency", time_it)
     data, storage = config.task.prepare(0), Storage.open(tmp_path)
 
-    def measure(config=config, stop=math.inf):
+    def measure(config=config, stop=math.inf, over=lambda: False):
         stop_at[0], interrupts.caught = stop, None
         space = config.search_space()
-        return measured(config, space, data, storage, said.append, interrupts)
+        return measured(config, space, data, storage, said.append, interrupts, over)
 
     return measure, noted, said, storage
 
@@ -152,6 +192,17 @@ def test_an_interrupted_table_goes_on_where_it_stopped(world):
     table = measure()
     assert len(table.rows) == 9
     assert len(noted) == 4 + 6  # the one that was interrupted is timed again
+
+
+def test_a_spent_budget_ends_the_timing(world):
+    measure, noted, said, _ = world
+    assert len(measure(over=lambda: len(noted) >= 4).rows) == 4
+    assert any("the time budget is spent: 5 forms are not timed" in text for text in said)
+    with_rest = parse_config(CONFIG + "  rest: [none, cast]\n")
+    table = measure(with_rest)
+    assert (len(table.rows), len(table.rests)) == (9, len(rests(with_rest.search_space())))
+    assert table.rests
+    assert measure(with_rest) == table
 
 
 def test_nothing_is_timed_that_nobody_asked_for(world):
