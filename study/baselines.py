@@ -49,8 +49,9 @@ def _recovered(space: Space, seed: int) -> Trial | None:
 
 def _acts(trial: Trial, hook: Choice) -> bool:
     """Whether a hook can act on the dense model: what prunes it gradually, say, can not."""
-    rule = resolve_rule(trial.layers[0])
-    return not list(HOOKS.build(hook.name, hook.args).refusals([rule.method], [rule.adapter]))
+    rules = [resolve_rule(rule) for rule in trial.layers]
+    methods, adapters = [rule.method for rule in rules], [rule.adapter for rule in rules]
+    return not list(HOOKS.build(hook.name, hook.args).refusals(methods, adapters))
 
 
 class Typical:

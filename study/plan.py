@@ -9,9 +9,10 @@ from study.combinations import combinations
 from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.latency import MOST, forms, is_wanted
+from study.layerwise.space import LayerwiseSpace
 from study.limits import budget_remarks
 from study.objectives import aims
-from study.options import Param
+from study.options import Param, Trained
 from study.schedulers import Budget, Scheduler
 from study.targets import target_share
 
@@ -34,12 +35,37 @@ def plan_lines(config: StudyConfig) -> list[str]:
         "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
         f"space{_counted(params)}:",
     ]
+    if not isinstance(space, LayerwiseSpace):
+        return lines + _knobs(params)
+    for names, own in _alike(space):
+        lines += [f"  {', '.join(names)}:", *(f"  {line}" for line in _knobs(own))]
+    groups = tuple(group.prefix for group in space.groups)
+    return lines + _knobs({k: p for k, p in params.items() if not k.startswith(groups)})
+
+
+def _knobs(params: Mapping[str, Param]) -> list[str]:
+    """A line for each knob: what is tried of it, and when it exists."""
+    lines = []
     for key, param in params.items():
         when = [_is(k, v, params) for k, v in param.when.items()]
         when += [f"{k} is not {' or '.join(map(str, v))}" for k, v in param.unless.items()]
+        when += ["a group has an adapter"] if isinstance(param, Trained) else []
         where = f"  when {' and '.join(when)}" if when else ""
         lines.append(f"  {key}: {_shown(param.domain)}{where}")
     return lines
+
+
+def _alike(space: LayerwiseSpace) -> list[tuple[list[str], Mapping[str, Param]]]:
+    """The groups that choose from the same, together."""
+    found: list[tuple[list[str], Mapping[str, Param]]] = []
+    for group in space.groups:
+        own = space.of(group)
+        names = next((names for names, params in found if params == own), None)
+        if names is None:
+            found.append(([group.name], own))
+        else:
+            names.append(group.name)
+    return found
 
 
 def _budgets(config: StudyConfig) -> Iterator[str]:

@@ -18,6 +18,7 @@ from study.config import make_config, parse_config
 from study.layerwise.groups import blocks, each, owned
 from study.options import Param, Trained, corners_of
 from study.placement import largest
+from study.plan import plan_lines
 from study.space import Space
 from trainables.record import NONE, Trial, from_json, to_json
 
@@ -204,6 +205,14 @@ def test_combinations_are_as_many_as_there_are(data):
         params[f"{name}.y"] = Param(data.draw(DOMAINS), {}, {name: ("none",)})
     params["optimizer"] = Trained(data.draw(DOMAINS), adapters=tuple(names))
     assert combinations(params) == sum(1 for _ in corners_of(list(params.items()), {}))
+
+
+def test_the_plan_shows_groups_that_are_alike_together():
+    lines = plan_lines(parse_config(EACH))
+    assert "  1, 3, 5:" in lines  # the ranks 1 and 4 suit all three
+    assert sum("rtn.bits: 2, 8" in line for line in lines) == 1
+    assert "  batch_size: 16, 32  when a group has an adapter" in lines
+    assert not any("when a group" in line for line in plan_lines(parse_config(AXES)))
 
 
 def test_combinations_of_many_groups_are_counted_at_once():

@@ -13,12 +13,14 @@ makes of them. The seed is of the halves, the calibration examples and the searc
 is one.
 
 Printed: for each seed both bytes and both held-out scores, and the paired difference, mean and 95%
-t-interval over the seeds. Reviews need PARETUNE_REVIEWS, see study/configs/product_reviews.yaml.
+t-interval over the seeds. Reviews need PARETUNE_REVIEWS, the wheel of
+product_reviews.yaml.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -31,7 +33,8 @@ from analysis.stats import mean_interval
 
 TASKS = {
     "reviews": (
-        "{product_reviews: {layers: 'bert.encoder.layer.[345].*, bert.pooler.dense, classifier'}}",
+        "{product_reviews: {data: %s, "
+        "layers: 'bert.encoder.layer.[345].*, bert.pooler.dense, classifier'}}",
         "32",
         "adamw: {lr: [0.0003, 0.001]}",
     ),
@@ -57,6 +60,8 @@ def config(name: str, epochs: int, groups: str) -> Any:
     from study.config import parse_config
 
     task, batch, optimizer = TASKS[name]
+    if name == "reviews":
+        task %= os.environ["PARETUNE_REVIEWS"]
     return parse_config(SPACE % (task, max(1, epochs), batch, optimizer, groups))
 
 
