@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,10 +33,10 @@ def choose(points: Sequence[Point], asked: Sequence[Bound], at_knee: bool) -> Po
     """The point asked for, or None if none is.
 
     With a bound of quality the smallest that keeps all bounds, under bounds of cost alone the best;
-    or the knee of the front.
+    or the knee of the front: of the metric against log2 of the ratio, as fronts are drawn.
     """
     if at_knee:
-        at = knee([(point.loss, -float(point.ratio)) for point in points])
+        at = knee([(point.loss, -math.log2(point.ratio)) for point in points])
         return None if at is None else points[at]
     kept = [point for point in points if all(bound.holds(point) for bound in asked)]
     if any(bound.of_quality for bound in asked):
@@ -62,9 +63,13 @@ def export(point: Point, folder: str) -> Path:
 
 
 def loading(point: Point, path: str) -> list[str]:
-    """Python lines that load the file."""
-    task = point.record.trial.task
+    """Python lines that load the file, where the study's plugin files stand."""
+    task, plugins = point.record.trial.task, point.study.info.get("config", {}).get("plugins", ())
     return [
+        *(
+            f"from study.plugins import PluginFile; PluginFile.read({str(name)!r}).load()"
+            for name in plugins
+        ),
         "from compression import load; from trainables.tasks import TASKS",
         f"task = TASKS.build({task.name!r}, {dict(task.args)!r})",
         f"model = load({path!r}, task.architecture())",

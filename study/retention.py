@@ -41,7 +41,8 @@ class Retention:
 
     A trial is useless when another beats it by more than ``margin``: see :func:`beats`; what it
     breaks of the constraints counts as a loss, too. Trials that end later can only make it more so:
-    what goes is never wanted again. Files of a point's runs with other seeds stay.
+    what goes is never wanted again. Files of a point's runs with other seeds stay, and those of a
+    front that was frozen before, until there is another.
     """
 
     def __init__(
@@ -83,10 +84,12 @@ class Retention:
         return beats(other, losses, self.aims[0].objective, self.margin)
 
     def _drop(self, trial_ids: Sequence[str]) -> None:
-        baselines = {trial.trial_id for trial in self._state.baselines.values()}
+        frozen = self._state.frozen.members if self._state.frozen else ()
+        needed = {trial.trial_id for trial in self._state.baselines.values()}
+        needed |= {member.trial_id for member in frozen}
         for trial_id in trial_ids:
             self.kept.pop(trial_id, None)
-            if trial_id in baselines:
+            if trial_id in needed:
                 continue
             self.storage.delete(artifact(trial_id))
             self.storage.delete(probe(trial_id))

@@ -33,8 +33,10 @@ class WarmStart:
     """What comes of an earlier study, as ``study.json`` says it.
 
     ``location`` is that of the study ``source``. ``taken`` counts what is taken over, ``starts``
-    are flat settings to be suggested first, ``dropped`` are trial ids by reason. ``trials`` are
-    those still to be taken over, from ``folder``: in a study that goes on they are in its log.
+    are flat settings to be suggested first, ``dropped`` are trial ids by reason. Starts of
+    ``other_splits`` were chosen where examples of this study's test may have been train or
+    validation. ``trials`` are those still to be taken over, from ``folder``: in a study that goes
+    on they are in its log.
     """
 
     source: str
@@ -44,6 +46,7 @@ class WarmStart:
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trials: tuple[TrialState, ...] = ()
     folder: Storage | None = None
+    other_splits: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -52,6 +55,7 @@ class WarmStart:
             "location": self.location,
             "taken_over": self.taken,
             "start_points": [dict(params) for params in self.starts],
+            "starts_of_other_splits": self.other_splits,
             "dropped": {reason: list(ids) for reason, ids in self.dropped.items()},
         }
 
@@ -60,7 +64,9 @@ class WarmStart:
         """Of a study that goes on: what was taken over is in its log."""
         dropped = {reason: tuple(ids) for reason, ids in data["dropped"].items()}
         starts = tuple(data["start_points"])
-        return cls(data["source"], data["location"], data["taken_over"], starts, dropped)
+        split = bool(data.get("starts_of_other_splits"))
+        taken = data["taken_over"]
+        return cls(data["source"], data["location"], taken, starts, dropped, other_splits=split)
 
     def lines(self) -> Iterator[str]:
         """What is said of it."""
@@ -68,6 +74,11 @@ class WarmStart:
             f"warm start from {self.source}: {self.taken} trials taken over, "
             f"{len(self.starts)} settings are tried first"
         )
+        if self.other_splits:
+            yield (
+                "  these were chosen on other splits: test examples of this study may have been "
+                "seen by that choice, and its scores on test may be too good"
+            )
         for reason, ids in sorted(self.dropped.items(), key=lambda item: -len(item[1])):
             yield f"  {len(ids)} not: {reason}"
 
@@ -162,6 +173,7 @@ def plan(source: Finished, space: Space, seed: int, on: Fingerprint | None = Non
         {reason: tuple(ids) for reason, ids in dropped.items()},
         tuple(taken),
         source.storage,
+        any(on and t.record and t.record.origin.fingerprint.data != on.data for t in starts),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ from synthetic_study import record, size, trial
 from analysis.fronts import knee, non_dominated
 from compression.registry import InvalidSetting
 from study import log
-from study.best import choose, main
+from study.best import choose, loading, main
 from study.bounds import bounds, nearest
 from study.events import Ended, Frozen, Member, Opened, Suggested, Verified
 from study.files import FILE, artifact
@@ -117,8 +119,22 @@ def test_a_frozen_front_is_taken_as_it_was_decided():
 
 def test_the_knee_is_that_of_the_front():
     points = front(study_of(FRONT))
-    at = knee([(-p.value, -p.ratio) for p in points])
+    at = knee([(-p.value, -math.log2(p.ratio)) for p in points])
     assert choose(points, [], True) == points[at]
+
+
+def test_the_lines_that_load_a_file_begin_with_the_plugins(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("loaded = 'by the card'\n")
+    study = study_of(FRONT)
+    point = replace(front(study)[0], study=replace(study, info={
+        **study.info, "config": {"plugins": ["mine.py"]}}))  # fmt: skip
+    first, *rest = loading(point, "model.safetensors")
+    assert rest == loading(front(study)[0], "model.safetensors")
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    exec(first, {})
+    (name,) = (n for n in set(sys.modules) - before if n.startswith("paretune_plugin_"))
+    assert sys.modules[name].loaded
 
 
 def test_a_drop_is_held_against_dense_on_validation():

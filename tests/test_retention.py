@@ -7,6 +7,7 @@ from fake_runner import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.events import Frozen, Member
 from study.files import artifact, probe
 from study.objectives import Aim, aims
 from study.retention import Retention, missing
@@ -66,6 +67,19 @@ def test_what_was_deleted_before_is_known_and_takes_no_place(tmp_path):
     assert state.gone == set(filed[1::2])
     goals = aims(FakeRunner().config.task)
     assert not set(Retention(storage, state, goals, 0.01).kept) & state.gone
+
+
+def test_a_frozen_front_keeps_its_files_until_there_is_another(tmp_path):
+    state, storage = StudyState(), Storage.open(tmp_path)
+    for name in ("old", "other"):
+        storage.write_bytes(artifact(name), b"file")
+    state.apply(Frozen(1.0, (Member("old", ("old",)),)))
+    keeper = Retention(storage, state, _aims(ACCURACY, RATIO), 0.0)
+    for name, value in (("old", 0.5), ("other", 0.6), ("best", 0.9)):
+        keeper.admit(name, _losses(ACCURACY, (value, 2.0)))
+    assert set(keeper.kept) == {"best"}
+    assert storage.exists(artifact("old"))
+    assert not storage.exists(artifact("other"))
 
 
 def test_within_a_share_of_the_better_perplexity_is_kept():

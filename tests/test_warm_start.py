@@ -107,6 +107,19 @@ def test_where_only_settings_fit_the_best_are_tried_first(source, how):
         assert problems(space, params) == []
 
 
+def test_starts_chosen_on_other_splits_are_said_to_be_so(source):
+    for seed, on, other in (
+        (0, Fingerprint("w", "other"), True),
+        (1, HERE, False),
+        (0, Fingerprint("w2", "d"), False),
+    ):
+        warm = plan(source, space_of(), seed, on)
+        assert warm.starts
+        assert warm.to_json()["starts_of_other_splits"] is other
+        assert WarmStart.from_json(warm.to_json()).other_splits is other
+        assert any("seen by that choice" in line for line in warm.lines()) is other
+
+
 def test_what_the_space_has_not_is_dropped_with_the_reason(source):
     warm = plan(source, space_of(CONFIG.replace(", int1]", "]")), 0, HERE)
     assert warm.taken
