@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,16 +16,15 @@ from pydantic import (
     StrictStr,
     ValidationInfo,
 )
-from pydantic_core import ErrorDetails
 
 from compression.registry import (
     InvalidSetting,
     Registry,
-    UnknownName,
 )
 from study import yaml_lines
 from study.amounts import parse_concurrency, parse_duration, parse_precision, parse_price
 from study.choices import Located, parse_plugin, plain
+from study.config_errors import lines, place
 from study.layerwise.config import GroupConfig, LayerwiseConfig
 from study.layerwise.space import build_layerwise
 from study.objectives import objective_problems
@@ -57,7 +56,7 @@ from study.targets import (
     optimizer_problems,
     recipe_problems,
 )
-from study.tracking.optuna_view import check_optuna_storage
+from study.tracking.optuna_view import check_optuna_storage, without_password
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
@@ -183,19 +182,23 @@ class StudyConfig(Section):
 
     def where(self, *path: str | int) -> str:
         """``FILE:LINE: key`` of a setting, to begin an error with."""
-        return _place(self._document, path)
+        return place(self._document, path)
 
     def plugin_hashes(self) -> dict[str, str]:
         """The user's own plugins: sha256 by file, version by entry point. Part of every origin."""
         return {**self._plugin_versions, **{file.name: file.sha256 for file in self.plugins}}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, defaults filled in; :func:`make_config` makes the same config of it."""
-        data = dict(self)
+        """Plain data, defaults filled in; :func:`make_config` makes the same config of it.
+
+        But for a password in ``optuna_storage``: this is what is stored and shown.
+        """
+        data = dict(self) | {"optuna_storage": without_password(self.optuna_storage)}
         return {k: plain(dict(v) if isinstance(v, Section) else v) for k, v in data.items()}
 
 
 SECTIONS: dict[str, type[Section]] = {
+    "": StudyConfig,
     "patience": Patience,
     "space": SpaceConfig,
     "layerwise": LayerwiseConfig,
@@ -271,43 +274,12 @@ def _validate(
                 "scheduler": config.scheduler.refusals(Budget(config.epochs, space.min_fidelity())),
             }
             errors += [
-                f"{_place(document, (key,))}: {text}" for key in refused for text in refused[key]
+                f"{place(document, (key,))}: {text}" for key in refused for text in refused[key]
             ]
             if not errors:
                 return config
     except pydantic.ValidationError as error:
-        errors += [line for e in error.errors() for line in _lines(e, document)]
+        errors += [line for e in error.errors() for line in lines(e, document, SECTIONS)]
     except InvalidSetting as error:
-        errors += [f"{_place(document, ('space',))}.{message}" for message in error.errors]
+        errors += [f"{place(document, ('space',))}.{message}" for message in error.errors]
     raise InvalidSetting(errors)
-
-
-def _lines(error: ErrorDetails, document: yaml_lines.Document) -> Iterator[str]:
-    path = error["loc"]
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, Located):
-        for inner, message in cause.problems:
-            yield f"{_place(document, (*path, *inner))}: {message}"
-    elif isinstance(cause, InvalidSetting):
-        yield from (f"{_place(document, path)}: {message}" for message in cause.errors)
-    else:
-        yield f"{_place(document, path)}: {cause or _said(error)}"
-
-
-def _said(error: ErrorDetails) -> str:
-    """Pydantic's own errors in the words of the others."""
-    *parents, key = error["loc"]
-    if error["type"] == "extra_forbidden":
-        near = (SECTIONS[p] for p in reversed(parents) if p in SECTIONS)  # of groups.NAME: groups
-        section = next(near, StudyConfig)
-        return UnknownName("key", key, section.model_fields).errors[0]
-    if error["type"] == "missing":
-        return f"is missing; expected one of {', '.join(TASKS)}"
-    message = error["msg"].replace("Input should be", "expected")
-    message = message.replace("expected greater", "expected a number greater")
-    return f"{message.replace('String should', 'expected text to')}, got {error['input']!r}"
-
-
-def _place(document: yaml_lines.Document, path: yaml_lines.Path) -> str:
-    words = ".".join(str(part) for part in path if isinstance(part, str))
-    return f"{document.where(path)}: {words}"

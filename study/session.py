@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analysis.load import StudyDataError, load_study
 from compression.registry import InvalidSetting
 from study import description, reads
-from study.baselines import baselines
-from study.brief import Plan, View
-from study.config import StudyConfig
-from study.confirm import Replicate, freeze, front, wanted
+from study.confirm import freeze, front
 from study.constraints import Demands
-from study.driver import Driver
-from study.errors import StudyError
 from study.events import Closed, Event, Opened, Verified
-from study.files import FOLDER
 from study.latency import Table, measured
 from study.layerwise.guide import Guide, guide
 from study.limits import limits
@@ -29,44 +21,22 @@ from study.live import Live
 from study.log import EventLog
 from study.objectives import aims
 from study.once import run_once
-from study.origin import now, origin, versions
+from study.origin import now, versions
 from study.result import StudyResult
-from study.retention import Retention, missing
+from study.retention import missing
 from study.retiming import retime
-from study.schedulers import Budget, Rungs
+from study.searching import Searching
+from study.setting import Setting
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
-from study.storage import Storage
 from study.tables import write_parquet
 from study.tracking import Tracker
-from study.tracking.optuna_view import in_optuna
 from study.verify import Job, unverified, verify
-from study.warm_start import WarmStart, take_over
+from study.warm_start import take_over
 from trainables.record import Record
-from trainables.tasks import Prepared
 
 if TYPE_CHECKING:
-    from study.search import StudySearch
-
-
-class WorkersLost(StudyError):
-    """No worker lives long enough to run a trial; the message holds the cause."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a session works with."""
-
-    config: StudyConfig
-    data: Prepared
-    name: str
-    root: Storage
-    tracking_uri: str
-    cpus: int
-    resume: bool = False
-    address: str | None = None
-    quiet: bool = False
-    warm: WarmStart | None = None
+    pass
 
 
 class Session:
@@ -74,8 +44,7 @@ class Session:
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.config, self.data = setting, setting.config, setting.data
-        self.storage = setting.root.sub(setting.name)
-        self.space = setting.config.search_space()
+        self.storage, self.space = setting.storage, setting.space
         self.objective = setting.config.task.objective
         self.aims = aims(setting.config.task, setting.config.objectives)
         self.state = StudyState()
@@ -129,6 +98,8 @@ class Session:
             config.task.chance,
             None if (most := limits(config, self.aims).seconds) is None else most - spent,
             self.setting.quiet,
+            self.aims[2:],
+            self.demands.met,
         )
         if resumed:
             done = before["completed"] + before["stopped"] + before["failed"]
@@ -171,94 +142,26 @@ class Session:
         self.table = measured(
             self.config, self.space, self.data, self.storage, live.say, interrupts, self._overdue
         )
+        self.events = retime(self.state, self.events, self.table.of)
 
     def _overdue(self) -> bool:
         """Whether the time that the study may take is spent before its trials."""
         most = limits(self.config, self.aims).seconds
         return most is not None and self.state.spent_until(time.time()) >= most
-        self.events = retime(self.state, self.events, self.table.of)
 
     def _search(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
-        from clusters.kinds.local import connected
-        from study.tuning import placed, tune_until_done
-        from trainables.trainable import Context, Shared
-
-        config, cpus = self.config, self.config.resources.cpus
-        budget = Budget(config.epochs, self.space.min_fidelity())
-        milestones = config.scheduler.milestones(budget)
-        shelf = self.storage.sub(FOLDER)
-        weighed = bool(self.demands.of_form)
-        context = Context(config.task, self.data, shelf, milestones, cpus, self.cached, weighed)
-        search = self._searcher()
-        with connected(self.setting.address, self.setting.cpus, threads=cpus):
-            interrupts.arm()
-            shared = Shared.put(context, config.plugins)
-            self.placement = placed(config, shared)
-            for remark in (*self.placement.remarks, *config.scheduler.notes(budget)):
-                live.say(remark)
-            with in_optuna(config, self.setting.name, self.state, search.told, live.say) as shown:
-                driver = self._driver(search, config.scheduler.start(budget), live, shown)
-                with interrupts.calling(driver.stop), live:
-                    tune_until_done(driver, search, shared, self.placement)
-        if reason := driver.stopping or driver.searched_enough:
-            live.say(f"stopped: {reason}")
-        if driver.broken:
-            raise WorkersLost(driver.stopping)
-        if driver.exhausted:
-            live.say("the space is exhausted: nothing is left to suggest that was not run already")
-
-    def _driver(
-        self, search: StudySearch, rungs: Rungs, live: Live, others: Sequence[View]
-    ) -> Driver:
-        config = self.config
-        plan = Plan(
-            self.space,
-            config.seed,
-            config.trials,
-            self.placement.concurrency,
-            self.aims,
-            partial(origin, self.data.fingerprint, config.plugin_hashes(), str(self.placement)),
-            limits(config, self.aims, self.placement.gpus, self.demands.met),
-            self.placement.memory,
-            self._confirming(),
-            self.demands,
-            self.table.of,
-        )
-        return Driver(
-            plan,
+        Searching(
+            self.setting,
             self.log,
             self.state,
-            search,
-            rungs,
-            baselines(self.space, config.seed),
-            (self._retention(), live, *others),
-            live.say,
-        )
-
-    def _retention(self) -> Retention:
-        return Retention(self.storage, self.state, self.aims, self.config.margin, self.demands)
-
-    def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
-        rule, met = self.config.confirm, self.demands.met
-        return partial(wanted, self.aims, rule, self.config.seed, met=met) if rule else None
-
-    def _searcher(self) -> StudySearch:
-        """The searcher, told of what happened so far."""
-        from study.search import StudySearch
-
-        config = self.config
-        search = StudySearch(
-            config.searcher,
-            self.space,
+            self.events,
             self.aims,
-            config.seed,
-            starts=(*(self.setting.warm.starts if self.setting.warm else ()), *self.guide.starts),
-            repair=self.guide.repair,
-            violations=self.demands.violations,
-        )
-        search.replay(self.events)
-        return search
+            self.demands,
+            self.guide,
+            self.table,
+            self.cached,
+        ).run(live, interrupts)
 
     def _freeze(self, live: Live, interrupts: Interrupts) -> None:
         """Decide on validation who is on the front, before test is read."""

@@ -97,7 +97,8 @@ class Study:
             StorageError: another process writes the study, or its files can't be written.
         """
         from study.once import prepared
-        from study.session import Session, Setting
+        from study.session import Session
+        from study.setting import Setting
 
         self.check()
         data = prepared(self.config)

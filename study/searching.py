@@ -1,0 +1,144 @@
+"""The search of a study: its driver put together, and Ray Tune run until it has no more trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from study.baselines import baselines
+from study.brief import Plan, View
+from study.confirm import Replicate, wanted
+from study.constraints import Demands
+from study.driver import Driver
+from study.errors import StudyError
+from study.events import Event
+from study.files import FOLDER
+from study.latency import Table
+from study.layerwise.guide import Guide
+from study.limits import limits
+from study.live import Live
+from study.log import EventLog
+from study.objectives import Aim
+from study.origin import origin
+from study.placement import Placement
+from study.retention import Retention
+from study.schedulers import Budget, Rungs
+from study.setting import Setting
+from study.signals import Interrupts
+from study.state import StudyState
+from study.tracking.optuna_view import in_optuna
+
+if TYPE_CHECKING:
+    from study.search import StudySearch
+
+
+class WorkersLost(StudyError):
+    """No worker lives long enough to run a trial; the message holds the cause."""
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What a search is put together from."""
+
+    setting: Setting
+    log: EventLog
+    state: StudyState
+    events: Sequence[Event]
+    aims: Sequence[Aim]
+    demands: Demands
+    guide: Guide
+    table: Table
+    cached: bool
+
+    def run(self, live: Live, interrupts: Interrupts) -> None:
+        """Run trials until there are enough, or until something stops the driver."""
+        from clusters.kinds.local import connected
+        from study.tuning import placed, tune_until_done
+        from trainables.trainable import Context, Shared
+
+        setting, config = self.setting, self.setting.config
+        budget = Budget(config.epochs, setting.space.min_fidelity())
+        context = Context(
+            config.task,
+            setting.data,
+            setting.storage.sub(FOLDER),
+            config.scheduler.milestones(budget),
+            config.resources.cpus,
+            self.cached,
+            bool(self.demands.of_form),
+        )
+        search = self._searcher()
+        with connected(setting.address, setting.cpus, threads=config.resources.cpus):
+            interrupts.arm()
+            shared = Shared.put(context, config.plugins)
+            placement = placed(config, shared)
+            for remark in (*placement.remarks, *config.scheduler.notes(budget)):
+                live.say(remark)
+            with in_optuna(config, setting.name, self.state, search.told, live.say) as shown:
+                rungs = config.scheduler.start(budget)
+                driver = self._driver(search, rungs, placement, live, shown)
+                with interrupts.calling(driver.stop), live:
+                    tune_until_done(driver, search, shared, placement)
+        if reason := driver.stopping or driver.searched_enough:
+            live.say(f"stopped: {reason}")
+        if driver.broken:
+            raise WorkersLost(driver.stopping)
+        if driver.exhausted:
+            live.say("the space is exhausted: nothing is left to suggest that was not run already")
+
+    def _driver(
+        self,
+        search: StudySearch,
+        rungs: Rungs,
+        placement: Placement,
+        live: Live,
+        others: Sequence[View],
+    ) -> Driver:
+        setting, config = self.setting, self.setting.config
+        plan = Plan(
+            setting.space,
+            config.seed,
+            config.trials,
+            placement.concurrency,
+            self.aims,
+            partial(origin, setting.data.fingerprint, config.plugin_hashes(), str(placement)),
+            limits(config, self.aims, placement.gpus, self.demands.met),
+            placement.memory,
+            self._confirming(),
+            self.demands,
+            self.table.of,
+        )
+        retention = Retention(setting.storage, self.state, self.aims, config.margin, self.demands)
+        return Driver(
+            plan,
+            self.log,
+            self.state,
+            search,
+            rungs,
+            baselines(setting.space, config.seed),
+            (retention, live, *others),
+            live.say,
+        )
+
+    def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
+        rule, met = self.setting.config.confirm, self.demands.met
+        return partial(wanted, self.aims, rule, self.setting.config.seed, met=met) if rule else None
+
+    def _searcher(self) -> StudySearch:
+        """The searcher, told of what happened so far."""
+        from study.search import StudySearch
+
+        config = self.setting.config
+        search = StudySearch(
+            config.searcher,
+            self.setting.space,
+            self.aims,
+            config.seed,
+            starts=(*(self.setting.warm.starts if self.setting.warm else ()), *self.guide.starts),
+            repair=self.guide.repair,
+            violations=self.demands.violations,
+        )
+        search.replay(self.events)
+        return search
