@@ -21,6 +21,7 @@ from study.bounds import bounds, nearest
 from study.events import Ended, Frozen, Member, Opened, Suggested, Verified
 from study.files import FILE, artifact
 from study.finished import Finished, read
+from study.objectives import final
 from study.points import front
 from study.state import StudyState
 from study.storage import Storage
@@ -104,12 +105,20 @@ def test_the_choice_is_what_trying_all_of_them_gives(points, least, most):
 def test_a_study_that_has_not_ended_shows_its_front_as_it_is(points):
     study = study_of(points, frozen=False)
     trials = study.state.searched
-    mask = non_dominated([study.losses(t.record) for t in trials])
+    mask = non_dominated([final(study.aims, t.record.outcome) for t in trials])
     assert {p.member.trial_id for p in front(study)} == {
         t.trial_id for t, keep in zip(trials, mask, strict=True) if keep
     }
     ratios = [p.ratio for p in front(study)]
     assert ratios == sorted(ratios)
+
+
+def test_what_breaks_a_constraint_is_on_no_front_that_is_still_open():
+    study = study_of(FRONT, frozen=False)
+    held = replace(study, info={**study.info, "constraints": ["accuracy <= 95%"]})
+    assert max(p.value for p in front(study)) == 0.96
+    assert max(p.value for p in front(held)) == 0.94
+    assert len(front(held)) == len(front(study)) - 1
 
 
 def test_a_frozen_front_is_taken_as_it_was_decided():
