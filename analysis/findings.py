@@ -30,7 +30,8 @@ class Findings:
     the front whose test drop is certified within it: points of a fraction, a share of dense's value
     of any other metric; never by too few groups of alike examples. ``skipped`` are front points
     that were not tested and so take no part in certification. ``published`` are the points of the
-    published systems that were asked for.
+    published systems that were asked for. ``decided`` is whether the front is the study's own, held
+    to its constraints, and not one over records alone.
     """
 
     study: StudyData
@@ -46,6 +47,7 @@ class Findings:
     skipped: int
     margin: float = 0.01
     published: tuple[Placed, ...] = ()
+    decided: bool = False
 
 
 def findings(
@@ -86,6 +88,7 @@ def findings(
         len(drawn) - len(tested),
         margin,
         placed(asked_systems(study.info, published), subject_of(study.info), objective, x),
+        frozen(study, x, objective) is not None,
     )
 
 

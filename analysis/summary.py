@@ -218,7 +218,13 @@ def _ground(found: Findings) -> Iterable[str]:
             "of groups drawn anew."
         )
     if asked := info.get("constraints"):
-        yield f"Every point of the front meets {safe(', '.join(asked))}; what does not is none."
+        texts = safe(", ".join(asked))
+        yield (
+            f"Every point of the front meets {texts}; what does not is none."
+            if found.decided
+            else f"This front is not held to the study's constraints, {texts}: it is over records "
+            "alone, for the study has not decided it, or traded other objectives."
+        )
     reads = info.get("test_reads")
     yield f"Reads of this test split so far: {len(reads) if reads else 0}{_read_by(reads)}."
     yield from what_varies(found)

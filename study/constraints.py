@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from analysis.columns import AXES
 from compression.registry import InvalidSetting, UnknownName
 from study.amounts import parse_bytes
-from study.objectives import LATENCY
+from study.objectives import LATENCY, Judged
 from study.state import StudyState, TrialState
 from trainables.record import Objective, Outcome, Record, Report
-from trainables.tasks import Task
 
 DROP = "drop"
 EXPECTED = "expected NAME <= AMOUNT or NAME >= AMOUNT, such as drop <= 1pp or file_bytes <= 5 MB"
@@ -91,7 +90,7 @@ class Constraint:
         return f"{value:.4g}"
 
 
-def parse_constraint(text: str, task: Task) -> Constraint:
+def parse_constraint(text: str, task: Judged) -> Constraint:
     """A constraint from text.
 
     Raises:
@@ -153,7 +152,7 @@ class Demands:
     dense: Callable[[], Outcome | None] = lambda: None
 
     @classmethod
-    def of(cls, task: Task, texts: Sequence[str], state: StudyState) -> Demands:
+    def of(cls, task: Judged, texts: Sequence[str], state: StudyState) -> Demands:
         """What a config's texts ask of the trials of a study."""
 
         def dense() -> Outcome | None:

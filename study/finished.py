@@ -12,14 +12,27 @@ from analysis.fronts import non_dominated
 from analysis.load import StudyDataError, parse_info
 from compression.registry import InvalidSetting
 from study import log
+from study.constraints import Demands
 from study.events import Member
 from study.files import FILE
 from study.log import CorruptLog
+from study.objectives import RATIO, Aim, aims, final
 from study.state import StateError, StudyState, TrialState
 from study.storage import Storage, StorageError
 from trainables.record import Direction, Objective, Record
 
 SHORTEST = 4  # digits of a trial's id that may stand for all of it
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """A task as far as ``study.json`` states it: its primary metric."""
+
+    objective: Objective
+
+    @property
+    def metric(self) -> str:
+        return self.objective.name
 
 
 @dataclass(frozen=True)
@@ -38,18 +51,24 @@ class Finished:
         name = first["name"].removeprefix("val_")
         return Objective(name, Direction(first["direction"]), first["unit"])
 
-    def losses(self, record: Record) -> tuple[float, float] | None:
-        """Metric and ratio of a record, smaller is better; None where it has none."""
-        outcome, objective = record.outcome, self.objective
-        value = outcome.metrics.get("val", {}).get(objective.name)
-        if value is None or outcome.size is None:
-            return None
-        return objective.loss(value), -outcome.size.log2_ratio
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """All that the study trades: metric, ratio, and what else it asked for."""
+        more = [str(one["name"]).removeprefix("log2_") for one in self.info["objectives"][2:]]
+        return aims(_Stated(self.objective), (self.objective.name, RATIO, *more))
+
+    @property
+    def demands(self) -> Demands:
+        """What the study asks of every point of its front."""
+        texts = self.info.get("constraints", ())
+        return Demands.of(_Stated(self.objective), texts, self.state)
 
     def undominated(self, trials: Sequence[TrialState]) -> list[TrialState]:
-        """Those that none of the others beats in both metric and ratio, smallest ratio first."""
-        found = [(x, t) for t in trials if t.record and (x := self.losses(t.record)) is not None]
-        mask = non_dominated(np.array([losses for losses, _ in found]).reshape(-1, 2))
+        """Those that none of the others beats in all objectives, smallest ratio first."""
+        goals = self.aims
+        found = [(x, t) for t in trials if t.record and (x := final(goals, t.record.outcome))]
+        losses = np.array([losses for losses, _ in found]).reshape(-1, len(goals))
+        mask = non_dominated(losses)
         kept = [pair for pair, keep in zip(found, mask, strict=True) if keep]
         return [trial for _, trial in sorted(kept, key=lambda pair: (-pair[0][1], pair[1].number))]
 
@@ -57,7 +76,8 @@ class Finished:
         """The front as it was decided; while nothing was, as it is now."""
         if self.state.frozen is not None:
             return self.state.frozen.members
-        filed = [t for t in self.state.searched if t.record and t.record.outcome.sha256]
+        met = self.demands.met
+        filed = [t for t in self.state.searched if t.record and t.record.outcome.sha256 and met(t)]
         return tuple(Member(t.trial_id, (t.trial_id,)) for t in self.undominated(filed))
 
 

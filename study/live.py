@@ -6,14 +6,15 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from analysis.fronts import hypervolume, non_dominated
 from study.events import Ended, Event
-from study.state import StudyState
+from study.objectives import Aim, final
+from study.state import StudyState, TrialState
 from trainables.record import Objective
 
 LINE_SECONDS = 5.0
@@ -47,9 +48,13 @@ class Live:
         chance: float,
         seconds_left: float | None = None,
         quiet: bool = False,
+        also: Sequence[Aim] = (),
+        met: Callable[[TrialState], bool] = lambda trial: True,
     ) -> None:
         self.state, self.trials, self.objective, self.chance = state, trials, objective, chance
         self.budget, self.quiet = seconds_left, quiet
+        # Objectives beyond metric and ratio, and whether a trial meets the constraints.
+        self._also, self._met = also, met
         self._began = time.monotonic()
         # When the first search trial of this process ended: starting the workers is no pace.
         self._paced: tuple[float, int] | None = None
@@ -127,15 +132,18 @@ class Live:
 
     def front(self) -> list[tuple[float, float, str]]:
         """Metric, ratio and setting of the points that no other dominates, by ratio."""
-        points = []
+        points, losses = [], []
         for trial in self.state.searched:
             outcome = trial.record.outcome if trial.record else None
-            if outcome and outcome.size and outcome.sha256:
-                value = outcome.metrics["val"][self.objective.name]
-                points.append((value, outcome.size.ratio, setting(trial.params)))
+            if not (outcome and outcome.size and outcome.sha256 and self._met(trial)):
+                continue
+            if (further := final(self._also, outcome)) is not None:
+                value, ratio = outcome.metrics["val"][self.objective.name], outcome.size.ratio
+                points.append((value, ratio, setting(trial.params)))
+                losses.append((self.objective.loss(value), -ratio, *further))
         if not points:
             return []
-        keep = non_dominated([(self.objective.loss(metric), -ratio) for metric, ratio, _ in points])
+        keep = non_dominated(losses)
         return sorted((p for p, k in zip(points, keep, strict=True) if k), key=lambda p: p[1])
 
     def _hypervolume(self, front: list[tuple[float, float, str]]) -> float:

@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from analysis.columns import AXES
 from compression.registry import InvalidSetting, UnknownName
 from trainables.record import Direction, Objective, Outcome, Report
-from trainables.tasks import Task
 
 RATIO = "ratio"
 LATENCY = "latency_ms"
 MOST = 4
+
+
+class Judged(Protocol):
+    """What a model is judged by: all that is read of a task here."""
+
+    @property
+    def metric(self) -> str:
+        """The primary metric's plain name."""
+
+    @property
+    def objective(self) -> Objective:
+        """The same with its direction and unit."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Aim:
         return self.objective.name
 
 
-def aims(task: Task, names: Sequence[str] | None = None) -> tuple[Aim, ...]:
+def aims(task: Judged, names: Sequence[str] | None = None) -> tuple[Aim, ...]:
     """The primary metric first, the ratio second, then the others as asked.
 
     Raises:
@@ -48,7 +60,7 @@ def aims(task: Task, names: Sequence[str] | None = None) -> tuple[Aim, ...]:
     )
 
 
-def objective_problems(task: Task, names: Sequence[str] | None) -> list[str]:
+def objective_problems(task: Judged, names: Sequence[str] | None) -> list[str]:
     """Names that no recipe reports, that are there twice, or that leave nothing to trade."""
     if names is None:
         return []
@@ -82,7 +94,7 @@ def _losses(aims: Sequence[Aim], values: Sequence[float | None]) -> tuple[float,
     return tuple(losses) if len(losses) == len(aims) else None
 
 
-def _metric(task: Task) -> Aim:
+def _metric(task: Judged) -> Aim:
     name = task.metric
     return Aim(
         replace(task.objective, name=f"val_{name}"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from fake_runner import FakeRunner
 
+from study.constraints import Demands
 from study.live import Live
+from study.objectives import aims
 from trainables.record import Direction, Objective
 
 ACCURACY = Objective("accuracy", unit="fraction")
@@ -76,3 +78,17 @@ def test_a_metric_to_be_made_small_is_shown_as_the_same_one_negated(live_and_run
 def test_the_hypervolume_of_one_perfect_point(live_and_runner):
     live, _ = live_and_runner
     assert live._hypervolume([(1.0, 4.0, "")]) == pytest.approx(0.9 * 2)
+
+
+def test_the_front_holds_the_constraints_and_all_objectives(live_and_runner):
+    live, runner = live_and_runner
+    runner.run()
+    task, best = runner.config.task, live.front()[0][0]
+    demands = Demands.of(task, [f"accuracy <= {(best + live.front()[-1][0]) / 2}"], runner.state)
+    held = Live(runner.state, 12, ACCURACY, 0.1, met=demands.met)
+    assert held.front()
+    assert max(metric for metric, *_ in held.front()) < best
+    assert held._hypervolume(held.front()) < live._hypervolume(live.front())
+    goals = aims(task, ["accuracy", "ratio", "layer_ratio"])
+    wide = Live(runner.state, 12, ACCURACY, 0.1, also=goals[2:])
+    assert set(live.front()) <= set(wide.front())

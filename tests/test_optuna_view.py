@@ -119,3 +119,24 @@ def test_a_place_that_cannot_be_is_refused_before_the_study(place, problem):
     assert line.startswith("c.yaml:")
     assert "optuna_storage" in line
     assert problem in line
+
+
+def test_a_password_is_used_and_never_shown(tmp_path, monkeypatch):
+    place = "postgresql://me:s3cret@localhost/db"
+    config = parse_config(CONFIG).model_copy(update={"optuna_storage": place})
+    assert config.optuna_storage == place
+    assert config.to_json()["optuna_storage"] == "postgresql://me:***@localhost/db"
+    asked, said = [], []
+
+    def refuse(opened):
+        asked.append(opened)
+        raise ConnectionError(f"nobody answers at {opened}")
+
+    monkeypatch.setattr("study.tracking.optuna_view._open", refuse)
+    runner = FakeRunner(parse_config(CONFIG))
+    with in_optuna(config, "s", runner.state, runner.search.told, said.append):
+        pass
+    assert asked == [place]
+    assert len(said) == 1
+    assert "s3cret" not in said[0]
+    assert "me:***@localhost" in said[0]

@@ -138,6 +138,14 @@ def test_summary_says_what_was_left_out(study, tmp_path):
     assert all(row.record.trial_id in text for row in front(study.rows))
 
 
+def test_only_a_front_that_the_study_decided_is_said_to_meet_its_constraints(study, tmp_path):
+    asked = replace(study, info={**study.info, "constraints": ["drop <= 1pp"]})
+    report(asked, tmp_path, x="layer_ratio")
+    text = (tmp_path / "summary.md").read_text()
+    assert "Every point of the front meets" not in text
+    assert "not held to the study's constraints, drop" in text
+
+
 def test_names_of_users_break_nothing(study, tmp_path):
     odd = "a|b $x_1$ <img src=x> `é` 😀\n" + "y" * 300
     lines = report(replace(study, name=odd, info={**study.info, "task": odd}), tmp_path)

@@ -57,6 +57,16 @@ def check_optuna_storage(place: str | None) -> str | None:
     return place
 
 
+def without_password(place: str | None) -> str | None:
+    """The place as it may be shown and stored: ``***`` instead of a password."""
+    if place is None or "://" not in place:
+        return place
+    from sqlalchemy import make_url
+
+    url = make_url(place)
+    return place if url.password is None else url.render_as_string(hide_password=True)
+
+
 @contextmanager
 def in_optuna(
     config: StudyConfig,
@@ -132,7 +142,9 @@ class OptunaView:
         if (error := future.exception()) is not None and not self._failed:
             self._failed = True
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self._say(f"optuna_storage {self._place}: {first}; the study goes on without it")
+            shown = without_password(self._place) or ""
+            first = first.replace(self._place, shown)
+            self._say(f"optuna_storage {shown}: {first}; the study goes on without it")
 
     def _begin(self, study_id: str) -> None:
         import optuna
