@@ -22,6 +22,7 @@ from compression.registry import (
 )
 
 PLUGINS = [(registry, name) for registry in (METHODS, INITS, ADAPTERS, EDITS) for name in registry]
+NAMES = [f"{registry.kind} {name}" for registry, name in PLUGINS]
 
 
 def points(domain):
@@ -56,7 +57,7 @@ def things():
 # The contract: a new plugin meets these with no new line here.
 
 
-@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=str)
+@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=NAMES)
 def test_every_plugin_builds_shows_help_and_survives_a_round_trip(registry, name):
     plugin = registry.build(name)
     assert registry[name].name == plugin.name == name
@@ -68,7 +69,7 @@ def test_every_plugin_builds_shows_help_and_survives_a_round_trip(registry, name
         plugin.anything = 1
 
 
-@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=str)
+@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=NAMES)
 def test_every_searched_value_is_valid_where_it_applies(registry, name):
     cls = registry[name]
     for key, meta in cls.knobs().items():
@@ -81,7 +82,7 @@ def test_every_searched_value_is_valid_where_it_applies(registry, name):
             assert registry.build(name, plugin.args()) == plugin
 
 
-@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=str)
+@pytest.mark.parametrize(("registry", "name"), PLUGINS, ids=NAMES)
 def test_every_plugin_refuses_an_unknown_knob(registry, name):
     with pytest.raises(InvalidSetting, match="unknown knob 'nonsense'"):
         registry.build(name, {"nonsense": 1})
