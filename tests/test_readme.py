@@ -28,8 +28,18 @@ def test_the_configs_are_valid():
     assert config.trials == 60
     assert config.task.network == "cnn"
     parts = [block for block in _blocks("yaml") if "task:" not in block]
-    config, adapters = (study.parse_config(f"task: digits\n{part}") for part in parts)
+    read = [study.parse_config(f"task: digits\n{part}") for part in parts]
+    (adapters,) = [c for c in read if len(c.space.loss) > 1]
     assert [option.name for option in adapters.space.loss][-1] == "label_smoothing+distil"
+    (config,) = [c for c in read if c.calibration.samples == 256 and len(c.space.method) == 3]
+    (searched,) = [c for c in read if c.confirm]
+    assert searched.searcher.name == "forest"
+    (bound,) = [c for c in read if c.constraints]
+    assert len(bound.constraints) == 6
+    (budgets,) = [c for c in read if c.patience]
+    assert budgets.money_budget == 20
+    (layerwise,) = [c for c in read if c.space.layerwise]
+    assert len(layerwise.search_space().groups) == 3
     assert [option.name for option in config.space.method] == ["gptq", "svd+rtn", "n_m+rtn"]
     assert config.calibration.samples == 256
 

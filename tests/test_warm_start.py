@@ -87,6 +87,11 @@ def test_the_same_trials_are_taken_over_and_failed_ones_listed(source):
     assert len(warm.dropped[reason]) + len(good) == len(source.state.searched)
 
 
+def _losses(record):
+    """Metric and ratio, smaller is better."""
+    return -record.outcome.metrics["val"]["accuracy"], -record.outcome.size.log2_ratio
+
+
 @pytest.mark.parametrize("how", ["data", "epochs", "seed"])
 def test_where_only_settings_fit_the_best_are_tried_first(source, how):
     text = CONFIG.replace("epochs: 9", "epochs: 6") if how == "epochs" else CONFIG
@@ -97,7 +102,7 @@ def test_where_only_settings_fit_the_best_are_tried_first(source, how):
     assert 0 < len(warm.starts) <= MOST_STARTS
     taken = {t.trial_id for t in warm.trials}
     points = [
-        (source.losses(t.record), dict(t.params))
+        (_losses(t.record), dict(t.params))
         for t in source.state.searched
         if t.record.outcome.size and t.trial_id not in taken
     ]
