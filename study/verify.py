@@ -45,11 +45,7 @@ def unverified(state: StudyState) -> tuple[dict[str, str], list[str]]:
 
     Of a point of the front these are all its runs, one a seed.
     """
-    baselines = {
-        t.role: t.trial_id
-        for t in state.ended
-        if t.number < 0 and state.has_file(t)
-    }
+    baselines = {t.role: t.trial_id for t in state.ended if t.number < 0 and state.has_file(t)}
     members = state.frozen.members if state.frozen else ()
     runs = [i for member in members for i in (member.trial_id, *member.replicates)]
     wanted = dict.fromkeys([*baselines.values(), *runs])

@@ -31,7 +31,8 @@ def test_role_and_number_agree():
 def test_every_kind():
     state = StudyState(every_kind())
     assert state.counts() == {
-        "waiting": 0, "running": 0, "answered": 1, "inherited": 0, "completed": 1, "stopped": 0, "failed": 0,
+        "waiting": 0, "running": 0, "answered": 1, "inherited": 0, "completed": 1,
+        "stopped": 0, "failed": 0,
         "done": 2,
     }  # fmt: skip
     assert state.records == [make_record(0)]
