@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ class Searching:
             placement = placed(config, shared)
             for remark in (*placement.remarks, *config.scheduler.notes(budget)):
                 live.say(remark)
-            with in_optuna(config, setting.name, self.state, search.told, live.say) as shown:
+            with self._in_optuna(search, live) as shown:
                 rungs = config.scheduler.start(budget)
                 driver = self._driver(search, rungs, placement, live, shown)
                 with interrupts.calling(driver.stop), live:
@@ -87,6 +88,11 @@ class Searching:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
             live.say("the space is exhausted: nothing is left to suggest that was not run already")
+
+    def _in_optuna(self, search: StudySearch, live: Live) -> AbstractContextManager[Sequence[View]]:
+        place, name = self.setting.config.optuna_storage, self.setting.name
+        objectives = [aim.objective for aim in self.aims]
+        return in_optuna(place, objectives, name, self.state, search.told, live.say)
 
     def _driver(
         self,

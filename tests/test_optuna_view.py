@@ -9,9 +9,16 @@ from fake_runner import CONFIG, FakeRunner
 from compression.registry import InvalidSetting
 from study.config import parse_config
 from study.events import Opened
+from study.objectives import aims
 from study.tracking.optuna_view import NUMBER, OptunaView, _open, in_optuna
 
 PLACES = ["sqlite:///{}/optuna.db", "{}/optuna.log"]
+
+
+def _shown_in(config, name, runner, said):
+    objectives = [aim.objective for aim in aims(config.task, config.objectives)]
+    place, state = config.optuna_storage, runner.state
+    return in_optuna(place, objectives, name, state, runner.search.told, said.append)
 
 
 @pytest.fixture(params=PLACES, ids=["sqlite", "journal"])
@@ -23,7 +30,7 @@ def worked(place, name="s", events=(), config=None, **runs):
     """A study with the view beside it, the way a session runs one, and what was said."""
     config = (config or parse_config(CONFIG)).model_copy(update={"optuna_storage": place})
     runner, said = FakeRunner(config, events=events, **runs), []
-    with in_optuna(config, name, runner.state, runner.search.told, said.append) as views:
+    with _shown_in(config, name, runner, said) as views:
         runner.driver.views = views
         try:
             runner.run()
@@ -134,7 +141,7 @@ def test_a_password_is_used_and_never_shown(tmp_path, monkeypatch):
 
     monkeypatch.setattr("study.tracking.optuna_view._open", refuse)
     runner = FakeRunner(parse_config(CONFIG))
-    with in_optuna(config, "s", runner.state, runner.search.told, said.append):
+    with _shown_in(config, "s", runner, said):
         pass
     assert asked == [place]
     assert len(said) == 1

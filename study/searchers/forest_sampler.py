@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -22,9 +22,6 @@ from study.searchers.encoding import Codes, Encoding
 from study.searchers.improvement import growth, scalarised
 from study.searchers.seen import Seen
 
-if TYPE_CHECKING:
-    from study.searchers.forest import Forest
-
 Array = NDArray[np.float64]
 LEAST = 4  # ended trials to learn from
 CHANGED = 0.15  # of a neighbour's parameters
@@ -33,10 +30,25 @@ MARGIN = 0.1
 STRICTNESS = 10.0  # e to the minus this is what is left of a setting that breaks a constraint by 1
 
 
+class Rule(Protocol):
+    """See the knobs of :class:`study.searchers.forest.Forest`."""
+
+    @property
+    def startup(self) -> int: ...  # noqa: D102
+    @property
+    def trees(self) -> int: ...  # noqa: D102
+    @property
+    def candidates(self) -> int: ...  # noqa: D102
+    @property
+    def random(self) -> float: ...  # noqa: D102
+    @property
+    def thrift(self) -> float: ...  # noqa: D102
+
+
 class ForestSampler(optuna.samplers.BaseSampler):
     """Chooses one whole setting; what Optuna then asks for is read from it."""
 
-    def __init__(self, turn: Turn, rule: Forest) -> None:
+    def __init__(self, turn: Turn, rule: Rule) -> None:
         self._turn, self._rng = turn, np.random.default_rng(turn.seed)
         self._encoding, self._rule = Encoding(turn.params), rule
         self._params: dict[str, Scalar] = {}

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.events import SEARCH, Answered, Ended, Event
-from study.objectives import aims
 from study.state import StudyState, TrialState
 from trainables.record import Objective, Status
 
 if TYPE_CHECKING:
     import optuna
-
-    from study.config import StudyConfig
 
 STUDY = "paretune_study"  # the attribute that says which study an Optuna study is a view of
 NUMBER = "number"  # the attribute that holds the number of a trial in the study log
@@ -69,18 +66,18 @@ def without_password(place: str | None) -> str | None:
 
 @contextmanager
 def in_optuna(
-    config: StudyConfig,
+    place: str | None,
+    objectives: Sequence[Objective],
     name: str,
     state: StudyState,
     told: Told,
     say: Callable[[str], None] = print,
 ) -> Iterator[list[OptunaView]]:
-    """The view of a study at the place that its config names; within the block. No place: none."""
-    if config.optuna_storage is None:
+    """The view of a study at a place; within the block. No place: none."""
+    if place is None:
         yield []
         return
-    objectives = [aim.objective for aim in aims(config.task, config.objectives)]
-    view = OptunaView(config.optuna_storage, name, objectives, state, told, say)
+    view = OptunaView(place, name, objectives, state, told, say)
     try:
         yield [view]
     finally:
