@@ -1,6 +1,6 @@
 """Searches on a real task, at equal time: the same study with different searchers and schedulers.
 
-    python tests/benchmarks/live_search.py [--first 0] [--seeds 3] [--seconds 20] [--arms A ...]
+    python tests/benchmarks/live_search.py [--first 0] [--seeds 3] [--seconds 45] [--arms A ...]
                                            [--output FILE.json]
 
 Each arm, `searcher+scheduler`, is a study of the default config (digits) by the command, ended by
@@ -52,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=20, help="of a study; default 20")
+    parser.add_argument("--seconds", type=int, default=45, help="of a study, the start of its workers included; default 45")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
     given = parser.parse_args()
