@@ -4,9 +4,10 @@
                                            [--output FILE.json]
 
 Each arm, `searcher+scheduler`, is a study of the default config (digits) by the command, ended by
-its `--time-budget`. Printed is the hypervolume of what the search's trials came to on validation
-(metric above chance, times log2 of the ratio), over the seeds, which vary split, dense training,
-recovery and search, and the first arm less each other, paired by seed, with its 95% t-interval.
+its `--time-budget`, in which its workers start too. Printed is the hypervolume of what the search's
+trials came to on validation (metric above chance, times log2 of the ratio), over the seeds, which
+vary split, dense training, recovery and search, and the first arm less each other, paired by seed,
+with its 95% t-interval.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=45, help="of a study, the start of its workers included; default 45")
+    parser.add_argument("--seconds", type=int, default=45, help="of a study; default 45")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
     given = parser.parse_args()
