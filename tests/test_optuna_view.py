@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import optuna
 import pytest
 from fake_runner import CONFIG, FakeRunner
@@ -32,10 +34,8 @@ def worked(place, name="s", events=(), config=None, **runs):
     runner, said = FakeRunner(config, events=events, **runs), []
     with _shown_in(config, name, runner, said) as views:
         runner.driver.views = views
-        try:
+        with suppress(InterruptedError):
             runner.run()
-        except InterruptedError:
-            pass
     return runner, said
 
 
