@@ -55,7 +55,7 @@ def test_what_is_drawn_and_what_is_changed_is_in_the_space(space, seed):
     for row in (*drawn, *near):
         params = encoding.decode(row)
         assert _is_in(space, params)
-        assert encoding.encode(params) == pytest.approx(row)
+        assert encoding.encode([params])[0] == pytest.approx(row)
     assert (near != drawn).any(axis=1).mean() > 0.5  # a choice may be drawn as it was
 
 
@@ -175,7 +175,7 @@ def test_a_layer_wise_space_is_drawn_as_it_is():
     for row in encoding.draw(np.random.default_rng(0), 100):
         params = encoding.decode(row)
         assert _is_in(space, params)
-        assert encoding.encode(params) == pytest.approx(row)
+        assert encoding.encode([params])[0] == pytest.approx(row)
 
 
 def test_a_trial_that_was_ended_before_training_costs_what_it_cost():

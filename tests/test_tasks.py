@@ -19,7 +19,8 @@ from trainables.record import COUNTED, Choice
 from trainables.tasks import TASKS, Prepared, TensorSplit, observe, predict
 from trainables.tasks.digits import NARROWEST
 
-every_task = pytest.mark.parametrize("task", TASKS, indirect=True)
+NAMES = tuple(TASKS)  # as imported: other tests register plugins of their own
+every_task = pytest.mark.parametrize("task", NAMES, indirect=True)
 PARTS = ("train", "validation", "test")
 
 
@@ -210,7 +211,7 @@ print(json.dumps(made))
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_another_process_without_the_cache_makes_the_same_in_30_seconds(tmp_path):
-    tasks = [(name, settings(name, tmp_path / name)) for name in TASKS]
+    tasks = [(name, settings(name, tmp_path / name)) for name in NAMES]
     tasks.append(("digits", {"network": "cnn"}))
     command = [sys.executable, "-c", FINGERPRINTS, json.dumps(tasks)]
     environment = {**os.environ, "PARETUNE_CACHE": str(tmp_path)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,23 +56,17 @@ class Encoding:
         anew[np.arange(len(codes)), keys.argmax(axis=1)] = True
         return self._filled(np.where(anew | ~exists, np.nan, codes), rng)
 
-    def encode(self, params: Mapping[str, Scalar]) -> Codes:
-        """One setting's codes, (parameters,)."""
-        row = np.full(len(self.names), ABSENT)
-        for name, value in params.items():
-            if name in self._at:
-                row[self._at[name]] = self._code(name, value)
-        return row
-
-    def completed(self, asked: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """A setting of which only the parameters are known that can have several values."""
-        params: dict[str, Scalar] = {}
-        for name, param in self.params.items():
-            if name in asked:
-                params[name] = asked[name]
-            elif len(param.corners()) == 1 and param.applies(params):
-                params[name] = param.corners()[0]
-        return params
+    def encode(self, settings: Sequence[Mapping[str, Scalar]]) -> Codes:
+        """Codes of settings, (n, parameters); what can have one value only need not be given."""
+        codes = np.full((len(settings), len(self.names)), ABSENT)
+        for row, params in zip(codes, settings, strict=True):
+            for name, value in params.items():
+                if (place := self._at.get(name)) is not None:
+                    row[place] = self._code(name, value)
+        for name, choices in self._choices.items():
+            if len(choices) == 1:
+                codes[:, self._at[name]] = np.where(self._exists(name, codes), 0.0, ABSENT)
+        return codes
 
     def decode(self, row: Codes) -> dict[str, Scalar]:
         """The inverse of :meth:`encode`, up to the rounding of logarithms."""

@@ -143,17 +143,21 @@ class ForestSampler(optuna.samplers.BaseSampler):
 
     def _forest(self, trees: int, inputs: Array, targets: Array, asked: Array) -> Array:
         """Predictions of extremely randomised trees, (trees, n, targets)."""
+        from sklearn import config_context
         from sklearn.tree import ExtraTreeRegressor
 
         targets = targets.reshape(len(inputs), -1)
         centre, scale = targets.mean(axis=0), targets.std(axis=0)
         scaled = (targets - centre) / np.where(scale > 0, scale, 1.0)
         inputs, asked = inputs.astype(np.float32), asked.astype(np.float32)
+        # One for all: to seed one a tree takes a quarter of its time.
+        draws = np.random.RandomState(int(self._rng.integers(2**31)))
         found = []
-        for seed in self._rng.integers(2**31, size=trees):
-            tree = ExtraTreeRegressor(max_features="sqrt", random_state=int(seed))
-            tree.fit(inputs, scaled, check_input=False)
-            found.append(tree.tree_.predict(asked).reshape(len(asked), -1))
+        with config_context(skip_parameter_validation=True):  # a fifth of the time, of our words
+            for _ in range(trees):
+                tree = ExtraTreeRegressor(max_features="sqrt", random_state=draws)
+                tree.fit(inputs, scaled, check_input=False)
+                found.append(tree.tree_.predict(asked).reshape(len(asked), -1))
         predictions: Array = np.stack(found) * scale + centre
         return predictions
 

@@ -25,19 +25,21 @@ class Recall:
     def __init__(self, size: int, signs: Sequence[float]) -> None:
         self._size, self._signs = size, tuple(signs)
         self._trials: list[FrozenTrial] = []
-        # Of each trial: its losses, if it has values, and how much it breaks constraints.
-        self._losses: list[tuple[float, ...] | None] = []
-        self._violations: list[float] = []
+        # A row a trial, some rows to spare: how much it breaks constraints, then its losses (NaN
+        # if it has no values).
+        self._rows = np.full((size, 1 + len(self._signs)), np.nan)
 
     def add(self, trial: FrozenTrial) -> None:
         """A trial ended. What failed is never read."""
         if trial.state not in _READ:
             return
+        if len(self._trials) == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.full_like(self._rows, np.nan)])
+        row = self._rows[len(self._trials)]
+        row[0] = sum(max(0.0, v) for v in trial.constraints.values())
+        if trial.values:
+            row[1:] = np.multiply(self._signs, trial.values)
         self._trials.append(trial)
-        values = trial.values
-        losses = values and tuple(s * v for s, v in zip(self._signs, values, strict=True))
-        self._losses.append(losses or None)
-        self._violations.append(sum(max(0.0, v) for v in trial.constraints.values()))
 
     def choose(self, seed: int) -> list[FrozenTrial]:
         """The trials to be read; of samples another for each seed."""
@@ -55,11 +57,10 @@ class Recall:
         """The layer of each trial, shape (n,): those without values are in none and come last."""
         count = len(self._trials)
         layers = np.full(count, count, dtype=np.int64)
-        violations = np.array(self._violations)
-        valued = np.array([losses is not None for losses in self._losses])
+        violations, losses = self._rows[:count, 0], self._rows[:count, 1:]
+        valued = ~np.isnan(losses).any(axis=1)
         kept, broken = valued & (violations == 0), valued & (violations > 0)
-        losses = [each for each, keep in zip(self._losses, kept, strict=True) if each and keep]
-        fronts = ranks(losses)
+        fronts = ranks(losses[kept])
         layers[kept] = fronts
         steps = np.unique(violations[broken], return_inverse=True)[1]
         layers[broken] = 1 + fronts.max(initial=-1) + steps

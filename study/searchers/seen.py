@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from analysis.fronts import non_dominated
 from study.searchers.encoding import Codes, Encoding
@@ -65,18 +65,13 @@ class Seen:
         told = [t.user_attrs[REACHED] for t in ended]
         points = [(row, *point) for row, each in enumerate(told) for point in each["points"]]
         return cls(
-            _codes(ended, encoding),
-            _codes(running, encoding),
+            encoding.encode([t.params for t in ended]),
+            encoding.encode([t.params for t in running]),
             np.array([t["losses"] for t in told]).reshape(-1, len(signs)),
             np.array(points, dtype=np.float64).reshape(-1, 3),
             np.array([_log_cost(t) for t in told]),
             np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended], float),
         )
-
-
-def _codes(trials: Sequence[FrozenTrial], encoding: Encoding) -> Codes:
-    rows = [encoding.encode(encoding.completed(trial.params)) for trial in trials]
-    return np.array(rows).reshape(-1, len(encoding.names))
 
 
 def _log_cost(told: Mapping[str, Any]) -> float:

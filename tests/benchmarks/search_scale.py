@@ -1,6 +1,6 @@
 """What searching costs after very many trials: suggestions, the driver's own work, its memory.
 
-    python tests/benchmarks/search_scale.py [--trials 10000] [--workers 8] [--searcher tpe]
+    python tests/benchmarks/search_scale.py [--trials 10000] [--workers 8] [--searcher NAME]
                                             [--output FILE.json]
 
 One study of the default space with its default scheduler, its trials' curves made up
@@ -86,9 +86,9 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e3
 
 
-def study(trials: int, workers: int, searcher: str) -> list[dict[str, float]]:
+def study(trials: int, workers: int, searcher: str | None) -> list[dict[str, float]]:
     """A row for each tenth of the study."""
-    overrides = {"trials": str(trials), "searcher": searcher}
+    overrides = {"trials": str(trials)} | ({"searcher": searcher} if searcher else {})
     config = load_config(ROOT / "study/configs/digits.yaml", overrides)
     runner, clock, rows = FakeRunner(config, concurrency=workers), Clock(), []
     driver = runner.driver
@@ -126,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--searcher", default="tpe")
+    parser.add_argument("--searcher", help="default: the config's")
     parser.add_argument("--output", type=Path, help="keep everything measured as JSON here")
     options = parser.parse_args()
     where = machine()
