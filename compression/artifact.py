@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.adapters import Adapter
-from compression.container import ArtifactError, Header, pack_file, unpack_file
+from compression.container import ArtifactError, Header, pack_file, read_bytes, unpack_file
 from compression.kinds import bare, kind_of
 from compression.layers import install
 from compression.methods import NoMethod
@@ -85,7 +85,7 @@ def load(path: str, model: nn.Module, filesystem: Any = None) -> nn.Module:
         ArtifactError: the file is cut, changed, foreign or too new, or of another architecture.
         FileNotFoundError: no such file.
     """
-    return deserialize(_read(path, filesystem), model, path)
+    return deserialize(read_bytes(path, filesystem), model, path)
 
 
 def read_header(path: str, filesystem: Any = None) -> Header:
@@ -95,15 +95,7 @@ def read_header(path: str, filesystem: Any = None) -> Header:
         ArtifactError: as :func:`load`, but for the architecture.
         FileNotFoundError: no such file.
     """
-    return unpack_file(_read(path, filesystem), path)[0]
-
-
-def _read(path: str, filesystem: Any) -> bytes:
-    if filesystem is None:
-        with open(path, "rb") as file:
-            return file.read()
-    with filesystem.open_input_stream(path) as stream:
-        return bytes(stream.read())
+    return unpack_file(read_bytes(path, filesystem), path)[0]
 
 
 @torch.no_grad()

@@ -58,6 +58,19 @@ class Header(NamedTuple):
     about: Mapping[str, str]
 
 
+def read_bytes(path: str, filesystem: Any = None) -> bytes:
+    """A whole file, on this machine or within a ``pyarrow.fs.FileSystem``.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if filesystem is None:
+        with open(path, "rb") as file:
+            return file.read()
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
 def pack_file(tensors: Mapping[str, Tensor], done: Compression, about: Mapping[str, str]) -> bytes:
     """The bytes of a file, checksum filled in.
 

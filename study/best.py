@@ -97,8 +97,15 @@ def as_json(point: Point) -> dict[str, Any]:
         "verified": point.verification.verified if point.verification else None,
         "latency_ms": point.latency_ms,
         "artifact": f"{point.study.storage}/{artifact(member.trial_id)}",
+        "dense": dense_file(point),
         "replay": replay_command(point),
     }
+
+
+def dense_file(point: Point) -> str | None:
+    """The file of the study's dense model, while it has one."""
+    dense = point.study.state.baselines.get("dense")
+    return f"{point.study.storage}/{artifact(dense.trial_id)}" if dense else None
 
 
 def _ends(low: float | None, high: float | None) -> list[float] | None:
@@ -128,6 +135,9 @@ def as_text(point: Point) -> Iterator[str]:
         yield f"  front       belongs to it with probability {member.probability:.2f}"
     latency = "not measured" if point.latency_ms is None else f"{point.latency_ms:.3g} ms"
     yield f"  latency     {latency}"
+    if (dense := dense_file(point)) is not None:
+        path = f"{point.study.storage}/{artifact(member.trial_id)}"
+        yield f"  layers      python -m compression.show {path} --dense {dense}"
     yield f"  again       {replay_command(point)}"
 
 
