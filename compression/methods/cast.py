@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot
+from compression.methods.levels import Croppable, cropped
 from compression.precision import DTYPES, narrow
 from compression.registry import Values, knob
 from compression.stats import LayerStats
 
 
 @METHODS.register("cast")
-class Cast(Method):
+class Cast(Croppable):
     """Every value rounded to float16 or bfloat16.
 
     Stored bytes: ``2 m n``. Relative error at most 2**-11 (float16, in its normal range) or
@@ -32,6 +33,10 @@ class Cast(Method):
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""
         return tensors["weight"].to(torch.float32)
+
+    def crop(self, tensors: Mapping[str, Tensor], shape: Shape, to: Shape) -> dict[str, Tensor]:
+        """See :meth:`Croppable.crop`."""
+        return {"weight": cropped(tensors["weight"], shape, to)}
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""

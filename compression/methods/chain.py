@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from compression.methods.base import METHODS, Method, Plan, RankLimit, Scene, Shape, Slot
+from compression.methods.nested_chain import NestedChain, joined
 from compression.methods.none import NoMethod
 from compression.registry import InvalidSetting, Scalar, naming
 from compression.stats import LayerStats, Need
@@ -19,7 +20,7 @@ _ALL = ""
 
 
 @dataclass(frozen=True, repr=False)
-class Chain(Method):
+class Chain(NestedChain):
     """``first``, whose floating-point slots ``then`` packs: factors of svd, values that n_m keeps.
 
     Stored bytes: those of ``first`` without these slots, and for each of them, as a matrix of the
@@ -36,9 +37,6 @@ class Chain(Method):
     kinds: ClassVar[Any] = property(lambda self: self._kinds())
     needs: ClassVar[Any] = property(lambda self: self._needs())
     refills: ClassVar[Any] = property(lambda self: self.first.refills)
-
-    first: Method = field(default_factory=NoMethod)
-    then: Mapping[str, Method] = field(default_factory=dict)
 
     def _kinds(self) -> frozenset[str]:
         """Those of the first method; of all, where the layers that it leaves are the next one's."""
@@ -155,7 +153,7 @@ class Chain(Method):
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """What the methods of the slots leave in floating point."""
         return {
-            _joined(slot, deeper): matrix
+            joined(slot, deeper): matrix
             for slot, inner in self.first.inner(shape).items()
             for deeper, matrix in self._after(slot).inner(inner).items()
         }
@@ -181,7 +179,7 @@ class Chain(Method):
             with naming(slot):
                 packed = self._after(slot).compress(_filled(tensors.pop(slot).float(), matrix))
             then[slot] = packed.method
-            tensors |= {_joined(slot, name): tensor for name, tensor in packed.state().items()}
+            tensors |= {joined(slot, name): tensor for name, tensor in packed.state().items()}
         if len(set(then.values())) == 1:  # one entry in the file's header
             then = {_ALL: next(iter(then.values()))}
         resolved = Chain(first, then)
@@ -201,8 +199,7 @@ class Chain(Method):
         found = {name: tensor for name, tensor in tensors.items() if name in whole}
         for slot, matrix in self.first.inner(shape).items():
             method = self._after(slot)
-            own = {name: tensors[_joined(slot, name)] for name in method.layout(matrix)}
-            values = method.decode(own, matrix).flatten()
+            values = method.decode(self._stored(tensors, slot, matrix), matrix).flatten()
             found[slot] = values[: math.prod(whole[slot].shape)].view(whole[slot].shape)
         return found
 
@@ -214,7 +211,7 @@ class Chain(Method):
                 found[slot] = spec
                 continue
             deeper = self._after(slot).layout(inner[slot])
-            found |= {_joined(slot, name): own for name, own in deeper.items()}
+            found |= {joined(slot, name): own for name, own in deeper.items()}
         return found
 
     def nominal_bits(self, shape: Shape) -> int:
@@ -286,7 +283,3 @@ def _filled(values: Tensor, matrix: Shape) -> Tensor:
     """Values in row order as a matrix, with zeros at its end where it has more cells."""
     missing = math.prod(matrix) - values.numel()
     return nn.functional.pad(values.flatten(), (0, missing)).view(matrix)
-
-
-def _joined(slot: str, name: str) -> str:
-    return f"{slot}_{name}"

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot
+from compression.methods.levels import Croppable, cropped
 from compression.stats import LayerStats
 
 
 @METHODS.register("none")
-class NoMethod(Method):
+class NoMethod(Croppable):
     """The weight as it is, in float32.
 
     Stored bytes: ``4 m n``. A model leaves such layers untouched, in their own dtype.
@@ -35,6 +36,10 @@ class NoMethod(Method):
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """See :meth:`Method.decode`."""
         return tensors["weight"]
+
+    def crop(self, tensors: Mapping[str, Tensor], shape: Shape, to: Shape) -> dict[str, Tensor]:
+        """See :meth:`Croppable.crop`."""
+        return {"weight": cropped(tensors["weight"], shape, to)}
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, matrix_shape
+from compression.methods.levels import Nested
 from compression.methods.low_rank.factors import Factors, halves, thin_svd
 from compression.registry import IntRange, Values, knob
 from compression.stats import LayerStats
@@ -27,6 +28,8 @@ class BlockSVD(Factors):
     """
 
     catalogue_id = None
+    crops_inner = False  # right factors lie below each other
+    level_errors = Nested.level_errors  # what reaches over the edge is no error
     rank_formula = "m n / (T (h + w))"
     tile: int = knob(64, IntRange(2, 1 << 16), Values((64, 128)), help="height and width of a tile")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compression.kinds import EVERY_LAYER, WITH_INPUTS
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
+from compression.methods.levels import Nested
 from compression.methods.low_rank.factors import Factors, pseudo_inverse, thin_svd
 from compression.precision import narrow
 from compression.registry import Values, knob
@@ -34,6 +35,8 @@ class CUR(Factors):
     """
 
     catalogue_id = "001-93"
+    crops_inner = False
+    level_errors = Nested.level_errors
     rank_formula = "sqrt(((m + n) / 2)^2 + m n) - (m + n) / 2"
     kinds: ClassVar[Any] = property(
         lambda self: WITH_INPUTS if self.weigh == "inputs" else EVERY_LAYER
@@ -91,6 +94,10 @@ class CUR(Factors):
             "core": Slot(torch.float32, (rank, rank), "base"),
             "rows": Slot(self._dtype, (rank, columns), "base"),
         }
+
+    def forms(self, shape: Shape) -> Iterable[Method]:
+        """None: U is made for all the columns and rows together."""
+        return ()
 
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """C and R; U, which undoes their inverses, does not bear rounding."""

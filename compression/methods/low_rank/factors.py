@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import Method, RankLimit, Shape, Slot, matrix_shape
+from compression.methods.levels import Nested
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 
@@ -18,7 +19,7 @@ MAX_RANK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Factors(Method):
+class Factors(Nested):
     """``W ~ L R`` with L (m, r) and R (r, n), the rank given or chosen by energy.
 
     Stored bytes: ``b r (m + n)`` with b bytes a value.
@@ -26,6 +27,7 @@ class Factors(Method):
 
     rank_formula: ClassVar[str] = "m n / (m + n)"
     """Of the least rank whose factors have as many values as W."""
+    crops_inner = True
     rank: int = knob(0, IntRange(0, MAX_RANK), help="rank; 0 = chosen by energy")
     energy: float = knob(
         0.9,
@@ -103,6 +105,32 @@ class Factors(Method):
             "right": Slot(self._dtype, (*tiles, rank, columns), "base"),
         }
 
+    def forms(self, shape: Shape) -> Iterable[Method]:
+        """See :meth:`Nested.forms`: all lower ranks, as directions go by what they hold."""
+        return [self._of_rank(rank) for rank in range(self._rank(shape) - 1, 0, -1)]
+
+    def at_level(
+        self, tensors: Mapping[str, Tensor], shape: Shape, level: Method
+    ) -> dict[str, Tensor]:
+        """See :meth:`Nested.at_level`: the first columns of L and rows of R."""
+        rank = _rank_of(level, shape)
+        left, right = tensors["left"][..., :rank], tensors["right"][..., :rank, :]
+        return {"left": left.contiguous(), "right": right.contiguous()}
+
+    def level_errors(
+        self, tensors: Mapping[str, Tensor], shape: Shape, levels: Sequence[Method]
+    ) -> list[float]:
+        """See :meth:`Nested.level_errors`, from the Gram matrices of L and R.
+
+        ``||sum_{i > k} l_i r_i||_F^2 = sum_{i, j > k} (L^T L)_ij (R R^T)_ij``.
+        """
+        left, right = tensors["left"].double(), tensors["right"].double()
+        products = (left.mT @ left) * (right @ right.mT)
+        products = products.reshape(-1, *products.shape[-2:]).sum(0)
+        beyond = products.flip(0, 1).cumsum(0).cumsum(1).diagonal()
+        missing = (len(beyond) - _rank_of(level, shape) for level in levels)
+        return [max(float(beyond[count - 1]), 0.0) for count in missing]
+
     def inner(self, shape: Shape) -> dict[str, Shape]:
         """Both factors; those of tiles one below the other."""
         slots = {name: slot.shape for name, slot in self.layout(shape).items()}
@@ -115,6 +143,10 @@ class Factors(Method):
     def macs(self, shape: Shape) -> int:
         """``r (m + n)``; a grouped convolution runs R once more for each further group."""
         return self._rank(shape) * sum(matrix_shape(shape))
+
+
+def _rank_of(level: Method, shape: Shape) -> int:
+    return level.layout(shape)["right"].shape[-2]
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

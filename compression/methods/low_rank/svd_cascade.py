@@ -18,6 +18,7 @@ from compression.methods.base import (
     Slot,
     matrix_shape,
 )
+from compression.methods.levels import Croppable, Nested
 from compression.methods.low_rank.factors import MAX_RANK, pseudo_inverse, truncated
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.stats import LayerStats
@@ -26,7 +27,7 @@ QUANTISED = (2, 3, 4, 8)
 
 
 @METHODS.register("svd_cascade")
-class SVDCascade(Method):
+class SVDCascade(Nested):
     """``pairs`` pairs of factors of rank r, each of what those before it leave.
 
     ``W_i = W_{i-1} + Q(TSVD_r(W - W_{i-1}))``. Quantised by ``rtn``, a pair also makes up for the
@@ -53,6 +54,7 @@ class SVDCascade(Method):
     """
 
     catalogue_id = "003"
+    crops_inner = True
     pairs: int = knob(2, IntRange(1, 9), Values((1, 2, 4)), help="pairs of factors")
     rank: int = knob(0, IntRange(0, MAX_RANK), help="of each pair; 0 = chosen by share")
     share: float = knob(
@@ -193,6 +195,23 @@ class SVDCascade(Method):
         rows, columns = matrix_shape(shape)
         total = self._total(shape)
         return {"left": (total, rows), "right": (total, columns)}
+
+    def forms(self, shape: Shape) -> Iterable[Method]:
+        """See :meth:`Nested.forms`: fewer pairs, as each is of what those before it leave."""
+        return [self.replace(pairs=pairs) for pairs in range(self.pairs - 1, 0, -1)]
+
+    def at_level(
+        self, tensors: Mapping[str, Tensor], shape: Shape, level: Method
+    ) -> dict[str, Tensor]:
+        """See :meth:`Nested.at_level`: the first rows of both factors."""
+        storage: Croppable = self._storage  # type: ignore[assignment]
+        rows = level.macs(shape) // sum(matrix_shape(shape))
+        found: dict[str, Tensor] = {}
+        for side, matrix in self._matrices(shape).items():
+            own = {slot: tensors[f"{side}_{slot}"] for slot in storage.layout(matrix)}
+            fewer = storage.crop(own, matrix, (rows, matrix[1]))
+            found |= {f"{side}_{slot}": tensor for slot, tensor in fewer.items()}
+        return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compression.methods.base import Method, Shape, Slot
+from compression.methods.levels import Croppable, cropped
 from compression.methods.quantize.grouping import from_groups, group_counts, to_groups
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow_up
@@ -21,7 +22,7 @@ SUPER = 256  # scales that share one scale of their own, where they are quantise
 
 
 @dataclass(frozen=True)
-class Codebook(Method):
+class Codebook(Croppable):
     """The nearest of a table's values in [-1, 1], times the largest |w| of the block.
 
     The stored scale is rounded up, so that no weight lies outside the table.
@@ -81,6 +82,18 @@ class Codebook(Method):
         values = table[codes.clamp(max=len(table) - 1)]
         scales = self._scales(tensors, shape).unsqueeze(2)
         return from_groups(to_groups(values, self.group_size) * scales, shape)
+
+    @property
+    def crops(self) -> bool:
+        """Unless scales share one of their own, which would have to move."""
+        return not self.double
+
+    def crop(self, tensors: Mapping[str, Tensor], shape: Shape, to: Shape) -> dict[str, Tensor]:
+        """See :meth:`Croppable.crop`."""
+        codes = cropped(unpack(tensors["codes"], 4, math.prod(shape)), shape, to)
+        rows, groups, _ = group_counts(to, self.group_size)
+        scale = tensors["scale"][:rows, :groups].contiguous()
+        return {"codes": pack(codes.flatten(), 4), "scale": scale}
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
+from compression.methods.levels import Croppable, Nested, cropped
 from compression.methods.quantize.grouping import group_counts, spread, to_groups
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow
@@ -17,7 +18,7 @@ from compression.stats import LayerStats
 
 
 @METHODS.register("int1")
-class Int1(Method):
+class Int1(Nested, Croppable):
     """Signs, one bit each, with an optional scale per row or per group.
 
     ``W ~ s * sign(W)`` with ``sign(0) = +1``, so there are two values only. The scale
@@ -92,6 +93,28 @@ class Int1(Method):
                 signs *= spread(scale.to(torch.float32), shape, self._size)
             dense += signs
         return dense.view(shape)
+
+    def forms(self, shape: Shape) -> Iterable[Method]:
+        """See :meth:`Nested.forms`: fewer passes, as each is of what those before it leave."""
+        return [self.replace(passes=passes) for passes in range(self.passes - 1, 0, -1)]
+
+    def at_level(
+        self, tensors: Mapping[str, Tensor], shape: Shape, level: Method
+    ) -> dict[str, Tensor]:
+        """See :meth:`Nested.at_level`: the first passes."""
+        layout = level.layout(shape)
+        return {name: tensors[name][: layout[name].shape[0]].clone() for name in layout}
+
+    def crop(self, tensors: Mapping[str, Tensor], shape: Shape, to: Shape) -> dict[str, Tensor]:
+        """See :meth:`Croppable.crop`, pass by pass."""
+        cells = math.prod(shape)
+        signs = (unpack(part, 1, cells) for part in tensors["signs"].chunk(self.passes))
+        found = {"signs": torch.cat([pack(cropped(one, shape, to).flatten(), 1) for one in signs])}
+        if self.scale != "none":
+            rows, groups, _ = group_counts(to, self._size)
+            scales = tensors["scale"].chunk(self.passes)
+            found["scale"] = torch.cat([scale[:rows, :groups] for scale in scales])
+        return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compression.methods.base import Method, Shape, Slot
+from compression.methods.levels import Nested
 from compression.methods.quantize.grouping import from_groups, group_counts, spread, to_groups
 from compression.packing import pack, packed_bytes, unpack
-from compression.precision import DTYPES, narrow_up
+from compression.precision import DTYPES, narrow, narrow_up
 from compression.registry import IntRange, Values, knob
 
 SHARES = tuple(1 - step / 20 for step in range(15))  # of a range, tried where it may be clipped
@@ -53,7 +54,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class UniformGrid(Method):
+class UniformGrid(Nested):
     """Codes of ``bits`` bits on a uniform grid per row or per group; see ``rtn`` for the grid."""
 
     bits: int = knob(4, IntRange(2, 8), Values((2, 3, 4, 8)), help="bits a weight")
@@ -121,6 +122,39 @@ class UniformGrid(Method):
             zero = unpack(tensors["zero"], self.bits, rows * groups).view(rows, groups, 1)
         steps = to_groups(codes, self.group_size) - zero
         return from_groups(steps * tensors["scale"].to(torch.float32).unsqueeze(2), shape)
+
+    def forms(self, shape: Shape) -> Iterable[Method]:
+        """See :meth:`Nested.forms`: fewer bits.
+
+        Source of the idea, with training: Nair et al., Matryoshka Quantization, arXiv 2502.06786.
+        """
+        return [self.replace(bits=bits) for bits in range(self.bits - 1, 1, -1)]
+
+    def at_level(
+        self, tensors: Mapping[str, Tensor], shape: Shape, level: Method
+    ) -> dict[str, Tensor]:
+        """See :meth:`Nested.at_level`: of every 2^k steps of the grid one, k bits being left out.
+
+        ``q' = round((q - z) / 2^k) + z'`` and ``s' = 2^k s``, with ``z' = ceil(z / 2^k)``: both are
+        clamped to the codes there are. The points are some of those that were, so that no entry
+        comes nearer to its own as k grows.
+        """
+        lower: UniformGrid = level  # type: ignore[assignment]
+        rows, groups, _ = group_counts(shape, self.group_size)
+        step, top = 2 ** (self.bits - lower.bits), 2**lower.bits - 1
+        codes = unpack(tensors["codes"], self.bits, math.prod(shape)).view(shape)
+        zero = torch.full((rows, groups), 2 ** (self.bits - 1), device=codes.device)
+        if self.mode == "asymmetric":
+            zero = unpack(tensors["zero"], self.bits, rows * groups).view(rows, groups)
+        fewer = torch.div(zero + step - 1, step, rounding_mode="floor").clamp(max=top)
+        moved = (to_groups(codes, self.group_size) - zero[..., None]) / step
+        coarse = (torch.round(moved) + fewer[..., None]).clamp(0, top)
+        found = dict(tensors)  # what is stored beside the grid stays
+        found["codes"] = lower._pack(from_groups(coarse, shape))
+        found["scale"] = narrow(tensors["scale"].float() * step, tensors["scale"].dtype)
+        if self.mode == "asymmetric":
+            found["zero"] = lower._pack(fewer)
+        return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""
