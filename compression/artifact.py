@@ -22,6 +22,7 @@ from compression.kinds import bare, kind_of
 from compression.layers import install
 from compression.methods import NoMethod
 from compression.methods.base import CompressedWeight
+from compression.nested import fit
 from compression.registry import InvalidSetting, naming
 from compression.rules import Compression, LayerEntry, shapes
 from compression.stored import as_shipped, dense_name, identity, packed_slots, stored_tensors
@@ -70,22 +71,27 @@ def save(
     return hashlib.sha256(data).hexdigest()
 
 
-def load(path: str, model: nn.Module, filesystem: Any = None) -> nn.Module:
+def load(
+    path: str, model: nn.Module, filesystem: Any = None, max_bytes: int | None = None
+) -> nn.Module:
     """Read a saved model into its freshly built dense architecture.
 
     Args:
         path: on this machine, or within ``filesystem``.
         model: the architecture; changed in place.
         filesystem: a ``pyarrow.fs.FileSystem``.
+        max_bytes: of the model as it would be saved: the best one inside the file that has no more,
+            see :mod:`compression.nested`.
 
     Returns:
         ``model`` with the file's values, in eval mode, nothing trainable.
 
     Raises:
-        ArtifactError: the file is cut, changed, foreign or too new, or of another architecture.
+        ArtifactError: the file is cut, changed, foreign or too new, or of another architecture, or
+            there is no model of ``max_bytes`` inside.
         FileNotFoundError: no such file.
     """
-    return deserialize(read_bytes(path, filesystem), model, path)
+    return deserialize(read_bytes(path, filesystem), model, path, max_bytes)
 
 
 def read_header(path: str, filesystem: Any = None) -> Header:
@@ -99,7 +105,9 @@ def read_header(path: str, filesystem: Any = None) -> Header:
 
 
 @torch.no_grad()
-def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.Module:
+def deserialize(
+    data: bytes, model: nn.Module, source: str = "artifact", max_bytes: int | None = None
+) -> nn.Module:
     """:func:`load` from bytes; ``source`` names them in errors."""
     header, tensors = unpack_file(data, source)
     done = header.compression
@@ -107,6 +115,9 @@ def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.M
         for index, edit in enumerate(done.edits):
             with naming(f"edits[{index}]"):
                 edit.apply(model)
+        if max_bytes is not None:
+            header, tensors = fit(header, tensors, _weight_shapes(model, done), max_bytes)
+            done = header.compression
         for name, entry in done.layers.items():
             _install(model, name, entry, tensors)
         for adapter, entries in done.adapted().items():
@@ -120,6 +131,12 @@ def deserialize(data: bytes, model: nn.Module, source: str = "artifact") -> nn.M
         raise ArtifactError(f"{source}: {error}") from error
     model.compression = done  # type: ignore[assignment]
     return model.requires_grad_(False).eval()
+
+
+def _weight_shapes(model: nn.Module, done: Compression) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of the layers that the architecture has."""
+    layers = {name: bare(module) for name, module in model.named_modules() if name in done.layers}
+    return {name: tuple(layer.weight.shape) for name, layer in layers.items() if kind_of(layer)}
 
 
 def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, Tensor]) -> None:

@@ -95,6 +95,16 @@ class Opened:
     others: Mapping[str, Tensor]
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by their names in the file."""
+        held = (
+            (f"{layer.name}.{name}", one.tensor)
+            for layer in self.layers.values()
+            for name, one in layer.held.items()
+        )
+        return dict(held) | dict(self.others)
+
+    @property
     def parts(self) -> dict[Part, int]:
         """Bytes by part; they add up to the length of the file."""
         held = [held for layer in self.layers.values() for held in layer.held.values()]

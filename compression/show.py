@@ -15,12 +15,15 @@ from typing import Any, NoReturn, get_args
 import click
 
 from compression.container import ArtifactError
-from compression.layer_facts import Difference, Facts, differences, facts
+from compression.layer_facts import Difference, Facts, differences, facts, method_text
 from compression.methods import NoMethod
 from compression.methods.base import Part
-from compression.opened import Opened, open_file
+from compression.nested import nest_of
+from compression.opened import Layer, Opened, open_file
 
 PARTS: tuple[Part, ...] = get_args(Part)
+SHOWN = 21
+"""Models inside a file that are shown."""
 WITHOUT_DENSE = (
     "errors in dB, the ratio, and shapes that the file alone does not tell: with --dense FILE, the "
     "dense model as save writes it (of a study: study.best names it)"
@@ -102,12 +105,12 @@ def _db(value: float | None) -> str:
     return "-" if value is None else "exact" if value == -math.inf else f"{value:.1f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as they need, the first three to the left, numbers to the right."""
+def _table(rows: Sequence[Sequence[str]], left: int = 3) -> Iterator[str]:
+    """Columns as wide as they need, the first ones to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
-            cell.ljust(width) if at < 3 else cell.rjust(width)
+            cell.ljust(width) if at < left else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
@@ -123,12 +126,48 @@ def diff_text(found: Sequence[Difference]) -> Iterator[str]:
         yield f"{same} layer{'s' * (same > 1)} equal"
 
 
+def levels_text(file: Opened) -> Iterator[str]:
+    """The models inside, from all of it to the least; of many some, evenly."""
+    nest = nest_of(file)
+    cuts = [cut for _, cut in nest.cuts()]
+    if len(cuts) == 1:
+        yield "no layer's stored form contains a smaller one"
+        return
+    full, held = cuts[0].bytes, sum(_square(file.layers[name]) for name in nest.ladders)
+    yield f"{len(cuts)} models, {len(nest.ladders)} of {len(file.layers)} layers go down"
+    rows = [["bytes", "smaller", "dB", "layers down"]]
+    for at in sorted({round(i * (len(cuts) - 1) / (SHOWN - 1)) for i in range(SHOWN)}):
+        cut = cuts[at]
+        db = "exact" if not cut.error else f"{10 * math.log10(cut.error / held):.1f}"
+        rows.append([str(cut.bytes), f"{full / cut.bytes:.2f}x", db, str(len(cut.methods))])
+    yield from _table(rows, left=0)
+    yield "dB against the weights of the whole file; load(path, model, max_bytes=...) takes one"
+
+
+def _square(layer: Layer) -> float:
+    weight = layer.weight()
+    return 0.0 if weight is None else float(weight.double().square().sum())
+
+
+def levels_json(file: Opened) -> list[dict[str, Any]]:
+    """All of them, as plain data."""
+    return [
+        {
+            "bytes": cut.bytes,
+            "error": cut.error,
+            "methods": {name: method_text(method) for name, method in cut.methods.items()},
+        }
+        for _, cut in nest_of(file).cuts()
+    ]
+
+
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("file")
 @click.option("--dense", metavar="FILE", help="The dense model's file: errors in dB, the ratio.")
 @click.option("--diff", metavar="FILE2", help="What differs in another file, layer by layer.")
+@click.option("--levels", is_flag=True, help="The smaller models that are inside the file.")
 @click.option("--json", "in_json", is_flag=True, help="One line of JSON.")
-def main(file: str, dense: str | None, diff: str | None, in_json: bool) -> None:
+def main(file: str, dense: str | None, diff: str | None, levels: bool, in_json: bool) -> None:
     """What the saved model FILE holds, layer by layer.
 
     Exit codes: 0 shown, 2 the input is wrong.
@@ -136,7 +175,11 @@ def main(file: str, dense: str | None, diff: str | None, in_json: bool) -> None:
     try:
         truth = open_file(dense) if dense else None
         opened = open_file(file, truth)
-        if diff:
+        data: Any = None
+        if levels:
+            data = levels_json(opened) if in_json else None
+            _say(in_json, data, () if in_json else levels_text(opened))
+        elif diff:
             found = list(differences(opened, open_file(diff, truth)))
             _say(in_json, [asdict(one) for one in found], diff_text(found))
         else:

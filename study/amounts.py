@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from compression.byte_amounts import NUMBER, parse_bytes
 from compression.registry import UnknownName
 from trainables.record import PRECISIONS
 
+__all__ = ["parse_bytes"]
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
-_BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def parse_duration(value: object) -> float | None:
@@ -46,22 +46,10 @@ def parse_percent(value: object) -> float:
     Raises:
         ValueError: anything else, or a number outside [0, 1].
     """
-    found = re.fullmatch(rf"({_NUMBER})\s*(%)?", str(value))
+    found = re.fullmatch(rf"({NUMBER})\s*(%)?", str(value))
     if not found or not 0 <= (share := float(found[1]) / (100 if found[2] else 1)) <= 1:
         raise ValueError(f"expected a share from 0 to 1 such as 0.01, or 1%, got {value!r}")
     return share
-
-
-def parse_bytes(value: object) -> float:
-    """Bytes from ``5000000``, ``5e6``, ``5 MB`` (powers of 1000) or ``5 MiB`` (of 1024).
-
-    Raises:
-        ValueError: anything else.
-    """
-    found = re.fullmatch(rf"({_NUMBER})\s*([A-Za-z]*)", str(value))
-    if not found or found[2] not in _BYTES:
-        raise ValueError(f"expected bytes such as 200 kB, 5 MB or 1.5 MiB, got {value!r}")
-    return float(found[1]) * _BYTES[found[2]]
 
 
 def parse_price(value: object) -> float | None:
