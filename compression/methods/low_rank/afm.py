@@ -46,7 +46,7 @@ class AtomicFeatureMimicking(Factors):
             v, squares = output_directions(matrix, moment)
         else:
             v, squares = _about_mean(matrix, moment, mean)
-        left = v[:, : self._pick(squares)]
+        left = v[:, : self.pick(squares)]
         return self._stored(left, left.T @ matrix)
 
 

@@ -43,15 +43,18 @@ class BlockSVD(Factors):
         down, across, high, wide = self._tiles(shape)
         return down * across, high, wide
 
-    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
-        """See :meth:`Method.encode`."""
+    def cut(self, weight: Tensor) -> Tensor:
+        """The tiles (T, h, w) of a weight, row after row of them."""
         down, across, high, wide = self._tiles(tuple(weight.shape))
         matrix = weight.flatten(1)
         beyond = across * wide - matrix.shape[1], down * high - matrix.shape[0]
         padded = torch.nn.functional.pad(matrix, (0, beyond[0], 0, beyond[1]))
-        tiles = padded.view(down, high, across, wide).transpose(1, 2).reshape(-1, high, wide)
-        u, s, vh = thin_svd(tiles)
-        return self._stored(*halves(u, s, vh, self._pick(s.double().square().sum(0))))
+        return padded.view(down, high, across, wide).transpose(1, 2).reshape(-1, high, wide)
+
+    def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
+        """See :meth:`Method.encode`."""
+        u, s, vh = thin_svd(self.cut(weight))
+        return self._stored(*halves(u, s, vh, self.pick(s.double().square().sum(0))))
 
     def _unfold(self, folded: Tensor, shape: Shape) -> Tensor:
         down, across, high, wide = self._tiles(shape)

@@ -61,7 +61,7 @@ class CUR(Factors):
         if self.weigh == "inputs":
             seen = matrix * inputs_of(stats).pooled().diagonal().clamp(min=0).sqrt()
         u, s, vh = thin_svd(seen)
-        rank = self._pick(s.double().square())
+        rank = self.pick(s.double().square())
         if self.select == "deim":
             rows, columns = pivots(u[:, :rank]), pivots(vh[:rank].T)
         else:

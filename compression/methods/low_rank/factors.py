@@ -48,7 +48,7 @@ class Factors(Nested):
         """Itself resolved: an energy is read no longer."""
         return self.replace(rank=rank, energy=type(self).energy)  # type: ignore[no-any-return]
 
-    def _pick(self, squares: Tensor) -> int:
+    def pick(self, squares: Tensor) -> int:
         """The rank to keep, of what each direction holds, in descending order."""
         return min(self.rank or energy_rank(squares, self.energy), len(squares))
 

@@ -41,7 +41,7 @@ class Kronecker(Factors):
         (m1, n1), (m2, n2) = _factors(shape)
         folded = weight.reshape(m1, m2, n1, n2).transpose(1, 2).reshape(self._folded(shape))
         u, s, vh = thin_svd(folded)
-        return self._stored(*halves(u, s, vh, self._pick(s.double().square())))
+        return self._stored(*halves(u, s, vh, self.pick(s.double().square())))
 
     def _unfold(self, folded: Tensor, shape: Shape) -> Tensor:
         (m1, n1), (m2, n2) = _factors(shape)

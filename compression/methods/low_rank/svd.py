@@ -25,4 +25,4 @@ class TruncatedSVD(Factors):
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""
         u, s, vh = thin_svd(weight.flatten(1))
-        return self._stored(*halves(u, s, vh, self._pick(s.double().square())))
+        return self._stored(*halves(u, s, vh, self.pick(s.double().square())))

@@ -45,7 +45,7 @@ class UtilizedRank(Factors):
         moment = damped(inputs_of(stats).pooled().double(), 0.0)
         out, squares_out = output_directions(matrix, moment)
         into, squares_in = eigenvectors(moment)
-        out, into = out[:, : self._pick(squares_out)], into[:, : self._pick(squares_in)]
+        out, into = out[:, : self.pick(squares_out)], into[:, : self.pick(squares_in)]
         core = out.T @ matrix @ into
         if out.shape[1] <= into.shape[1]:
             return self._stored(out, core @ into.T)

@@ -40,5 +40,5 @@ class WhitenedSVD(Factors):
         matrix = weight.flatten(1).double()
         moment = damped(inputs_of(stats).pooled().double(), self.damp)
         u, squares = output_directions(matrix, moment)
-        left = u[:, : self._pick(squares)]
+        left = u[:, : self.pick(squares)]
         return self._stored(left, left.T @ matrix)
