@@ -22,6 +22,8 @@ from compression.registry import (
     Registry,
 )
 from study import yaml_lines
+from study.allocation.config import AllocateConfig
+from study.allocation.problems import allocation_problems
 from study.amounts import parse_concurrency, parse_duration, parse_precision, parse_price
 from study.choices import Located, parse_plugin, plain
 from study.config_errors import lines, place
@@ -201,6 +203,7 @@ SECTIONS: dict[str, type[Section]] = {
     "": StudyConfig,
     "patience": Patience,
     "space": SpaceConfig,
+    "allocate": AllocateConfig,
     "layerwise": LayerwiseConfig,
     "groups": GroupConfig,
     "keep": Keep,
@@ -269,13 +272,16 @@ def _validate(
         if not errors:
             config._document, config._plugin_versions = document, versions
             space = config.search_space()
-            refused = {
-                "searcher": config.searcher.refusals(space.params),
-                "scheduler": config.scheduler.refusals(Budget(config.epochs, space.min_fidelity())),
+            refused: dict[yaml_lines.Path, list[str]] = {
+                ("searcher",): list(config.searcher.refusals(space.params)),
+                ("scheduler",): list(
+                    config.scheduler.refusals(Budget(config.epochs, space.min_fidelity()))
+                ),
+                ("space", "allocate"): allocation_problems(
+                    config.space.allocate, space, config.task
+                ),
             }
-            errors += [
-                f"{place(document, (key,))}: {text}" for key in refused for text in refused[key]
-            ]
+            errors += [f"{place(document, at)}: {text}" for at in refused for text in refused[at]]
             if not errors:
                 return config
     except pydantic.ValidationError as error:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from compression.adapters import ADAPTERS
+from compression.allocation import ALLOCATORS
 from compression.edits import EDITS
 from compression.inits import INITS
 from compression.methods import METHODS
@@ -36,6 +37,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     LOSSES,
     HOOKS,
     EDITS,
+    ALLOCATORS,
 )
 MODULES = ("compression.ere",)
 """What is no plugin: functions of a whole model, whose module has the ``CATALOGUE_ID``."""

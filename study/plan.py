@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from compression.registry import Domain, Scalar, Values
+from study.allocation.problems import skeleton_sizes
 from study.combinations import combinations
 from study.config import StudyConfig
 from study.constraints import parse_constraint
@@ -14,6 +15,7 @@ from study.limits import budget_remarks
 from study.objectives import aims
 from study.options import Param, Trained
 from study.schedulers import Budget, Scheduler
+from study.space import Space
 from study.targets import target_share
 
 
@@ -32,6 +34,7 @@ def plan_lines(config: StudyConfig) -> list[str]:
         *budget_remarks(config),
         *_confirming(config),
         *_wanted(config),
+        *_allocated(config, space),
         "baselines: dense, dense with the same recovery, fp16 cast, int8 rtn",
         f"space{_counted(params)}:",
     ]
@@ -80,6 +83,21 @@ def _budgets(config: StudyConfig) -> Iterator[str]:
     if config.patience is not None:
         gain, trials = 100 * config.patience.gain, config.patience.trials
         yield f"until the front's hypervolume grows by less than {gain:.3g}% in {trials} trials"
+
+
+def _allocated(config: StudyConfig, space: Space) -> Iterator[str]:
+    """The bytes that are allotted to the layers, and by whom."""
+    allocate = config.space.allocate
+    if allocate is None or not isinstance(space, LayerwiseSpace):
+        return
+    dense = skeleton_sizes(space, config.task).dense_bytes
+    budget = allocate.budget(dense)
+    names = ", ".join(allocator.name for allocator in allocate.by)
+    kept = f"the best of {allocate.refine} measured is kept" if allocate.refine else "as solved"
+    yield (
+        f"allocation: every file within {budget:,} bytes, {dense / budget:.3g}x smaller than the "
+        f"dense {dense:,}; the first trials are by {names}, {kept}"
+    )
 
 
 def _wanted(config: StudyConfig) -> Iterator[str]:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from study.config import StudyConfig
 
 DEFAULT = Path(__file__).parent / "configs" / "digits.yaml"
+PLACES = {"target_size": "space.allocate.max_bytes"}  # of options that are no keys of their own
 KINDS = {
+    "allocators": ("compression.allocation", "ALLOCATORS"),
     "methods": ("compression.methods", "METHODS"),
     "inits": ("compression.inits", "INITS"),
     "adapters": ("compression.adapters", "ADAPTERS"),
@@ -40,6 +42,7 @@ KINDS = {
 @click.option("--name", help="Of the study's folder; without it: the config's name and the time.")
 @click.option("--trials", metavar="N", help="Trials to search with.")
 @click.option("--time-budget", metavar="TIME", help="Such as 90s, 30m or 2h.")
+@click.option("--target-size", metavar="BYTES", help="Of the file, such as 1.5MB: by layer.")
 @click.option("--seed", metavar="N", help="Of data split, trials and search.")
 @click.option("--storage", metavar="URI", help="Folder or URI that holds the studies.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow; without it: what `mlflow ui` opens.")
@@ -115,7 +118,11 @@ def _read(
 
     # Quoted, so that a folder named 7 stays a word.
     words = ("storage", "tracking_uri")
-    given = {k: json.dumps(v) if k in words else v for k, v in options.items() if v is not None}
+    given = {
+        PLACES.get(k, k): json.dumps(v) if k in words else v
+        for k, v in options.items()
+        if v is not None
+    }
     overrides = {**dict(s.split("=", 1) for s in settings if "=" in s), **given}
     wrong = [
         f"command line: --set: expected KEY=VALUE, got '{s}'" for s in settings if "=" not in s

@@ -10,6 +10,8 @@ from pydantic import ValidationInfo
 from compression.adapters import ADAPTERS
 from compression.methods import METHODS
 from compression.registry import Domain, InvalidSetting
+from study.allocation.config import AllocateConfig
+from study.choices import Located
 from study.layerwise.config import GROUPED, LayerwiseConfig
 from study.layerwise.resolving import resolved, united
 from study.sections import Section, as_written
@@ -33,6 +35,7 @@ class SpaceConfig(Section):
     hook: Annotated[Options, options("hook")] = as_written(["none"])
     batch_size: Batches = as_written([32])
     rest: Annotated[Options, options("rest")] = as_written(["none"])
+    allocate: AllocateConfig | None = None
     layerwise: LayerwiseConfig | None = None
 
     @pydantic.field_validator("method")
@@ -76,7 +79,14 @@ class SpaceConfig(Section):
     def _whole(
         cls, layerwise: LayerwiseConfig | None, info: ValidationInfo
     ) -> LayerwiseConfig | None:
-        task = (info.context or {}).get("task")
+        task, allocate = (info.context or {}).get("task"), info.data.get("allocate")
+        if allocate is not None:
+            if layerwise is None:  # allocation is by layer
+                layerwise = LayerwiseConfig.model_validate({"fill": True}, context=info.context)
+            if layerwise.max_bytes is not None:
+                raise Located([(("max_bytes",), "allocate sets the bytes; leave one of them out")])
+        elif layerwise is not None and layerwise.fill and layerwise.max_bytes is None:
+            raise Located([(("fill",), "there is nothing to fill without max_bytes; set it")])
         if layerwise is None or task is None or not set(GROUPED) <= info.data.keys():
             return layerwise
         return resolved(layerwise, info.data, task)

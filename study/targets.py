@@ -56,7 +56,7 @@ def method_problems(options: Sequence[Option], task: Targeted) -> list[str]:
     """Methods asked of layers that they cannot take, or of a model that has nothing for them."""
     model = task.skeleton()
     layers = target_layers(model, task.targets)
-    weights = {name: tuple(layer.get_parameter("weight").shape) for name, layer in layers.items()}
+    weights = target_shapes(task)
     found = list[str]()
     for option in options:
         corners = [*corner_plugins("method", option.name, option_params("method", option))]
@@ -69,6 +69,12 @@ def method_problems(options: Sequence[Option], task: Targeted) -> list[str]:
             found.append(f"{'; '.join([*shown, *more])}: leave it out, or name other targets")
         found += dict.fromkeys(filter(None, (oversized(method, weights) for method in corners)))
     return found
+
+
+def target_shapes(task: Targeted) -> dict[str, tuple[int, ...]]:
+    """Of the target layers' weights, by name."""
+    layers = target_layers(task.skeleton(), task.targets).items()
+    return {name: tuple(layer.get_parameter("weight").shape) for name, layer in layers}
 
 
 def recipe_problems(

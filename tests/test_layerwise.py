@@ -251,7 +251,7 @@ def test_sensitivity_is_measured_once_in_a_study(tmp_path, sensitivity, monkeypa
     assert (again.dense, again.growths) == (first.dense, first.growths)
     assert len(said) == 1
     assert "3 groups" in said[0]
-    storage.write_text(measuring.FILE, '{"dense": 1}')
+    storage.write_text(measuring.FILES["growth"], '{"dense": 1}')
     with pytest.raises(StudyError, match="delete it"):
         measuring.sensitivity(*parts)
 

@@ -13,6 +13,8 @@ from compression.methods.base import Method
 from compression.methods.low_rank.block_svd import BlockSVD
 from compression.methods.low_rank.svd import TruncatedSVD
 
+ENERGY = BlockSVD().energy  # as it is where a rank is given
+
 
 def left_out(candidates: Sequence[Candidate]) -> list[float]:
     """``max_i sigma_{r+1}(W_i) / sigma_1(W)`` over the tiles W_i of W, of a group the largest.
@@ -32,7 +34,12 @@ def left_out(candidates: Sequence[Candidate]) -> list[float]:
     def of(method: Method, name: str) -> float:
         if not isinstance(method, TruncatedSVD | BlockSVD):
             return 0.0
-        sigma = spectrum(name, method.replace(rank=1) if isinstance(method, BlockSVD) else None)
+        sigma = spectrum(
+            name,
+            method.replace(rank=1, energy=BlockSVD.energy)
+            if isinstance(method, BlockSVD)
+            else None,
+        )
         rank = method.pick(sigma.square().sum(0))
         if rank >= sigma.shape[1]:
             return 0.0

@@ -62,9 +62,3 @@ class LayerwiseConfig(Section):
     max_bytes: Annotated[int | None, PlainValidator(_bytes)] = None
     fill: StrictBool = False
     starts: Annotated[StrictInt, Field(ge=0)] = 8
-
-    @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> LayerwiseConfig:
-        if self.fill and self.max_bytes is None:
-            raise Located([(("fill",), "there is nothing to fill without max_bytes; set it")])
-        return self

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+from compression.allocation import Measure
+from study.allocation.allocations import allocations
+from study.allocation.costs import Evidence
 from study.config import StudyConfig
 from study.layerwise.repair import Repair
 from study.layerwise.sensitivity import sensitivity
-from study.layerwise.settings import Flat, Settings
+from study.layerwise.settings import Flat, Growths, Settings
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import LayerwiseSpace
 from study.layerwise.starts import starts
 from study.space import Space
 from study.storage import Storage
+from trainables.calibration import calibrated
 from trainables.tasks import Prepared
 
 
@@ -32,24 +37,36 @@ def guide(
     storage: Storage,
     say: Callable[[str], None],
 ) -> Guide:
-    """Measure the sensitivity of the groups, if anything is to come of it.
+    """Measure the sensitivity of the groups, if anything is to come of it; allocate, if asked.
 
     Raises:
         InvalidSetting: a budget of bytes below the least that the space reaches.
         StudyError: what was measured before can't be read.
     """
-    given = config.space.layerwise
+    given, allocate = config.space.layerwise, config.space.allocate
     if given is None or not isinstance(space, LayerwiseSpace):
         return Guide()
-    if not given.starts and given.max_bytes is None:
-        return Guide()
     sizes = Sizes(space, config.task, data)
-    if given.max_bytes is not None:  # refused before the work, if at all
-        Repair(Settings(space, sizes, {g.name: {} for g in space.groups}), given.max_bytes)
-    parts = (config.calibration.samples, config.seed, storage, say)
-    found = sensitivity(space, config.task, data, *parts)
-    settings = Settings(space, sizes, found.growths)
-    repair = None
-    if given.max_bytes is not None:
-        repair = Repair(settings, given.max_bytes, given.fill)
-    return Guide(tuple(starts(settings, given.starts, given.max_bytes)), repair)
+    budget = given.max_bytes if allocate is None else allocate.budget(sizes.dense_bytes)
+    if not given.starts and budget is None:
+        return Guide()
+    unmeasured = Settings(space, sizes, {g.name: {} for g in space.groups})
+    if budget is not None:  # refused before the work, if at all
+        Repair(unmeasured, budget)
+    samples, seed = config.calibration.samples, config.seed
+    known = data if data.calibration is not None else calibrated(data, samples, seed)
+
+    @cache
+    def growths(measure: Measure) -> Growths:
+        parts = (samples, seed, storage, say, measure)
+        return sensitivity(space, config.task, data, *parts).growths
+
+    first = list[Flat]()
+    if allocate is not None and budget is not None:
+        evidence = Evidence(config.task, known, unmeasured, growths)
+        made = allocations(allocate, evidence, budget, seed, storage, say)
+        first = [allocation.params for allocation in made]
+    settings = Settings(space, sizes, growths("growth"))
+    repair = None if budget is None else Repair(settings, budget, given.fill)
+    found = [*first, *starts(settings, given.starts, budget)]
+    return Guide(tuple(flat for i, flat in enumerate(found) if flat not in found[:i]), repair)

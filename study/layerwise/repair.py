@@ -26,9 +26,8 @@ class Repair:
     def __init__(self, settings: Settings, max_bytes: int, fill: bool = False) -> None:
         self.settings, self.max_bytes, self.fill = settings, max_bytes, fill
         self._least = least_state(settings)
-        if (reached := least_bytes(settings)) > max_bytes:
-            text = f"{max_bytes:,} bytes are below {reached:,}, the least that this space reaches"
-            raise InvalidSetting([f"space.layerwise.max_bytes: {text}"])
+        if problem := shortfall(settings, max_bytes):
+            raise InvalidSetting([f"space: {problem}"])
 
     def __call__(self, params: Mapping[str, Scalar]) -> Flat:
         """The suggestion, repaired."""
@@ -86,6 +85,18 @@ def least_state(settings: Settings) -> State:
         group: min(several, key=lambda s: (s.bytes, s.loss))
         for group, several in settings.of.items()
     }
+
+
+def shortfall(settings: Settings, max_bytes: int) -> str | None:
+    """Why not every suggestion can be brought within a budget, with what takes the bytes."""
+    if (reached := least_bytes(settings)) <= max_bytes:
+        return None
+    targets = sum(setting.bytes for setting in least_state(settings).values())
+    return (
+        f"{max_bytes:,} bytes are below {reached:,}, the least that this space reaches: "
+        f"{targets:,} of the target layers' weights and adapters, {reached - targets:,} of all "
+        "other tensors and the header"
+    )
 
 
 def least_bytes(settings: Settings) -> int:

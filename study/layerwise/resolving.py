@@ -16,6 +16,7 @@ from compression.rules import target_layers
 from study.choices import Located
 from study.layerwise.config import GROUPED, GroupConfig, LayerwiseConfig
 from study.layerwise.groups import owned
+from study.layerwise.useful_ranks import with_useful_ranks
 from study.options import Option
 from study.targets import adapter_problems, leaves_nothing, method_problems, rank_problem
 from trainables.tasks import Task
@@ -50,7 +51,7 @@ def resolved(layerwise: LayerwiseConfig, common: Mapping[str, Any], task: Task) 
     """The groups with all that they choose from written out.
 
     What a group does not say is as ``common`` says, with ranks up to the largest that its layers
-    can have.
+    can have, and of methods up to those that still save something in one of its layers.
 
     Raises:
         Located: all that is wrong with any group, by its path.
@@ -69,6 +70,8 @@ def resolved(layerwise: LayerwiseConfig, common: Mapping[str, Any], task: Task) 
         whole = {axis: own.get(axis, common[axis]) for axis in GROUPED}
         if "rank" not in own:
             whole["rank"] = _up_to(some.largest_rank, common["rank"])
+        if "method" not in own:
+            whole["method"] = with_useful_ranks(whole["method"], some)
         found[name] = group.model_copy(update=whole)
         problems += [(("groups", name, *at), text) for at, text in _problems(whole, own, some)]
     if problems:

@@ -1,6 +1,7 @@
 """What it costs the model when one group of layers alone is compressed: measured, not trained.
 
-The loss on calibration examples of train, with everything else dense, minus the dense model's.
+On calibration examples of train, with everything else dense: by how much the loss grows, or how far
+the outputs move.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from compression.allocation import Measure
 from compression.model import as_saved
 from compression.registry import InvalidSetting, naming
 from study.errors import StudyError
@@ -28,7 +30,7 @@ from trainables.serial import digest
 from trainables.splits import Inputs, Split
 from trainables.tasks import Prepared, Task
 
-FILE = "sensitivity.json"
+FILES: Mapping[Measure, str] = {"growth": "sensitivity.json", "distortion": "distortion.json"}
 MOST = 200  # models that are measured, over all groups
 LEAST = 4  # of each group
 BATCH = 64
@@ -36,7 +38,10 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The dense model's loss, how much it grows by group and effect, and what that took."""
+    """The dense model's own value, how much it grows by group and effect, and what that took.
+
+    The value is the loss, or the distance of the outputs from the dense model's.
+    """
 
     dense: float
     growths: Growths
@@ -61,25 +66,27 @@ def sensitivity(
     seed: int,
     storage: Storage,
     say: Callable[[str], None],
+    measure: Measure = "growth",
 ) -> Sensitivity:
     """As the study's folder has it; measured and kept there, where it has none.
 
     Raises:
         StudyError: the file there is damaged.
     """
-    if storage.exists(FILE):
-        return _read(storage.read_text(FILE), storage)
-    found = measured(space, task, data, samples, seed)
-    storage.write_text(FILE, json.dumps(found.to_json(), indent=1) + "\n")
+    file = FILES[measure]
+    if storage.exists(file):
+        return _read(storage.read_text(file), f"{file} in {storage}")
+    found = measured(space, task, data, samples, seed, measure)
+    storage.write_text(file, json.dumps(found.to_json(), indent=1) + "\n")
     models = sum(map(len, found.growths.values()))
     say(
-        f"sensitivity of {len(space.groups)} groups: {models} models on {found.examples} examples "
-        f"of train in {found.seconds:.1f} s"
+        f"{NAMES[measure]} of {len(space.groups)} groups: {models} models on {found.examples} "
+        f"examples of train in {found.seconds:.1f} s"
     )
     return found
 
 
-def _read(text: str, storage: Storage) -> Sensitivity:
+def _read(text: str, source: str) -> Sensitivity:
     try:
         data = json.loads(text)
         growths = {
@@ -89,8 +96,8 @@ def _read(text: str, storage: Storage) -> Sensitivity:
         own = (float(data["dense"]), growths, int(data["examples"]), float(data["seconds"]))
         return Sensitivity(*own)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = f"{FILE} in {storage} is damaged ({error})"
-        raise StudyError(f"{where}; delete it, and it is measured anew") from error
+        text = f"{source} is damaged ({error}); delete it, and it is measured anew"
+        raise StudyError(text) from error
 
 
 def _rules(data: list[Mapping[str, object]]) -> Rules:
@@ -98,7 +105,12 @@ def _rules(data: list[Mapping[str, object]]) -> Rules:
 
 
 def measured(
-    space: LayerwiseSpace, task: Task, data: Prepared, samples: int, seed: int
+    space: LayerwiseSpace,
+    task: Task,
+    data: Prepared,
+    samples: int,
+    seed: int,
+    measure: Measure = "growth",
 ) -> Sensitivity:
     """Measure every group at so many of its settings as :data:`MOST` leaves it.
 
@@ -108,12 +120,12 @@ def measured(
         data: the dense model and train.
         samples: examples of train, where none were chosen for calibration.
         seed: of their choice, and of what inits draw.
+        measure: of what.
     """
-    if data.calibration is None:  # chosen for this alone: trials know nothing of it
-        data = replace(calibrated(data, samples, seed), fingerprint=data.fingerprint)
+    data = with_examples(data, samples, seed)
     started = time.perf_counter()
     share = max(LEAST, MOST // len(space.groups))
-    loss = Loss(task, data)
+    loss = SCORES[measure](task, data)
     dense = loss(data.model)
     growths: dict[str, dict[Rules, float]] = {}
     for group in space.groups:
@@ -127,9 +139,16 @@ def measured(
                 if math.isfinite(value):
                     own[rules] = value - dense
             if not own:
-                raise InvalidSetting(["the loss is not finite at any setting"])
+                raise InvalidSetting([f"the {NAMES[measure]} is not finite at any setting"])
         growths[group.name] = own
     return Sensitivity(dense, growths, len(loss.split), time.perf_counter() - started)
+
+
+def with_examples(data: Prepared, samples: int, seed: int) -> Prepared:
+    """With calibration examples; those chosen for this alone are unknown to trials."""
+    if data.calibration is not None:
+        return data
+    return replace(calibrated(data, samples, seed), fingerprint=data.fingerprint)
 
 
 class Loss:
@@ -149,11 +168,40 @@ class Loss:
     def __call__(self, model: nn.Module) -> float:
         """The mean over the examples, as the model would be saved."""
         total = 0.0
+        for index, (outputs, labels) in enumerate(self._outputs(model)):
+            total += self._of_batch(index, outputs, labels) * len(labels)
+        return total / len(self.split)
+
+    def _of_batch(self, index: int, outputs: Tensor, labels: Tensor) -> float:
+        """The mean over a batch."""
+        return float(self._loss(outputs, labels))
+
+    def _outputs(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each batch, with its labels."""
         with as_saved(model):
             forward = self._forward_of(model)
             for batch in self.split.batches(BATCH):
-                total += float(self._loss(forward(batch.inputs), batch.labels)) * len(batch.labels)
-        return total / len(self.split)
+                yield forward(batch.inputs), batch.labels
+
+
+class Distortion(Loss):
+    """``E ||f(x) - f'(x)||^2`` of a model's outputs f' from the dense one's, on the same examples.
+
+    The squares of one example are summed over its outputs.
+    """
+
+    def __init__(self, task: Task, data: Prepared) -> None:
+        super().__init__(task, data)
+        with torch.inference_mode():
+            self._dense = [outputs for outputs, _ in self._outputs(data.model)]
+
+    def _of_batch(self, index: int, outputs: Tensor, labels: Tensor) -> float:
+        difference = outputs.double() - self._dense[index].double()
+        return float(difference.square().flatten(1).sum(1).mean())
+
+
+SCORES: Mapping[Measure, type[Loss]] = {"growth": Loss, "distortion": Distortion}
+NAMES: Mapping[Measure, str] = {"growth": "sensitivity", "distortion": "output distortion"}
 
 
 class Chosen(Split):

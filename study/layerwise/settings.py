@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from compression.registry import InvalidSetting, Scalar
+from compression.registry import IntRange, InvalidSetting, Scalar, Values
 from study.baselines import Typical
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import Group, LayerwiseSpace
-from study.options import corners_of
+from study.options import Param, corners_of
 from trainables.build import resolve_rule
 from trainables.record import NONE, Choice, LayerRule
 
 MOST = 400  # settings of one group that are looked at
+POINTS = 4  # of a range of integers
 ZEROS, RECOVERABLE = Choice("zeros"), Choice("residual")
 
 Flat = dict[str, Scalar]
@@ -67,12 +69,13 @@ def _effect(rule: LayerRule) -> LayerRule:
 
 
 def corners(space: LayerwiseSpace, group: Group) -> list[Flat]:
-    """What a group can be set to: all values of sets and the ends of ranges, combined.
+    """What a group can be set to: all values of sets and some of ranges, combined.
 
     Without what the plugins refuse; where there are more than :data:`MOST`, so many of them.
     """
     found: list[Flat] = []
-    for values in itertools.islice(corners_of(list(space.of(group).items()), {}), 50 * MOST):
+    params = [(key, _listed(param)) for key, param in space.of(group).items()]
+    for values in itertools.islice(corners_of(params, {}), 50 * MOST):
         try:
             for rule in space.group_rules(group, values):
                 _ = resolve_rule(rule).method
@@ -80,6 +83,18 @@ def corners(space: LayerwiseSpace, group: Group) -> list[Flat]:
             continue
         found.append(values)
     return [found[i] for i in evenly(len(found), MOST)]
+
+
+def _listed(param: Param) -> Param:
+    """With values in the place of a range of integers: all, or :data:`POINTS` of them."""
+    domain = param.domain
+    if not isinstance(domain, IntRange):
+        return param
+    steps = min(domain.high - domain.low, POINTS - 1) or 1
+    values = [domain.low + (domain.high - domain.low) * i / steps for i in range(steps + 1)]
+    if domain.log:
+        values = [domain.low * (domain.high / domain.low) ** (i / steps) for i in range(steps + 1)]
+    return replace(param, domain=Values(tuple(dict.fromkeys(map(round, values)))))
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -126,20 +141,33 @@ class Settings:
         return Setting(values, self.sizes.tensor_bytes(rules), self._growth(group, effect(rules)))
 
     def _growth(self, group: Group, rules: Rules) -> float:
-        """As measured; else as that with the nearest bytes, under the same methods if there is."""
+        """As measured; else between those of the nearest bytes, of the same kind if there are."""
         known = self.growths[group.name]
-        if rules in known:
-            return known[rules]
+        if rules in known or not known:
+            return known.get(rules, 0.0)
+        alike = {o: growth for o, growth in known.items() if _kind(o) == _kind(rules)} or known
         size = self.sizes.tensor_bytes
-
-        def distance(other: Rules) -> tuple[bool, int]:
-            return _methods(other) != _methods(rules), abs(size(other) - size(rules))
-
-        return known[min(known, key=distance)] if known else 0.0
+        return between([(size(other), growth) for other, growth in alike.items()], size(rules))
 
 
-def _methods(rules: Rules) -> list[str]:
-    return [choice.name for rule in rules for choice in rule.methods]
+def _kind(rules: Rules) -> list[str]:
+    """Methods and adapters by name."""
+    return [choice.name for rule in rules for choice in (*rule.methods, rule.adapter)]
+
+
+def between(points: Sequence[tuple[int, float]], at: int) -> float:
+    """The value at some bytes, of those measured at others; beyond them that of the nearest.
+
+    Logarithmic where both neighbours are above 0, for errors fall by factors; else linear.
+    """
+    below = max((p for p in points if p[0] <= at), default=None, key=lambda p: (p[0], -p[1]))
+    above = min((p for p in points if p[0] >= at), default=None)
+    if below is None or above is None or above[0] == below[0]:
+        return (below or above or points[0])[1]
+    share = (at - below[0]) / (above[0] - below[0])
+    if below[1] > 0 and above[1] > 0:
+        return math.exp((1 - share) * math.log(below[1]) + share * math.log(above[1]))
+    return (1 - share) * below[1] + share * above[1]
 
 
 class _Given(Typical):

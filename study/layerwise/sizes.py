@@ -21,10 +21,11 @@ from compression.stored import stored_tensors, told
 from study.layerwise.groups import owned
 from study.layerwise.space import LayerwiseSpace
 from trainables.build import about, build, resolve_rule
-from trainables.record import LayerRule, Trial
+from trainables.record import NONE, LayerRule, Trial
 from trainables.tasks import Prepared, Task
 
 Entries = Mapping[str, LayerEntry]
+DENSE = LayerRule((NONE,))
 
 
 class Sizes:
@@ -33,10 +34,14 @@ class Sizes:
     Exact where a layout follows from shapes and settings alone. An estimate where it follows from
     values, as a rank by energy or a sparse form: then the group was compressed once by itself, and
     is taken to be as large beside others; and for adapters that lose ranks while they train, or
-    end inside the weight, whose layers are taken to be stored without them.
+    end inside the weight, whose layers are taken to be stored without them. Where the model is a
+    skeleton, whose values mean nothing, ``estimates`` are to be refused.
     """
 
-    def __init__(self, space: LayerwiseSpace, task: Task, data: Prepared) -> None:
+    def __init__(
+        self, space: LayerwiseSpace, task: Task, data: Prepared, estimates: bool = True
+    ) -> None:
+        self._estimates = estimates
         self.space, self.task, self.data = space, task, data
         layers = target_layers(data.model, task.targets)
         self._layers = {name: bare(layer) for name, layer in layers.items()}
@@ -61,6 +66,11 @@ class Sizes:
         )
         done = Compression(told(entries, rest), rest, untied)
         return file_bytes(self._tensors(entries, rest), done, about(trial))
+
+    @cached_property
+    def dense_bytes(self) -> int:
+        """Length of the dense model's file."""
+        return file_bytes(self._dense, Compression(), about(Trial(self.space.task, (DENSE,))))
 
     def _tensor_bytes(self, rules: tuple[LayerRule, ...]) -> int:
         """Bytes of the weights and adapters of some rules' layers alone, without a header."""
@@ -90,7 +100,13 @@ class Sizes:
         return LayerEntry(rule.method, adapter, rank, alpha)
 
     def _compressed(self, rule: LayerRule) -> Entries:
-        """The same, by compressing these layers of the dense model."""
+        """The same, by compressing these layers of the dense model.
+
+        Raises:
+            InvalidSetting: there are to be no estimates.
+        """
+        if not self._estimates:
+            raise InvalidSetting([f"{rule.methods[0]}: bytes are known after compressing"])
         names = set(self._owned[rule.pattern])
         model = build(self.task, self.data, Trial(self.space.task, (rule,)))
         done = compression_of(model).layers

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from compression.registry import Domain, InvalidSetting, Plugin, Scalar
 from compression.rules import patterns
 from study.layerwise.config import LayerwiseConfig
-from study.options import AXES, Option, Param, Trained, axis_params, choice
+from study.options import AXES, Option, Param, Trained, axis_params, choice, corners_of
 from study.rates import common_rates
 from study.space import Space, axes_params, layer_rule
 from trainables.record import LayerRule
@@ -51,6 +51,11 @@ class LayerwiseSpace(Space):
     def group_rules(self, group: Group, own: Mapping[str, Scalar]) -> tuple[LayerRule, ...]:
         """The rules of a group, one for each of its patterns."""
         return tuple(layer_rule(own, pattern) for pattern in group.patterns)
+
+    def besides(self) -> list[dict[str, Scalar]]:
+        """What may be done to the tensors of no group, as parts of flat suggestions."""
+        own = [(k, p) for k, p in self.params.items() if k == "rest" or k.startswith("rest.")]
+        return list(corners_of(own, {}))
 
     def rules(self, params: Mapping[str, Scalar]) -> tuple[LayerRule, ...]:
         """See :class:`Space`: group after group, so that the first which matches a layer has it."""

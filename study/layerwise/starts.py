@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from compression.allocation.least_sum import least_sum
+from study.layerwise.fitting import Table, fitting
 from study.layerwise.repair import filled, least_bytes
-from study.layerwise.settings import Flat, Setting, Settings, State, predicted
-
-STEPS = 50  # of the search for a price of a byte
+from study.layerwise.settings import Flat, Settings, State, predicted
 
 Kind = tuple[object, object]
 
@@ -48,11 +47,10 @@ def _wanted(
 
 
 def best(settings: Settings, max_bytes: int, kind: Kind | None = None) -> State | None:
-    """The least predicted loss within a budget, as far as a Lagrangian and a greedy step find it.
+    """The least predicted loss within a budget: exact for the settings' bytes, then filled.
 
-    Each group takes the setting of least ``loss + price x bytes``, at the lowest price at which the
-    file fits; what is left is filled. Never worse than the best of the uniform settings: one and
-    the same for all groups that can have it. None where nothing fits.
+    Never worse than the best of the uniform settings, one and the same for all groups that can have
+    it, whose header may be shorter. None where nothing fits.
 
     Args:
         settings: of the groups.
@@ -67,38 +65,17 @@ def best(settings: Settings, max_bytes: int, kind: Kind | None = None) -> State 
     def bytes_of(state: State) -> int:
         return settings.file_bytes(settings.flat(state, {}))
 
-    def at(price: float) -> State:
-        return {
-            g: min(several, key=lambda s: (s.loss + price * s.bytes, s.bytes))
-            for g, several in allowed.items()
-        }
-
-    candidates = [at(price) for price in _prices(allowed)]
-    candidates += list(_uniform(allowed))
-    fitting = [state for state in candidates if bytes_of(state) <= max_bytes]
-    if not fitting:
+    found = fitting(allowed, least_sum, bytes_of, max_bytes)
+    fit = [state for state in uniform(allowed) if bytes_of(state) <= max_bytes]
+    candidates = [found, *fit] if found else fit
+    if not candidates:
         return None
-    full = [filled(settings, state, {}, max_bytes) for state in _fewest(fitting)]
-    return min(full, key=lambda state: (predicted(state), bytes_of(state)))
+    return filled(settings, min(candidates, key=predicted), {}, max_bytes)
 
 
-def _prices(allowed: dict[str, list[Setting]]) -> list[float]:
-    """Prices of a byte, from nothing to where only bytes count."""
-    losses = [s.loss for several in allowed.values() for s in several]
-    spread = max(losses) - min(losses) or 1.0
-    most = max(s.bytes for several in allowed.values() for s in several) or 1
-    low, high = math.log(spread / most * 1e-4), math.log(spread * 1e2)
-    return [0.0, *(math.exp(low + (high - low) * i / STEPS) for i in range(STEPS + 1))]
-
-
-def _uniform(allowed: dict[str, list[Setting]]) -> Iterator[State]:
+def uniform(allowed: Table) -> Iterator[State]:
     """All groups at one setting, where each can have it."""
     tables = {g: {s.values: s for s in several} for g, several in allowed.items()}
     common = set.intersection(*(set(table) for table in tables.values()))
     first = next(iter(tables.values()))
     yield from ({g: t[values] for g, t in tables.items()} for values in first if values in common)
-
-
-def _fewest(states: Sequence[State]) -> list[State]:
-    """The few of least predicted loss: the others would be filled in vain."""
-    return sorted(states, key=predicted)[:3]

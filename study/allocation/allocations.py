@@ -1,0 +1,157 @@
+"""The allocations of a study: one for each allocator, kept in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from compression.allocation import Allocator
+from compression.registry import InvalidSetting, Scalar
+from study.allocation.config import AllocateConfig
+from study.allocation.costs import Evidence
+from study.allocation.refining import nearby
+from study.errors import StudyError
+from study.layerwise.sensitivity import Loss
+from study.layerwise.settings import Flat, Settings, State, effect
+from study.options import choice
+from study.storage import Storage
+from trainables.build import build
+from trainables.record import Trial
+
+FILE = "allocations.json"
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What an allocator chose within ``max_bytes``, and what measuring changed of it.
+
+    ``solved`` and ``kept`` are the losses on calibration examples of the solver's choice and of
+    the best of ``tried``, ``changed`` the groups in which these differ; None where nothing was
+    measured.
+    """
+
+    by: str
+    max_bytes: int
+    refine: int
+    file_bytes: int
+    params: Flat
+    tried: int
+    solved: float | None = None
+    kept: float | None = None
+    changed: int = 0
+
+    @property
+    def note(self) -> str:
+        """A line about it."""
+        text = f"allocation by {self.by}: {self.file_bytes:,} of {self.max_bytes:,} bytes"
+        if self.solved is None or self.kept is None:
+            return text
+        if not self.changed:
+            return f"{text}; of {self.tried} measured the solver's own is best ({self.kept:.4g})"
+        return (
+            f"{text}; measuring {self.tried} changed {self.changed} groups: "
+            f"loss {self.solved:.4g} -> {self.kept:.4g}"
+        )
+
+
+def allocations(
+    config: AllocateConfig,
+    evidence: Evidence,
+    max_bytes: int,
+    seed: int,
+    storage: Storage,
+    say: Callable[[str], None],
+) -> list[Allocation]:
+    """Of each allocator in its order; as the study's folder has them, if it does.
+
+    Raises:
+        StudyError: the file there is damaged.
+    """
+    known = _read(storage)
+    found = []
+    for allocator in config.by:
+        name = str(choice(allocator))
+        key = (name, max_bytes, config.refine)
+        same = (a for a in known if (a.by, a.max_bytes, a.refine) == key)
+        if (allocation := next(same, None)) is None:
+            allocation = allocated(allocator, evidence, max_bytes, config.refine, seed, name)
+            known.append(allocation)
+            storage.write_text(FILE, json.dumps([asdict(a) for a in known], indent=1) + "\n")
+            say(allocation.note)
+        found.append(allocation)
+    return found
+
+
+def _read(storage: Storage) -> list[Allocation]:
+    if not storage.exists(FILE):
+        return []
+    try:
+        return [Allocation(**one) for one in json.loads(storage.read_text(FILE))]
+    except (ValueError, TypeError) as error:
+        text = f"{FILE} in {storage} is damaged ({error}); delete it, and it is made anew"
+        raise StudyError(text) from error
+
+
+def allocated(
+    allocator: Allocator, evidence: Evidence, max_bytes: int, refine: int, seed: int, name: str
+) -> Allocation:
+    """Solve, and measure what is near the solution; the least loss is kept.
+
+    Raises:
+        InvalidSetting: nothing fits, or the allocator cannot judge what it is given.
+    """
+    found, settings = _near(allocator, evidence, max_bytes, max(1, refine)), evidence.settings
+    flats = [settings.flat(state, beside) for state, beside in found]
+    losses = _losses(evidence, flats, seed) if refine else []
+    best = losses.index(min(losses)) if refine else 0
+    size = settings.file_bytes(flats[best])
+    if not refine:
+        return Allocation(name, max_bytes, refine, size, flats[0], 0)
+    first, last = found[0][0], found[best][0]
+    changed = sum(first[group].values != setting.values for group, setting in last.items())
+    own = (len(flats), losses[0], losses[best], changed)
+    return Allocation(name, max_bytes, refine, size, flats[best], *own)
+
+
+def _near(
+    allocator: Allocator, evidence: Evidence, max_bytes: int, count: int
+) -> list[tuple[State, Mapping[str, Scalar]]]:
+    """Allocations to choose from, with what is done to the tensors of no group.
+
+    Raises:
+        InvalidSetting: nothing that the allocator chooses from fits.
+    """
+    settings, value = evidence.settings, partial(_value, allocator)
+    for table in evidence.tables(allocator):
+        found = list[tuple[State, Mapping[str, Scalar]]]()
+        for beside in evidence.space.besides():
+            size = partial(_file_bytes, settings, beside)
+            states = nearby(table, allocator.solve, size, max_bytes, count)
+            better = states and (not found or value(states[0]) < value(found[0][0]))
+            found = [(state, beside) for state in states] if better else found
+        if found:
+            return found
+    raise InvalidSetting([f"allocate.by: {allocator.name}: nothing fits into {max_bytes:,} bytes"])
+
+
+def _file_bytes(settings: Settings, beside: Mapping[str, Scalar], state: State) -> int:
+    return settings.file_bytes(settings.flat(state, beside))
+
+
+def _value(allocator: Allocator, state: State) -> float:
+    return allocator.value([setting.loss for setting in state.values()])
+
+
+def _losses(evidence: Evidence, flats: Sequence[Flat], seed: int) -> list[float]:
+    """On the calibration examples, untrained; infinite where it is not finite."""
+    space, score = evidence.space, Loss(evidence.task, evidence.data)
+    found = []
+    for flat in flats:
+        rest = space.to_trial(flat, seed).rest
+        trial = Trial(space.task, effect(space.rules(flat)), rest=rest, seed=seed)
+        loss = score(build(evidence.task, evidence.data, trial))
+        found.append(loss if math.isfinite(loss) else math.inf)
+    return found
