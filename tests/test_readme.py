@@ -29,6 +29,9 @@ def test_the_configs_are_valid():
     assert config.task.network == "cnn"
     parts = [block for block in _blocks("yaml") if "task:" not in block]
     read = [study.parse_config(f"task: digits\n{part}") for part in parts]
+    (sized,) = [c for c in read if c.space.allocate]
+    assert [allocator.name for allocator in sized.space.allocate.by] == ["measured", "mlorq"]
+    read.remove(sized)
     (adapters,) = [c for c in read if len(c.space.loss) > 1]
     assert [option.name for option in adapters.space.loss][-1] == "label_smoothing+distil"
     (config,) = [c for c in read if c.calibration.samples == 256 and len(c.space.method) == 3]
