@@ -10,7 +10,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from compression.methods.base import METHODS, Method, Plan, RankLimit, Scene, Shape, Slot
+from compression.methods.base import (
+    METHODS,
+    CompressedWeight,
+    Method,
+    Plan,
+    RankLimit,
+    Scene,
+    Shape,
+    Slot,
+)
 from compression.methods.nested_chain import NestedChain, joined
 from compression.methods.none import NoMethod
 from compression.registry import InvalidSetting, Scalar, naming
@@ -197,10 +206,17 @@ class Chain(NestedChain):
         """The tensors of the first method, its inner slots in float32."""
         whole = self.first.layout(shape)
         found = {name: tensor for name, tensor in tensors.items() if name in whole}
+        for slot, packed in self.slots(tensors, shape).items():
+            values = packed.dense().flatten()
+            found[slot] = values[: math.prod(whole[slot].shape)].view(whole[slot].shape)
+        return found
+
+    def slots(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, CompressedWeight]:
+        """Each inner slot of the first method as the method after it packs it."""
+        found = {}
         for slot, matrix in self.first.inner(shape).items():
             method = self._after(slot)
-            values = method.decode(self._stored(tensors, slot, matrix), matrix).flatten()
-            found[slot] = values[: math.prod(whole[slot].shape)].view(whole[slot].shape)
+            found[slot] = CompressedWeight(method, matrix, self._stored(tensors, slot, matrix))
         return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
