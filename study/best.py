@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +42,53 @@ def choose(points: Sequence[Point], asked: Sequence[Bound], at_knee: bool) -> Po
     if any(bound.of_quality for bound in asked):
         return min(kept, key=lambda p: (p.file_bytes, p.loss), default=None)
     return min(kept, key=lambda p: (p.loss, p.file_bytes), default=None)
+
+
+def pick(finished: Finished, amounts: Mapping[str, str | None], at_knee: bool) -> Point:
+    """The point of a study that the options :func:`asking` ask for.
+
+    Raises:
+        InvalidSetting: a bound is malformed, or there are bounds beside the knee.
+        StudyError: there is no model yet, or nothing on the front is so.
+    """
+    asked = bounds(finished, amounts)
+    if at_knee and asked:
+        raise InvalidSetting(["--knee: goes without bounds"])
+    points = shown(finished)
+    point = choose(points, asked, at_knee)
+    if point is None:
+        raise StudyError(nearest(points, asked) if asked else "the front does not bend: no knee")
+    return point
+
+
+def shown(finished: Finished) -> list[Point]:
+    """The front.
+
+    Raises:
+        StudyError: it is empty.
+    """
+    points = front(finished)
+    if not points:
+        raise StudyError(f"{finished.name} has no model yet")
+    return points
+
+
+_ASKING = (
+    click.option("--max-bytes", metavar="SIZE", help="Of the file, such as 200kB or 5MB."),
+    click.option("--min-accuracy", metavar="VALUE", help="Such as 0.95 or 95%."),
+    click.option("--min-metric", metavar="VALUE", help="The primary metric, where more is better."),
+    click.option("--max-metric", metavar="VALUE", help="The primary metric, where less is better."),
+    click.option("--max-drop", metavar="DROP", help="Against the dense model: 1pp, or 1%."),
+    click.option("--max-latency", metavar="TIME", help="Of one example, such as 3ms."),
+    click.option("--knee", "at_knee", is_flag=True, help="Where the front bends most."),
+)
+
+
+def asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: the options that ask for a point of a front."""
+    for option in reversed(_ASKING):
+        command = option(command)
+    return command
 
 
 def export(point: Point, folder: str) -> Path:
@@ -182,13 +229,7 @@ def table(points: Sequence[Point]) -> Iterator[str]:
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("study")
-@click.option("--max-bytes", metavar="SIZE", help="Of the file, such as 200kB or 5MB.")
-@click.option("--min-accuracy", metavar="VALUE", help="Such as 0.95 or 95%.")
-@click.option("--min-metric", metavar="VALUE", help="The primary metric, where more is better.")
-@click.option("--max-metric", metavar="VALUE", help="The primary metric, where less is better.")
-@click.option("--max-drop", metavar="DROP", help="Against the dense model: 1pp, or 1%.")
-@click.option("--max-latency", metavar="TIME", help="Of one example, such as 3ms.")
-@click.option("--knee", "at_knee", is_flag=True, help="Where the front bends most.")
+@asking
 @click.option("--export", "folder", metavar="DIR", help="Copy the point's file there, with a card.")
 @click.option("--storage", metavar="URI", default=DEFAULT_STORAGE, help="That holds the studies.")
 @click.option("--json", "in_json", is_flag=True, help="One line of JSON.")
@@ -209,19 +250,12 @@ def main(
     """
     try:
         finished = read(find(study, storage))
-        asked = bounds(finished, amounts)
-        if at_knee and asked:
-            raise InvalidSetting(["--knee: goes without bounds"])
-        points = front(finished)
-        if not points:
-            raise StudyError(f"{finished.name} has no model yet")
-        if not asked and not at_knee:
+        if not at_knee and all(text is None for text in amounts.values()):
             if folder:
                 raise InvalidSetting(["--export: say which point: a bound, or --knee"])
+            points = shown(finished)
             return _say(in_json, [as_json(p) for p in points], [*_state(finished), *table(points)])
-        point = choose(points, asked, at_knee)
-        if point is None:
-            _fail(1, [nearest(points, asked) if asked else "the front does not bend: no knee"])
+        point = pick(finished, amounts, at_knee)
         path = str(export(point, folder)) if folder else as_json(point)["artifact"]
         card = {**as_json(point), "path": path}
         _say(in_json, card, [*_state(finished), *as_text(point), f"  path        {path}"])

@@ -125,8 +125,8 @@ class Exporter(Plugin, ABC):
         """
 
     @abstractmethod
-    def run(self, path: Path, inputs: Inputs) -> Tensor:
-        """The outputs of what was written, loaded back in its runtime.
+    def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
+        """What was written, loaded back in its runtime: outputs for a batch.
 
         Raises:
             InvalidSetting: the runtime refuses the file.

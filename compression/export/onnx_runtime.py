@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,13 +96,17 @@ class OnnxRuntime(Exporter):
         path.write_bytes(data)
         return Exported(path, layers)
 
-    def run(self, path: Path, inputs: Inputs) -> Tensor:
+    def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
         """See :class:`Exporter`."""
         self.check()
-        named = {"input": inputs} if isinstance(inputs, Tensor) else inputs
         session = open_session(path)
-        found = session.run(None, {name: tensor.numpy() for name, tensor in named.items()})
-        return torch.from_numpy(found[0])
+
+        def run(inputs: Inputs) -> Tensor:
+            named = {"input": inputs} if isinstance(inputs, Tensor) else inputs
+            asked = {name: tensor.numpy() for name, tensor in named.items()}
+            return torch.from_numpy(session.run(None, asked)[0])
+
+        return run
 
 
 def open_session(path: Path) -> Any:

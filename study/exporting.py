@@ -1,0 +1,180 @@
+"""A point of a study for another runtime: loaded from its file, written, run there, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import compression
+import study
+import trainables
+from compression.artifact import ArtifactError, deserialize, serialize
+from compression.export import EXPORTERS, Exported, Exporter, Loader, Source
+from compression.export.base import DENSE
+from compression.registry import InvalidSetting
+from study.errors import StudyError
+from study.files import artifact
+from study.finished import Finished
+from study.plugins import PluginFile, load_entry_points
+from study.storage import StorageError
+from trainables.build import resolve_task
+from trainables.record import Record
+from trainables.splits import Inputs, Split
+from trainables.tasks import Prepared, Task
+
+EXAMPLES = 256
+"""Validation examples that a runtime's outputs are compared on, at most."""
+_PACKAGES = tuple(Path(package.__path__[0]) for package in (compression, trainables, study))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The trial whose file is exported, and its study."""
+
+    study: Finished
+    trial_id: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trial's model as its file gives it, with its task and data."""
+
+    chosen: Chosen
+    task: Task
+    data: Prepared
+    source: Source
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a runtime's outputs are from ours.
+
+    ``apart`` is the largest difference, ``largest`` our largest output, ``equal`` the share of
+    predictions (the largest output along the last axis) that are the same.
+    """
+
+    examples: int
+    apart: float
+    largest: float
+    equal: float
+
+
+def subject(chosen: Chosen) -> Subject:
+    """Load a trial's file into the architecture of its task.
+
+    Raises:
+        InvalidSetting: the file is gone, is not the one that was measured, or is of another
+            architecture; or a plugin of the study is not here.
+    """
+    folder, name = chosen.study.storage, artifact(chosen.trial_id)
+    plugins = _plugins(chosen.study)
+    try:
+        packed = folder.read_bytes(name)
+    except StorageError as error:
+        raise InvalidSetting([f"the file of trial {chosen.trial_id} is gone: {error}"]) from None
+    if hashlib.sha256(packed).hexdigest() != chosen.record.outcome.sha256:
+        raise InvalidSetting([f"{folder}/{name} is not the file that was measured"])
+    task = resolve_task(chosen.record.trial.task)
+    try:
+        model = deserialize(packed, task.architecture(), f"{folder}/{name}")
+    except ArtifactError as error:
+        raise InvalidSetting([str(error)]) from None
+    data = task.prepare(int(chosen.study.info["seed"]))
+    inputs = data.validation.inputs(torch.arange(min(2, len(data.validation))))
+    loader = _loader(chosen.record, plugins)
+    return Subject(chosen, task, data, Source(model, inputs, packed, task.forward, loader))
+
+
+def _plugins(of: Finished) -> list[PluginFile]:
+    names = of.info.get("config", {}).get("plugins", ())
+    files = [PluginFile.read(str(name)) for name in names]
+    load_entry_points()
+    for file in files:
+        file.load()
+    return files
+
+
+def _loader(record: Record, plugins: list[PluginFile]) -> Loader:
+    """What a process of its own needs to build the task's architecture."""
+    task = record.trial.task
+    config = {
+        "task": task.name,
+        "settings": dict(task.args),
+        "plugins": {file.name: file.source for file in plugins},
+    }
+    return Loader(_PACKAGES[-1] / "served.py", config, _PACKAGES)
+
+
+def agreement(
+    task: Task, source: Source, run: Any, validation: Split, examples: int = EXAMPLES
+) -> Agreement:
+    """Hold a runtime's outputs against ours, on the first validation examples."""
+    counted, same, predictions, apart, largest = 0, 0, 0, 0.0, 0.0
+    for rows in torch.arange(min(examples, len(validation))).split(task.eval_batch_size):
+        inputs = validation.inputs(rows)
+        with torch.inference_mode():
+            ours = source.forward(source.model, inputs)
+        theirs = run(inputs)
+        apart = max(apart, (ours - theirs).abs().max().item())
+        largest = max(largest, ours.abs().max().item())
+        equal = ours.argmax(-1) == theirs.argmax(-1)
+        counted, same, predictions = (
+            counted + len(rows),
+            same + int(equal.sum()),
+            predictions + equal.numel(),
+        )
+    return Agreement(counted, apart, largest, same / predictions)
+
+
+def dense_bytes(exporter: Exporter, of: Subject) -> int:
+    """Bytes of the task's dense model, written by the same exporter."""
+    dense = of.data.model.eval()
+    source = replace(of.source, model=dense, packed=serialize(dense))
+    with tempfile.TemporaryDirectory() as folder:
+        return exporter.write(source, Path(folder)).nbytes
+
+
+def runs_in(of: Subject) -> dict[str, str]:
+    """For each runtime, how many of the layers it would keep packed."""
+    found = {}
+    for name in EXPORTERS:
+        layers = EXPORTERS.build(name).layers(of.source.model)
+        packed = sum(form != DENSE for form in layers.values())
+        found[name] = f"{packed} of {len(layers)} layers packed"
+    return found
+
+
+def card(
+    exporter: Exporter, of: Subject, written: Exported, dense: int, held: Agreement
+) -> dict[str, Any]:
+    """What is known of an exported file, as plain data."""
+    return {
+        "trial_id": of.chosen.trial_id,
+        "study": of.chosen.study.name,
+        "task": str(of.chosen.record.trial.task),
+        "to": exporter.name,
+        "settings": exporter.args(),
+        "path": written.path.name,
+        "bytes": written.nbytes,
+        "packed_bytes": len(of.source.packed),
+        "dense_bytes": dense,
+        "ratio": dense / written.nbytes,
+        "layers": dict(written.layers),
+        "notes": list(written.notes),
+        "runs_in": runs_in(of),
+        "compared": {
+            "examples": held.examples,
+            "largest_difference": held.apart,
+            "largest_output": held.largest,
+            "equal_predictions": held.equal,
+        },
+    }
