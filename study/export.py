@@ -58,7 +58,9 @@ def main(
     """
     try:
         if listing:
-            return click.echo("\n".join(_table()))
+            from study.runtimes import as_text as runtimes
+
+            return click.echo("\n".join(runtimes()))
         exporter = _exporter(to, {"opset": opset})
         chosen = _chosen(which, amounts, at_knee, within, storage)
         found = _export(exporter, chosen, output, examples)
@@ -155,12 +157,6 @@ def as_text(found: Mapping[str, Any]) -> Iterator[str]:
         f"{100 * held['equal_predictions']:.2f}% of predictions are equal"
     )
     yield from (f"  runs in     {name}: {text}" for name, text in found["runs_in"].items())
-
-
-def _table() -> Iterator[str]:
-    from study.runtimes import as_markdown
-
-    yield from as_markdown()
 
 
 def _fail(code: int, lines: Sequence[str]) -> NoReturn:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from compression.artifact import ArtifactError, deserialize, serialize
 from compression.export import EXPORTERS, Exported, Exporter, Loader, Source
 from compression.export.base import DENSE
 from compression.registry import InvalidSetting
-from study.errors import StudyError
 from study.files import artifact
 from study.finished import Finished
 from study.plugins import PluginFile, load_entry_points
@@ -115,24 +113,25 @@ def _loader(record: Record, plugins: list[PluginFile]) -> Loader:
 
 
 def agreement(
-    task: Task, source: Source, run: Any, validation: Split, examples: int = EXAMPLES
+    task: Task,
+    source: Source,
+    run: Callable[[Inputs], Tensor],
+    validation: Split,
+    examples: int = EXAMPLES,
 ) -> Agreement:
     """Hold a runtime's outputs against ours, on the first validation examples."""
-    counted, same, predictions, apart, largest = 0, 0, 0, 0.0, 0.0
-    for rows in torch.arange(min(examples, len(validation))).split(task.eval_batch_size):
+    apart, largest, equal, count = [], [], [], min(examples, len(validation))
+    for start in range(0, count, task.eval_batch_size):
+        rows = torch.arange(start, min(start + task.eval_batch_size, count))
         inputs = validation.inputs(rows)
         with torch.inference_mode():
             ours = source.forward(source.model, inputs)
         theirs = run(inputs)
-        apart = max(apart, (ours - theirs).abs().max().item())
-        largest = max(largest, ours.abs().max().item())
-        equal = ours.argmax(-1) == theirs.argmax(-1)
-        counted, same, predictions = (
-            counted + len(rows),
-            same + int(equal.sum()),
-            predictions + equal.numel(),
-        )
-    return Agreement(counted, apart, largest, same / predictions)
+        apart.append((ours - theirs).abs().max())
+        largest.append(ours.abs().max())
+        equal.append((ours.argmax(-1) == theirs.argmax(-1)).flatten())
+    same = torch.cat(equal).double().mean()
+    return Agreement(count, max(apart).item(), max(largest).item(), same.item())
 
 
 def dense_bytes(exporter: Exporter, of: Subject) -> int:

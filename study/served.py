@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import mlflow.pyfunc
+import mlflow
 import numpy as np
 import torch
+from mlflow.pyfunc.model import PythonModel
 
 from compression import load
 from study.plugins import PluginFile
+from trainables.splits import Inputs
 from trainables.tasks import TASKS
 
 
-class PackedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class PackedModel(PythonModel):
     """Our own packed file in the architecture of its task; outputs as the task scores them."""
 
     def load_context(self, context: Any) -> None:
@@ -25,21 +26,21 @@ class PackedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.task = TASKS.build(config["task"], config["settings"])
         self.model = load(context.artifacts["model"], self.task.architecture())
 
-    def predict(
-        self,
-        context: Any,
-        model_input: np.ndarray | Mapping[str, np.ndarray],
-        params: dict[str, Any] | None = None,
-    ) -> np.ndarray:
-        """Outputs (b, ...) for a batch: one array, or arrays by name."""
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+        """Outputs (b, ...) for a batch: one array, or several in a dictionary.
+
+        The hint is one that MLflow leaves alone: it checks inputs by the signature.
+        """
         with torch.inference_mode():
-            if isinstance(model_input, np.ndarray):
-                outputs = self.task.forward(self.model, torch.from_numpy(model_input.copy()))
-            else:
-                named = {k: torch.from_numpy(v.copy()) for k, v in model_input.items()}
-                outputs = self.task.forward(self.model, named)
+            outputs = self.task.forward(self.model, _tensors(model_input))
         found: np.ndarray = outputs.numpy()
         return found
+
+
+def _tensors(arrays: Any) -> Inputs:
+    if isinstance(arrays, np.ndarray):
+        return torch.from_numpy(arrays.copy())
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 mlflow.models.set_model(PackedModel())

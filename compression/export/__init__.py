@@ -2,5 +2,6 @@
 
 from compression.export.base import EXPORTERS, Exported, Exporter, Loader, Source
 from compression.export.onnx_runtime import OnnxRuntime
+from compression.export.pyfunc import PyFunc
 
-__all__ = ["EXPORTERS", "Exported", "Exporter", "Loader", "OnnxRuntime", "Source"]
+__all__ = ["EXPORTERS", "Exported", "Exporter", "Loader", "OnnxRuntime", "PyFunc", "Source"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +33,22 @@ def called(model: nn.Module, inputs: Inputs) -> Tensor:
     return outputs
 
 
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Without the remarks and warnings of libraries by these names."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
 @dataclass(frozen=True)
 class Loader:
     """What makes a model out of its packed file in a process of its own.
@@ -42,7 +60,6 @@ class Loader:
     script: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     packages: tuple[Path, ...] = ()
-    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,11 +155,6 @@ class Exporter(Plugin, ABC):
             name: (self.keeps(layer) if packed_of(layer) is not None else None) or DENSE
             for name, layer in ((n, bare(m)) for n, m in layers_of(model).items())
         }
-
-
-def as_text(layers: Mapping[str, str]) -> str:
-    """Layers and their forms as compact JSON, for a file's own metadata."""
-    return json.dumps(dict(layers), separators=(",", ":"))
 
 
 EXPORTERS: Registry[Exporter] = Registry("export target", Exporter)

@@ -164,7 +164,7 @@ def _(method: Cast, tensors: Mapping[str, Tensor], shape: Shape) -> Form | None:
 
 
 @_form.register
-def _(method: UniformGrid, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
+def _grid(method: UniformGrid, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
     rows, groups, size = group_counts(shape, method.group_size)
     zero: Tensor | float = 2.0 ** (method.bits - 1)
     if "zero" in tensors:
@@ -174,8 +174,8 @@ def _(method: UniformGrid, tensors: Mapping[str, Tensor], shape: Shape) -> Grid:
 
 
 @_form.register
-def _(method: ActivationAware, tensors: Mapping[str, Tensor], shape: Shape) -> Form | None:
-    grid = _form.dispatch(UniformGrid)(method, tensors, shape)
+def _(method: ActivationAware, tensors: Mapping[str, Tensor], shape: Shape) -> Form:
+    grid = _grid(method, tensors, shape)
     return Columns(grid, tensors["channels"]) if "channels" in tensors else grid
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from compression.export.base import Source
+from compression.export.base import Source, quiet
 from compression.export.forms import Form, Product
 from compression.export.onnx_weights import OURS, WeightWriter, unpacking
 from compression.registry import InvalidSetting
@@ -19,6 +16,8 @@ from compression.registry import InvalidSetting
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+LARGEST = 2 * 10**9
+"""Bytes of weights that one file can hold."""
 WORTH = 256
 """Bytes that storing a tensor in half precision has to save: a Cast is a node of its own."""
 FOLDED = 1024
@@ -51,9 +50,9 @@ def traced(source: Source, opset: int) -> ir.Model:
         InvalidSetting: PyTorch's exporter cannot follow the model's code, or lacks the opset.
     """
     names = list(source.named)
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx", "torch.export", "onnxscript"), torch.no_grad():
         try:
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 _Called(source).eval(),
                 tuple(source.named.values()),
                 input_names=names,
@@ -67,29 +66,14 @@ def traced(source: Source, opset: int) -> ir.Model:
         except Exception as error:  # whatever the model's own code raises while it is followed
             reason = str(error).strip().splitlines()[0]
             raise InvalidSetting([f"onnx: the model cannot be traced: {reason}"]) from error
-    return program.model
+    found: ir.Model = program.model
+    return found
 
 
 def _dynamic(tensor: Tensor) -> dict[int, Any]:
     """Examples vary in number, and tokens in length."""
     free = 1 if tensor.is_floating_point() else 2
     return {axis: torch.export.Dim.AUTO for axis in range(min(free, tensor.ndim))}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def pack_weights(model: ir.Model, weights: Mapping[str, Packed]) -> dict[str, bool]:
@@ -117,7 +101,6 @@ def pack_weights(model: ir.Model, weights: Mapping[str, Packed]) -> dict[str, bo
     for value in list(graph.initializers.values()):
         _narrow(graph, value)
     graph.sort()
-    _strip(model)
     _import_domains(model)
     return found
 
@@ -130,16 +113,29 @@ def _import_domains(model: ir.Model) -> None:
     model.opset_imports.update(dict.fromkeys(domains - {""}, 1))
 
 
-def _strip(model: ir.Model) -> None:
-    """Leave out what no runtime needs: remarks, shapes of inner values, constants said twice."""
+def serialized(model: ir.Model, metadata: Mapping[str, str]) -> bytes:
+    """The file, without what no runtime needs: remarks, shapes of inner values, names of nodes.
+
+    Raises:
+        InvalidSetting: it is larger than one file can be.
+    """
+    import onnx_ir as ir
     from onnx_ir.passes import common
 
     common.DeduplicateInitializersPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
-    ends = {*model.graph.inputs, *model.graph.outputs}
-    for node in model.graph:
-        for value in (value for value in node.outputs if value not in ends):
-            value.type, value.shape = None, None
+    model.metadata_props.update(metadata)
+    model.producer_name, model.producer_version = "paretune", None
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    size = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+    if size > LARGEST:
+        raise InvalidSetting([f"onnx: one file holds {LARGEST} bytes, and the weights have {size}"])
+    proto: Any = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:
+        node.ClearField("name")
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def _replace(model: ir.Model, weight: ir.Value, packed: Packed) -> bool:
@@ -172,7 +168,7 @@ def _transpose(writer: WeightWriter, node: ir.Node, packed: Packed) -> bool:
         return False
     product = uses[0][0]
     _put(product, writer.linear(packed.form, product.inputs[0]))
-    node.graph.remove(node, safe=True)
+    _remove(node)
     return True
 
 
@@ -200,7 +196,12 @@ def _put(node: ir.Node, value: ir.Value) -> None:
     old.replace_all_uses_with(value, replace_graph_outputs=True)
     if last:
         old.name, value.name = None, old.name
-    node.graph.remove(node, safe=True)
+    _remove(node)
+
+
+def _remove(node: ir.Node) -> None:
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
 
 
 def _narrow(graph: ir.Graph, value: ir.Value) -> None:
@@ -215,5 +216,5 @@ def _narrow(graph: ir.Graph, value: ir.Value) -> None:
         if torch.equal(values.to(dtype).float(), values):
             writer = WeightWriter(graph, 0, str(value.name))
             value.replace_all_uses_with(writer.floats(values.to(dtype), "half"))
-            del graph.initializers[value.name]
+            del graph.initializers[str(value.name)]
             return

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from compression.export.base import DENSE, EXPORTERS, Exported, Exporter, Inputs, Source
-from compression.export.forms import Columns, Form, Grid, Lookup, Plain, Product, Sum, form_of
-from compression.export.onnx_graph import Packed, pack_weights, traced
+from compression.export.forms import Columns, Grid, Lookup, Plain, Product, Sum, form_of
+from compression.export.onnx_graph import Packed, pack_weights, serialized, traced
 from compression.export.onnx_weights import block_of, native
 from compression.kinds import bare, kind_of
 from compression.layers import packed_of
 from compression.registry import IntRange, InvalidSetting, knob
 from compression.rules import layers_of
-
-LARGEST = 2 * 10**9
-"""Bytes that one ONNX file can hold."""
 
 
 @EXPORTERS.register("onnx")
@@ -78,8 +75,6 @@ class OnnxRuntime(Exporter):
     def write(self, source: Source, folder: Path) -> Exported:
         """See :class:`Exporter`: ``model.onnx``, whose metadata name each layer's form."""
         self.check()
-        import onnx_ir as ir
-
         weights = _weights(source.model)
         graph = traced(source, self.opset)
         products = pack_weights(graph, {name: weight for name, weight, _ in weights.values()})
@@ -87,13 +82,9 @@ class OnnxRuntime(Exporter):
         for layer, (name, weight, kind) in weights.items():
             if name in products:
                 layers[layer] = self._how(weight.form, products[name] and kind == "linear")
-        graph.metadata_props["paretune"] = json.dumps(layers, separators=(",", ":"))
-        graph.producer_name, graph.producer_version = "paretune", ""
-        data = ir.to_proto(graph).SerializeToString()
-        if len(data) > LARGEST:
-            raise InvalidSetting([f"onnx: {len(data)} bytes are more than one file can hold"])
+        told = json.dumps(layers, separators=(",", ":"))
         path = folder / "model.onnx"
-        path.write_bytes(data)
+        path.write_bytes(serialized(graph, {"paretune": told}))
         return Exported(path, layers)
 
     def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
@@ -125,7 +116,9 @@ def open_session(path: Path) -> Any:
     except Exception as error:  # its exceptions share no class of their own
         reason = str(error).strip().splitlines()[0]
         version = onnxruntime.__version__
-        raise InvalidSetting([f"{path.name}: ONNX Runtime {version} refuses it: {reason}"]) from error
+        raise InvalidSetting(
+            [f"{path.name}: ONNX Runtime {version} refuses it: {reason}"]
+        ) from error
 
 
 def _weights(model: nn.Module) -> dict[str, tuple[str, Packed, str | None]]:

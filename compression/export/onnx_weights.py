@@ -61,7 +61,9 @@ class WeightWriter:
         self._tape, self._opset, self._layer = tape.Tape(graph), opset, layer
         self._graph = graph
 
-    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> Any:
+    def op(
+        self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any
+    ) -> ir.Value:
         """The output of a new node."""
         return self._tape.op(kind, inputs, attributes or None, domain=domain)
 
@@ -245,9 +247,7 @@ class WeightWriter:
         """The zero of each block: packed by rows, or as float32 where there is an offset."""
         if form.offset is not None:
             offset = self.floats(form.offset, "offset")
-            return self._by_block(
-                self.op("Neg", self.op("Div", offset, scale)), form, block
-            )
+            return self._by_block(self.op("Neg", self.op("Div", offset, scale)), form, block)
         each = form.spread(form.zeros)[:, ::block].to(torch.uint8)
         width = -(-each.shape[1] * form.bits // 8) * 8 // form.bits
         padded = torch.nn.functional.pad(each, (0, width - each.shape[1]))
