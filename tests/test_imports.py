@@ -219,7 +219,7 @@ def test_tests_have_no_folder_that_hides_a_package():
 
 
 PLUGINS = [
-    *(ROOT / "compression" / kind for kind in ("methods", "inits", "adapters", "edits")),
+    *(ROOT / "compression" / kind for kind in ("methods", "inits", "adapters", "edits", "export")),
     *(
         ROOT / "trainables" / kind
         for kind in ("tasks", "recipes", "optimizers", "lr_schedules", "losses", "hooks")
