@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import compression
-import study
-import trainables
 from compression.artifact import ArtifactError, deserialize, serialize
 from compression.export import EXPORTERS, Exported, Exporter, Loader, Source
 from compression.export.base import DENSE
@@ -30,7 +27,8 @@ from trainables.tasks import Prepared, Task
 
 EXAMPLES = 256
 """Validation examples that a runtime's outputs are compared on, at most."""
-_PACKAGES = tuple(Path(package.__path__[0]) for package in (compression, trainables, study))
+_OWN = Path(__file__).parent
+_PACKAGES = (_OWN, _OWN.parent / "compression", _OWN.parent / "trainables")
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _loader(record: Record, plugins: list[PluginFile]) -> Loader:
         "settings": dict(task.args),
         "plugins": {file.name: file.source for file in plugins},
     }
-    return Loader(_PACKAGES[-1] / "served.py", config, _PACKAGES)
+    return Loader(_OWN / "served.py", config, _PACKAGES)
 
 
 def agreement(

@@ -213,11 +213,10 @@ class Chain(NestedChain):
 
     def slots(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, CompressedWeight]:
         """Each inner slot of the first method as the method after it packs it."""
-        found = {}
-        for slot, matrix in self.first.inner(shape).items():
-            method = self._after(slot)
-            found[slot] = CompressedWeight(method, matrix, self._stored(tensors, slot, matrix))
-        return found
+        return {
+            slot: CompressedWeight(self._after(slot), matrix, self._stored(tensors, slot, matrix))
+            for slot, matrix in self.first.inner(shape).items()
+        }
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""
