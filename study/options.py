@@ -250,6 +250,34 @@ def corners_of(
         yield from corners_of(rest, {**chosen, key: value})
 
 
+def some_corners_of(
+    params: Sequence[tuple[str, Param]], most: int
+) -> Iterator[dict[str, Scalar]]:
+    """At most so many of :func:`corners_of`, about as many for each value of a parameter.
+
+    Values share what may be taken, those of the first parameters first; where it is too little for
+    all of them they take turns.
+    """
+    turns = dict.fromkeys((key for key, _ in params), 0)
+
+    def found(index: int, chosen: dict[str, Scalar], room: int) -> Iterator[dict[str, Scalar]]:
+        while index < len(params) and not params[index][1].applies(chosen):
+            index += 1
+        if index == len(params):
+            yield chosen
+            return
+        key, param = params[index]
+        values = param.corners()
+        count = min(len(values), room)
+        for number in range(count):
+            share = room // count + (number < room % count)
+            value = values[(turns[key] + number) % len(values)]
+            yield from found(index + 1, {**chosen, key: value}, share)
+        turns[key] += count
+
+    yield from found(0, {}, most)
+
+
 def knobs_of(plugin: type[Plugin]) -> dict[str, Knob]:
     """The knobs a config may set: the plugin's own, and learning rates.
 

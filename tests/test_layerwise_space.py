@@ -16,7 +16,7 @@ from study.baselines import baselines
 from study.combinations import combinations
 from study.config import make_config, parse_config
 from study.layerwise.groups import blocks, each, owned
-from study.options import Param, Trained, corners_of
+from study.options import Param, Trained, corners_of, some_corners_of
 from study.placement import largest
 from study.plan import plan_lines
 from study.space import Space
@@ -225,3 +225,20 @@ def test_combinations_of_many_groups_are_counted_at_once():
     }
     alone = sum(1 for _ in corners_of(list(own.items()), {}))
     assert combinations(many) == alone**30
+
+
+def test_some_combinations_have_every_value_about_equally_often():
+    params = {
+        "a": Param(Values(("x", "y"))),
+        "b": Param(Values(tuple(range(40))), when={"a": ("x",)}),
+        "c": Param(Values(tuple(range(7)))),
+    }
+    found = list(some_corners_of(list(params.items()), 70))
+    assert len(found) == len({tuple(one.items()) for one in found}) <= 70
+    every = [tuple(one.items()) for one in corners_of(list(params.items()), {})]
+    assert {tuple(one.items()) for one in found} <= set(every)
+    of_x = [one for one in found if one["a"] == "x"]
+    assert len(of_x) == 35
+    assert {one["c"] for one in of_x} == set(range(7))
+    assert len({one["b"] for one in of_x}) == 35
+    assert [one["c"] for one in found if one["a"] == "y"] == list(range(7))

@@ -12,7 +12,7 @@ from compression.registry import IntRange, InvalidSetting, Scalar, Values
 from study.baselines import Typical
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import Group, LayerwiseSpace
-from study.options import Param, corners_of
+from study.options import Param, corners_of, some_corners_of
 from trainables.build import resolve_rule
 from trainables.record import NONE, Choice, LayerRule
 
@@ -75,7 +75,8 @@ def corners(space: LayerwiseSpace, group: Group) -> list[Flat]:
     """
     found: list[Flat] = []
     params = [(key, _listed(param)) for key, param in space.of(group).items()]
-    for values in itertools.islice(corners_of(params, {}), 50 * MOST):
+    every = list(itertools.islice(corners_of(params, {}), 2 * MOST + 1))
+    for values in every if len(every) <= 2 * MOST else some_corners_of(params, 2 * MOST):
         try:
             for rule in space.group_rules(group, values):
                 _ = resolve_rule(rule).method
