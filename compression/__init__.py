@@ -15,6 +15,7 @@ _HOMES = {
     "decoded": "peft_format",
     "deserialize": "artifact",
     "finalize": "model",
+    "keep_packed": "packed_layers",
     "load": "artifact",
     "macs": "size",
     "measure": "size",

@@ -23,6 +23,7 @@ from compression.layers import install
 from compression.methods import NoMethod
 from compression.methods.base import CompressedWeight
 from compression.nested import fit
+from compression.packed_layers import keep_packed as pack_layers
 from compression.registry import InvalidSetting, naming
 from compression.rules import Compression, LayerEntry, shapes
 from compression.stored import as_shipped, dense_name, identity, packed_slots, stored_tensors
@@ -72,7 +73,11 @@ def save(
 
 
 def load(
-    path: str, model: nn.Module, filesystem: Any = None, max_bytes: int | None = None
+    path: str,
+    model: nn.Module,
+    filesystem: Any = None,
+    max_bytes: int | None = None,
+    keep_packed: bool = False,
 ) -> nn.Module:
     """Read a saved model into its freshly built dense architecture.
 
@@ -82,6 +87,8 @@ def load(
         filesystem: a ``pyarrow.fs.FileSystem``.
         max_bytes: of the model as it would be saved: the best one inside the file that has no more,
             see :mod:`compression.nested`.
+        keep_packed: compute with packed weights and keep no dense one of a compressed layer: less
+            memory, the same numbers up to the order of sums; see :mod:`compression.packed_layers`.
 
     Returns:
         ``model`` with the file's values, in eval mode, nothing trainable.
@@ -91,7 +98,7 @@ def load(
             there is no model of ``max_bytes`` inside.
         FileNotFoundError: no such file.
     """
-    return deserialize(read_bytes(path, filesystem), model, path, max_bytes)
+    return deserialize(read_bytes(path, filesystem), model, path, max_bytes, keep_packed)
 
 
 def read_header(path: str, filesystem: Any = None) -> Header:
@@ -106,7 +113,11 @@ def read_header(path: str, filesystem: Any = None) -> Header:
 
 @torch.no_grad()
 def deserialize(
-    data: bytes, model: nn.Module, source: str = "artifact", max_bytes: int | None = None
+    data: bytes,
+    model: nn.Module,
+    source: str = "artifact",
+    max_bytes: int | None = None,
+    keep_packed: bool = False,
 ) -> nn.Module:
     """:func:`load` from bytes; ``source`` names them in errors."""
     header, tensors = unpack_file(data, source)
@@ -127,9 +138,11 @@ def deserialize(
             ranks = {name: (entry.rank, entry.alpha) for name, entry in entries.items()}
             adapter.restore(model, ranks, live)
         _fill(model, done, tensors)
+        model.compression = done  # type: ignore[assignment]
+        if keep_packed:
+            pack_layers(model)
     except (InvalidSetting, ArtifactError) as error:
         raise ArtifactError(f"{source}: {error}") from error
-    model.compression = done  # type: ignore[assignment]
     return model.requires_grad_(False).eval()
 
 

@@ -24,6 +24,7 @@ def bare(module: nn.Module) -> Any:
 def kind_of(module: nn.Module) -> str | None:
     """``linear``, ``conv2d``, ``embedding`` or None.
 
-    Subclasses are None: some compute without calling ``forward``, as attention's output does.
+    Subclasses are None: some compute without calling ``forward``, as attention's output does. Those
+    of ours that stand for a kind are of it.
     """
-    return _KINDS.get(type(module))
+    return _KINDS.get(getattr(module, "stands_for", type(module)))

@@ -17,6 +17,7 @@ from compression.methods.base import CompressedWeight, Shape
 from compression.methods.chain import Chain
 from compression.model import finalize
 from compression.one_layer import put
+from compression.packed_layers import decode_packed
 from compression.registry import InvalidSetting
 from compression.rules import LayerEntry, compression_of
 from compression.stored import as_shipped, shipped, told
@@ -49,6 +50,7 @@ def merge(model: nn.Module) -> nn.Module:
     weights = {name: _weight(model, name, ships) for name, ships in shipped(model).items()}
     for name, weight in weights.items():
         layer = bare(model.get_submodule(name))
+        decode_packed(layer)
         model.set_submodule(name, layer)
         if isinstance(weight, CompressedWeight):
             install(layer, weight)

@@ -73,6 +73,38 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     return codes.flatten()[:count]
 
 
+def unpack_part(packed: Tensor, bits: int, start: int, stop: int) -> Tensor:
+    """Codes ``start`` to ``stop`` of packed ones, of bits up to 8: int64 tensor (stop - start,)."""
+    first = start // 8 * 8  # eight codes are whole bytes
+    own = packed[first * bits // 8 : packed_bytes(stop, bits)]
+    return unpack(own, bits, stop - first)[start - first :]
+
+
+def ones_in(packed: Tensor, stop: int) -> int:
+    """How many of the first ``stop`` bits are set."""
+    whole = _ones(packed.device)[packed[: stop // 8].to(torch.int32)].sum()
+    return int(whole) + int(unpack_part(packed, 1, stop // 8 * 8, stop).sum())
+
+
+def nth_zero(packed: Tensor, number: int, length: int) -> int:
+    """Where the bits after the ``number``-th zero begin; ``length``, if there are fewer zeros."""
+    if not number:
+        return 0
+    zeros = (8 - _ones(packed.device)[packed.to(torch.int32)]).cumsum(0)
+    byte = int(torch.searchsorted(zeros, number))
+    if byte == len(packed):
+        return length
+    before = int(zeros[byte - 1]) if byte else 0
+    bits = unpack(packed[byte : byte + 1], 1, 8)
+    within = int(((1 - bits).cumsum(0) < number - before).sum())
+    return min(8 * byte + within + 1, length)
+
+
+def _ones(device: torch.device) -> Tensor:
+    """How many bits of each byte are set, (256,)."""
+    return unpack(torch.arange(256, dtype=torch.uint8, device=device), 1, 2048).view(256, 8).sum(1)
+
+
 def _steps(count: int, step: int, like: Tensor) -> Tensor:
     return torch.arange(0, count * step, step, device=like.device)
 

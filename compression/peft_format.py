@@ -17,6 +17,7 @@ from compression.adapters.bridge.peft_layers import held, make_config
 from compression.kinds import bare
 from compression.layers import packed_of
 from compression.model import as_saved
+from compression.packed_layers import decode_packed
 from compression.registry import InvalidSetting
 from compression.rules import LayerEntry, compression_of
 
@@ -34,6 +35,7 @@ def decoded(model: nn.Module) -> nn.Module:
         layer = bare(base.get_submodule(name))
         if entry.adapted:
             base.set_submodule(name, layer)
+        decode_packed(layer)
         if packed_of(layer) is not None:
             weight = layer.weight.clone()
             del layer.weight, layer.packed

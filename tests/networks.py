@@ -105,13 +105,13 @@ def rule(method="none", init="zeros", adapter="none", rank=0, alpha=None, patter
     )
 
 
-def variants(registry):
+def variants(registry, names=None):
     """Every plugin of a registry at its defaults and with each searched or valid choice set.
 
-    Combinations that it refuses are left out.
+    Combinations that it refuses are left out; of those in ``names``, where they are given.
     """
     found = []
-    for name in registry:
+    for name in names or registry:
         plugins = [registry.build(name)]
         for knob_name, knob in registry[name].knobs().items():
             for domain in (knob.valid, knob.search):

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -14,40 +14,24 @@ from torch import Tensor, nn
 from compression.calibration import Calibration
 from compression.edits import Edit
 from compression.kinds import EVERY_LAYER, bare, kind_of
+from compression.methods.form import Part, RankLimit, Shape, Slot, matrix_shape
+from compression.methods.rows import cut
 from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats, Need
 
-Part = Literal["base", "scales", "indices", "adapter", "untouched", "header"]
-Shape = tuple[int, ...]
-
-
-class Slot(NamedTuple):
-    """One packed tensor: its dtype and shape, and the part of the file it counts under."""
-
-    dtype: torch.dtype
-    shape: Shape
-    part: Part
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes as stored."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-class RankLimit(NamedTuple):
-    """A rank that was set, and the least one whose factors have as many values as the weight.
-
-    The latter is real: ``m n / (m + n)`` of two factors; ``formula`` says so to people.
-    """
-
-    asked: int
-    least: float
-    formula: str = "m n / (m + n)"
-
-    @property
-    def reached(self) -> bool:
-        """Whether the factors save nothing, where the weight itself would be exact."""
-        return self.asked >= self.least
+__all__ = [
+    "METHODS",
+    "CompressedWeight",
+    "Method",
+    "Opened",
+    "Part",
+    "Plan",
+    "RankLimit",
+    "Scene",
+    "Shape",
+    "Slot",
+    "matrix_shape",
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +82,11 @@ class Method(Plugin, ABC):
     """Whether the method takes a tensor of any shape (biases, norms) into one slot, ``weight``."""
     refills: ClassVar[bool] = False
     """Whether it keeps values at positions, where others can be put later: see :meth:`refill`."""
+    common: ClassVar[frozenset[str]] = frozenset()
+    """Slots that all rows need, where the others hold row after row: see :attr:`row_step`."""
+
+    row_step: ClassVar[Any] = 0
+    """Rows at whose multiples all slots can be cut; 0 where they don't hold row after row."""
 
     @property
     def sequential(self) -> bool:
@@ -188,6 +177,20 @@ class Method(Plugin, ABC):
     def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """The weight that the packed tensors stand for: float32 of ``shape``."""
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop`` of :meth:`decode`: alone where the form allows, else of all.
+
+        A product of factors may be rounded otherwise than the same rows of the whole one.
+        """
+        if not self.row_step:
+            return self.decode(tensors, shape)[start:stop]
+        first, own = cut(self, tensors, shape, start, stop)
+        return self.decode(own, (stop - first, *shape[1:]))[start - first :]
+
+    def opened(self, tensors: Mapping[str, Tensor], shape: Shape) -> Opened:
+        """What :meth:`rows` reads many times, and the method to read it: itself, but for chains."""
+        return self, tensors
+
     @abstractmethod
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """Every packed tensor by name."""
@@ -239,6 +242,11 @@ class CompressedWeight(nn.Module):
         """The decoded weight, float32, in :attr:`shape`."""
         return self.method.decode(self.state(), self.shape)
 
+    def dense_rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop`` of :meth:`dense`."""
+        method, tensors = self.method.opened(self.state(), self.shape)
+        return method.rows(tensors, self.shape, start, stop)
+
     def refilled(self, weight: Tensor) -> CompressedWeight:
         """Another weight's values at the positions of this one's: see :meth:`Method.refill`."""
         method, tensors = self.method.refill(self.state(), weight.detach().to(torch.float32))
@@ -285,9 +293,5 @@ def _mismatch(layout: Mapping[str, Slot], tensors: Mapping[str, Tensor]) -> str 
     return None
 
 
+Opened = tuple[Method, Mapping[str, Tensor]]
 METHODS: Registry[Method] = Registry("method", Method)
-
-
-def matrix_shape(shape: Shape) -> tuple[int, int]:
-    """(m, n) of ``W.flatten(1)``."""
-    return shape[0], math.prod(shape[1:])

@@ -24,6 +24,7 @@ class Cast(Croppable):
     """
 
     any_shape = True
+    row_step = 1
     dtype: str = knob("float16", Values(("float16", "bfloat16")), help="storage format")
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:

@@ -14,13 +14,14 @@ from compression.methods.base import (
     METHODS,
     CompressedWeight,
     Method,
+    Opened,
     Plan,
     RankLimit,
     Scene,
     Shape,
     Slot,
 )
-from compression.methods.nested_chain import NestedChain, joined
+from compression.methods.nested_chain import NestedChain, filled, joined
 from compression.methods.none import NoMethod
 from compression.registry import InvalidSetting, Scalar, naming
 from compression.stats import LayerStats, Need
@@ -186,7 +187,7 @@ class Chain(NestedChain):
         then: dict[str, Method] = {}
         for slot, matrix in first.inner(shape).items():
             with naming(slot):
-                packed = self._after(slot).compress(_filled(tensors.pop(slot).float(), matrix))
+                packed = self._after(slot).compress(filled(tensors.pop(slot).float(), matrix))
             then[slot] = packed.method
             tensors |= {joined(slot, name): tensor for name, tensor in packed.state().items()}
         if len(set(then.values())) == 1:  # one entry in the file's header
@@ -201,6 +202,10 @@ class Chain(NestedChain):
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """As the first method does it, on decoded slots."""
         return self.first.linear(x, self._unpacked(tensors, shape), shape)
+
+    def opened(self, tensors: Mapping[str, Tensor], shape: Shape) -> Opened:
+        """See :meth:`Method.opened`: the first method, on decoded slots."""
+        return self.first.opened(self._unpacked(tensors, shape), shape)
 
     def _unpacked(self, tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
         """The tensors of the first method, its inner slots in float32."""
@@ -231,9 +236,8 @@ class Chain(NestedChain):
 
     def nominal_bits(self, shape: Shape) -> int:
         """Those of the first method, each inner slot counted as its method counts it."""
-        whole = self.first.layout(shape)
+        whole, inner = self.first.layout(shape), self.first.inner(shape)
         bits = self.first.nominal_bits(shape)
-        inner = self.first.inner(shape)
         before = sum(8 * whole[slot].nbytes for slot in inner)
         after = sum(self._after(slot).nominal_bits(matrix) for slot, matrix in inner.items())
         # A count pro rata (tiles cut at the edge) can be below what is stored.
@@ -292,9 +296,3 @@ def _names(method: Method) -> Iterator[str]:
         return
     yield method.first.name
     yield from dict.fromkeys("+".join(_names(inner)) for inner in method.then.values())
-
-
-def _filled(values: Tensor, matrix: Shape) -> Tensor:
-    """Values in row order as a matrix, with zeros at its end where it has more cells."""
-    missing = math.prod(matrix) - values.numel()
-    return nn.functional.pad(values.flatten(), (0, missing)).view(matrix)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression.methods.base import Method, Shape
 from compression.methods.levels import Croppable, Nested
@@ -97,6 +98,11 @@ class NestedChain(Nested):
 def joined(slot: str, name: str) -> str:
     """A chain's name of a tensor that a slot is stored in."""
     return f"{slot}_{name}"
+
+
+def filled(values: Tensor, matrix: Shape) -> Tensor:
+    """Values in row order as a matrix, with zeros at its end where it has more cells."""
+    return nn.functional.pad(values.flatten(), (0, math.prod(matrix) - values.numel())).view(matrix)
 
 
 def _then(slots: Mapping[str, Method]) -> Mapping[str, Method]:

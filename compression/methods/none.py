@@ -21,6 +21,7 @@ class NoMethod(Croppable):
     """
 
     any_shape = True
+    row_step = 1
     refills = True
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:

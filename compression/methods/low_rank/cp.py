@@ -82,6 +82,11 @@ class CanonicalPolyadic(Method):
         a, *others = (tensors[name].float() for name in _MODES)
         return (a @ _products(*others).flatten(0, -2).T).view(shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of A."""
+        a, *others = (tensors[name].float() for name in _MODES)
+        return (a[start:stop] @ _products(*others).flatten(0, -2).T).view(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Inputs, columns, rows, outputs."""
         a, b, c, d = (tensors[name].to(x.dtype) for name in _MODES)

@@ -77,6 +77,11 @@ class CUR(Factors):
         left, core, right = (tensors[name].float() for name in ("columns", "core", "rows"))
         return (left @ (core @ right)).view(shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of the left factor, times the right one."""
+        left, core, right = (tensors[name].float() for name in ("columns", "core", "rows"))
+        return (left[start:stop] @ (core @ right)).view(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """``((x R^T) U^T) C^T``: r (m + n + r) products."""
         left, core, right = (tensors[name].to(x.dtype) for name in ("columns", "core", "rows"))

@@ -25,6 +25,7 @@ class DropBase(Method):
     catalogue_id = "002"
     kinds = frozenset({"linear", "conv2d"})
     base_is_gone = True
+    row_step = 1
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
         """See :meth:`Method.encode`."""

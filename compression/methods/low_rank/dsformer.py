@@ -81,6 +81,11 @@ class DenseSparse(Method):
         """See :meth:`Method.decode`."""
         return (tensors["left"].float() @ self._sparse(tensors, shape)).view(shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of D, times S."""
+        left = tensors["left"][start:stop].float()
+        return (left @ self._sparse(tensors, shape)).view(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """``(x S^T) D^T``."""
         return x @ self._sparse(tensors, shape).to(x.dtype).T @ tensors["left"].to(x.dtype).T

@@ -81,6 +81,13 @@ class Factors(Nested):
         """See :meth:`Method.decode`."""
         return self._unfold(tensors["left"].float() @ tensors["right"].float(), shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of the left factor, times the right one."""
+        if len(self._folded(shape)) != 2 or type(self)._unfold is not Factors._unfold:
+            return super().rows(tensors, shape, start, stop)
+        left, right = tensors["left"][start:stop].float(), tensors["right"].float()
+        return (left @ right).view(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """``(x R^T) L^T``: r (m + n) products instead of m n."""
         return x @ tensors["right"].to(x.dtype).T @ tensors["left"].to(x.dtype).T

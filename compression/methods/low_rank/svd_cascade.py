@@ -181,6 +181,11 @@ class SVDCascade(Nested):
         left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
         return (left.T @ right).view(shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of the left factor, times the right one."""
+        left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))
+        return (left[:, start:stop].T @ right).view(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Through the right factors, then the left ones: K (m + n) products."""
         left, right = (self._factor(side, tensors, shape) for side in ("left", "right"))

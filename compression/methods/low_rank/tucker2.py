@@ -85,6 +85,12 @@ class Tucker2(Method):
         out, core, into = self._parts(tensors, shape, torch.float32)
         return torch.einsum("op,pqk,qi->oik", out, core, into).reshape(shape)
 
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: of U."""
+        out, core, into = self._parts(tensors, shape, torch.float32)
+        found = torch.einsum("op,pqk,qi->oik", out[start:stop], core, into)
+        return found.reshape(-1, *shape[1:])
+
     def linear(self, x: Tensor, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
         """Inputs, core, outputs."""
         out, core, into = self._parts(tensors, shape, x.dtype)

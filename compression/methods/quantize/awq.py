@@ -37,6 +37,7 @@ class ActivationAware(UniformGrid):
     """
 
     kinds = WITH_INPUTS
+    common = frozenset({"channels"})
     needs: ClassVar[frozenset[Need]] = frozenset({"inputs"})
     alpha: float = knob(-1.0, FloatRange(-1.0, 1.0), help="power, 0 to 1; -1 = the best one")
     clip: bool = knob(True, Values((False, True)), help="grids that may clip weights")

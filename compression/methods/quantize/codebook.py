@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from compression.methods.base import Method, Shape, Slot
 from compression.methods.levels import Croppable, cropped
 from compression.methods.quantize.grouping import from_groups, group_counts, to_groups
+from compression.methods.rows import ROW_STEP
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow_up
 from compression.registry import IntRange, Values, knob
@@ -28,6 +30,8 @@ class Codebook(Croppable):
     The stored scale is rounded up, so that no weight lies outside the table.
     """
 
+    # With scales of scales: rows of which whole blocks of SUPER come to an end.
+    row_step: ClassVar[Any] = property(lambda self: SUPER if self.double else ROW_STEP)
     group_size: int = knob(
         64, IntRange(0, 1 << 16), Values((32, 64, 128)), help="entries of a row that share a scale"
     )

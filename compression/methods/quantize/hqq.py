@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
 from compression.methods.quantize.grouping import group_counts, spread
+from compression.methods.rows import ROW_STEP
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow, narrow_up
 from compression.registry import FloatRange, IntRange, Values, knob
@@ -37,6 +38,7 @@ class HalfQuadratic(Method):
     Source: Badri and Shaji, Half-Quadratic Quantization of Large Machine Learning Models, 2023.
     """
 
+    row_step = ROW_STEP
     bits: int = knob(4, IntRange(2, 8), Values((2, 3, 4)), help="bits a weight")
     group_size: int = knob(
         64, IntRange(0, 1 << 16), Values((0, 32, 64)), help="entries that share a grid; 0 = a row"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
 from compression.methods.levels import Croppable, Nested, cropped
 from compression.methods.quantize.grouping import group_counts, spread, to_groups
+from compression.methods.rows import ROW_STEP
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow
 from compression.registry import IntRange, Values, knob
@@ -34,6 +36,7 @@ class Int1(Nested, Croppable):
     """
 
     catalogue_id = "000"
+    row_step: ClassVar[Any] = property(lambda self: ROW_STEP if self.passes == 1 else 0)
     scale: str = knob(
         "row", Values(("none", "row", "group")), Values(("none", "row", "group")), help="s per"
     )
@@ -114,6 +117,17 @@ class Int1(Nested, Croppable):
             rows, groups, _ = group_counts(to, self._size)
             scales = tensors["scale"].chunk(self.passes)
             found["scale"] = torch.cat([scale[:rows, :groups] for scale in scales])
+        return found
+
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: those of each pass, added up."""
+        if self.passes == 1:
+            return super().rows(tensors, shape, start, stop)
+        once, parts = self.replace(passes=1), {k: t.chunk(self.passes) for k, t in tensors.items()}
+        found = torch.zeros((stop - start, *shape[1:]), device=tensors["signs"].device)
+        for number in range(self.passes):
+            own = {slot: chunks[number] for slot, chunks in parts.items()}
+            found += once.rows(own, shape, start, stop)
         return found
 
     def layout(self, shape: Shape) -> dict[str, Slot]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot
-from compression.packing import pack, packed_bytes, unpack
+from compression.methods.rows import ROW_STEP
+from compression.packing import pack, packed_bytes, unpack, unpack_part
 from compression.registry import IntRange, knob
 from compression.stats import LayerStats
 
@@ -28,6 +30,7 @@ class Sign(Method):
     """
 
     catalogue_id = "000"
+    row_step: ClassVar[Any] = property(lambda self: 0 if self.zeros else ROW_STEP)
     zeros: int = knob(0, IntRange(0, 2**31 - 1), help="zeros in W", found=True)
 
     def encode(self, weight: Tensor, stats: LayerStats | None) -> tuple[Method, dict[str, Tensor]]:
@@ -51,6 +54,19 @@ class Sign(Method):
         elif self.zeros:
             dense[tensors["zeros"].long()] = 0.0
         return dense.view(shape)
+
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: signs, and the zeros among them."""
+        if not self.zeros:
+            return super().rows(tensors, shape, start, stop)
+        first, last = (row * math.prod(shape[1:]) for row in (start, stop))
+        values = unpack_part(tensors["signs"], 1, first, last) * 2.0 - 1
+        if self._is_bitmap(shape):
+            values[unpack_part(tensors["zeros"], 1, first, last) == 1] = 0.0
+        else:
+            where = tensors["zeros"].long() - first
+            values[where[(where >= 0) & (where < last - first)]] = 0.0
+        return values.view(-1, *shape[1:])
 
     def _is_bitmap(self, shape: Shape) -> bool:
         return packed_bytes(math.prod(shape), 1) < 4 * self.zeros

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compression.methods.base import METHODS, Method, Shape, Slot, matrix_shape
 from compression.methods.quantize.grouping import from_groups, group_counts, spread, to_groups
+from compression.methods.rows import ROW_STEP
 from compression.packing import pack_trits, trit_bytes, unpack_trits
 from compression.precision import DTYPES, narrow
 from compression.registry import IntRange, Values, knob
@@ -30,6 +31,7 @@ class Ternary(Method):
     Source: Li et al., Ternary Weight Networks, arXiv 1605.04711, who approximate the optimum.
     """
 
+    row_step = ROW_STEP
     group_size: int = knob(
         0, IntRange(0, 1 << 16), Values((0, 32, 64)), help="entries that share a scale; 0 = a row"
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from compression.methods.base import Method, Shape, Slot
 from compression.methods.levels import Nested
 from compression.methods.quantize.grouping import from_groups, group_counts, spread, to_groups
+from compression.methods.rows import ROW_STEP
 from compression.packing import pack, packed_bytes, unpack
 from compression.precision import DTYPES, narrow, narrow_up
 from compression.registry import IntRange, Values, knob
@@ -57,6 +58,7 @@ class Grid:
 class UniformGrid(Nested):
     """Codes of ``bits`` bits on a uniform grid per row or per group; see ``rtn`` for the grid."""
 
+    row_step = ROW_STEP
     bits: int = knob(4, IntRange(2, 8), Values((2, 3, 4, 8)), help="bits a weight")
     mode: str = knob(
         "symmetric",

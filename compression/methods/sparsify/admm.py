@@ -8,7 +8,7 @@ from torch import Tensor
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
 from compression.methods.sparsify.keeping import Tile, keep_tiles, keep_top
-from compression.methods.sparsify.sparse_form import Patterned
+from compression.methods.sparsify.patterned import Patterned
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.second_moments import by_group, row_errors
 from compression.stats import LayerStats, inputs_of

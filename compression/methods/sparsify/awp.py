@@ -8,7 +8,7 @@ from torch import Tensor
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method
 from compression.methods.sparsify.output_error import largest_eigenvalue
-from compression.methods.sparsify.sparse_form import Patterned
+from compression.methods.sparsify.patterned import Patterned
 from compression.methods.sparsify.wanda import importance
 from compression.registry import FloatRange, IntRange, knob
 from compression.second_moments import by_group, row_errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class BlockSparse(Method):
 
     catalogue_id = "000"
     refills = True
+    row_step: ClassVar[Any] = property(lambda self: 8 * self.tile_rows)
     tile_rows: int = knob(4, IntRange(1, 256), Values((1, 4)), help="height of a tile")
     tile_cols: int = knob(4, IntRange(1, 256), Values((4, 16)), help="width of a tile")
     keep: int = knob(1, IntRange(1, 1 << MAX_BITS), Values((1, 2)), help="entries kept in a tile")

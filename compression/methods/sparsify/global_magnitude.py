@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from compression.methods.base import METHODS, Plan, Scene
+from compression.methods.sparsify.keeping import share
 from compression.methods.sparsify.magnitude import Magnitude
 from compression.methods.sparsify.model_budget import shared_plan, weights_of
-from compression.methods.sparsify.sparse_form import share
 from compression.registry import FloatRange, Values, knob
 
 

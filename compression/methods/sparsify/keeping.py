@@ -46,3 +46,13 @@ def keep_tiles(scores: Tensor, tile: Tile) -> Tensor:
     filled = torch.nn.functional.pad(scores, (0, -columns % tile.m), value=-math.inf)
     mask = keep_top(filled.view(*scores.shape[:-1], -1, tile.m), tile.n)
     return mask.flatten(-2)[..., :columns]
+
+
+def share(cells: int, sparsity: float) -> int:
+    """``round((1 - sparsity) cells)``, at least 1."""
+    return max(1, round((1 - sparsity) * cells))
+
+
+def evenly(count: int, parts: int) -> int:
+    """The values that so many parts keep in all, as many in each and at least one."""
+    return parts * max(1, round(count / parts))

@@ -15,7 +15,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from compression.packing import MAX_BITS, pack, packed_bytes, unpack
+from compression.packing import (
+    MAX_BITS,
+    nth_zero,
+    pack,
+    packed_bytes,
+    unpack,
+    unpack_part,
+)
 
 
 def bitmap_bytes(cells: int) -> int:
@@ -59,6 +66,35 @@ def unpack_indices(packed: Tensor, cells: int, count: int) -> Tensor:
     mask = torch.zeros(cells, dtype=torch.bool, device=packed.device)
     mask[where] = True
     return mask
+
+
+def unpack_some_indices(
+    packed: Tensor, cells: int, count: int, start: int, stop: int
+) -> tuple[int, Tensor]:
+    """Cells ``start`` to ``stop`` of :func:`unpack_indices`, and how many are true before them.
+
+    The high parts of indices from the cell ``h 2^l`` on follow the h-th zero.
+    """
+    low, low_bytes, _ = _index_parts(cells, count)
+    bits, length = packed[low_bytes:], _high_bits(cells, count, low)
+    high, last = start >> low, (stop - 1) >> low
+    begin, end = nth_zero(bits, high, length), nth_zero(bits, last + 1, length)
+    ones = unpack_part(bits, 1, begin, end).nonzero().flatten()
+    first = begin - high
+    order = torch.arange(len(ones), device=packed.device)
+    lows = unpack_part_wide(packed[:low_bytes], low, count, first, first + len(ones))
+    where = (ones - order + high) << low | lows
+    mask = torch.zeros(stop - start, dtype=torch.bool, device=packed.device)
+    mask[where[(where >= start) & (where < stop)] - start] = True
+    return first + int((where < start).sum()), mask
+
+
+def unpack_part_wide(packed: Tensor, bits: int, count: int, start: int, stop: int) -> Tensor:
+    """:func:`unpack_part` of ``count`` codes of up to 16 bits, whose high bits come after."""
+    if bits <= 8:
+        return unpack_part(packed, bits, start, stop)
+    high = unpack_part(packed[count:], bits - 8, start, stop)
+    return packed[start:stop].to(torch.int64) | high << 8
 
 
 def tile_bits(n: int, m: int) -> int:

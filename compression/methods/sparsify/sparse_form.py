@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from compression.methods.base import Method, Shape, Slot, matrix_shape
-from compression.methods.sparsify.keeping import Tile, keep_tiles, keep_top, tile_problems
+from compression.methods.rows import ROW_STEP
+from compression.methods.sparsify.keeping import (
+    Tile,
+    share,
+)
 from compression.methods.sparsify.positions import (
     bitmap_bytes,
     indices_bytes,
@@ -19,16 +24,15 @@ from compression.methods.sparsify.positions import (
     pack_tiles,
     tile_bits,
     unpack_indices,
+    unpack_some_indices,
     unpack_tiles,
 )
-from compression.packing import MAX_BITS, pack, packed_bytes, unpack
+from compression.packing import MAX_BITS, ones_in, pack, packed_bytes, unpack, unpack_part
 from compression.precision import DTYPES, narrow
 from compression.registry import FloatRange, IntRange, InvalidSetting, Values, knob
 
 SPARSITY = 0.5
 RUN = 128  # values that share a scale in a chain, at most
-UNSTRUCTURED = {"pattern": ("unstructured",)}
-PATTERNED = {"pattern": ("n_m",)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class SparseForm(Method):
     """
 
     refills = True
+    row_step: ClassVar[Any] = property(lambda self: self._row_step())
     value_dtype: str = knob(
         "float32", Values(("float32", "float16")), help="storage format of the values"
     )
@@ -80,6 +85,11 @@ class SparseForm(Method):
         """With the coding that ``auto`` comes to."""
         found: SparseForm = self.replace(coding=self._coding(shape))
         return found
+
+    def _row_step(self) -> int:
+        """That of a pattern, of which every row keeps as many values."""
+        even = self.tile is not None and (self._numbered() or self.coding == "bitmap")
+        return ROW_STEP if even else 0
 
     def _cells(self, shape: Shape) -> int:
         rows, columns = matrix_shape(shape)
@@ -134,6 +144,23 @@ class SparseForm(Method):
         mask, values = self._mask(tensors["indices"], shape), tensors["values"].to(torch.float32)
         filled = values.new_zeros(mask.shape).masked_scatter(mask, values)
         return filled[:, : matrix_shape(shape)[1]].reshape(shape)
+
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """See :meth:`Method.rows`: the part of the positions, and the values that lie there."""
+        if self.row_step:
+            return super().rows(tensors, shape, start, stop)
+        width = self._cells(shape) // shape[0]
+        cells = start * width, stop * width
+        if self._coding(shape) == "bitmap":
+            before = ones_in(tensors["indices"], cells[0])
+            mask = unpack_part(tensors["indices"], 1, *cells).bool()
+        else:
+            count = self.stored(shape)
+            where = self._cells(shape), count
+            before, mask = unpack_some_indices(tensors["indices"], *where, *cells)
+        values = tensors["values"][before : before + int(mask.sum())].to(torch.float32)
+        filled = values.new_zeros(mask.shape).masked_scatter(mask, values).view(-1, width)
+        return filled[:, : matrix_shape(shape)[1]].reshape(-1, *shape[1:])
 
     def layout(self, shape: Shape) -> dict[str, Slot]:
         """See :meth:`Method.layout`."""
@@ -206,82 +233,3 @@ class Unstructured(SparseForm):
     def _resolved(self, shape: Shape, mask: Tensor) -> SparseForm:
         found: Unstructured = self.replace(kept=int(mask.sum()), sparsity=SPARSITY)
         return super(Unstructured, found)._resolved(shape, mask)
-
-
-@dataclass(frozen=True)
-class Patterned(Unstructured):
-    """A share of every row kept, or n of every m neighbours in a row.
-
-    Rows keep ``max(1, round(k / m))`` each of the k values that ``sparsity`` leaves the layer: of 9
-    (in a depthwise convolution) no fewer than 1, a sparsity of 0.889.
-    """
-
-    sparsity: float = knob(
-        SPARSITY,
-        FloatRange(0.0, 1.0),
-        Values((0.5, 0.7, 0.8, 0.9)),
-        when={**UNSTRUCTURED, "kept": (0,)},
-        help="share of the entries that become zero",
-    )
-    kept: int = knob(
-        0, IntRange(0, 1 << 40), when=UNSTRUCTURED, help="values kept; 0 = by sparsity"
-    )
-    pattern: str = knob(
-        "unstructured",
-        Values(("unstructured", "n_m")),
-        Values(("unstructured", "n_m")),
-        help="entries anywhere, or n of every m in a row",
-    )
-    n: int = knob(
-        2, IntRange(1, 255), Values((1, 2)), when=PATTERNED, help="values kept of every m"
-    )
-    m: int = knob(4, IntRange(2, 256), Values((4, 8)), when=PATTERNED, help="neighbours in a row")
-
-    def _problems(self) -> Iterator[str]:
-        yield from super()._problems()
-        yield from tile_problems(self.name, self.n, self.m)
-
-    @property
-    def tile(self) -> Tile | None:
-        """See :attr:`SparseForm.tile`."""
-        return Tile(self.n, self.m) if self.pattern == "n_m" else None
-
-    def density(self, shape: Shape) -> tuple[int, int] | None:
-        """See :meth:`Method.density`: where entries may be anywhere."""
-        return None if self.tile else super().density(shape)
-
-    def stored(self, shape: Shape) -> int:
-        """See :meth:`SparseForm.stored`."""
-        return self.tile.stored(shape) if self.tile else super().stored(shape)
-
-    def keep(self, scores: Tensor) -> Tensor:
-        """The mask of the highest scores (..., m, n): so many of every row, or n of every m."""
-        if self.tile:
-            return keep_tiles(scores, self.tile)
-        return keep_top(scores, self.row_budget(scores))
-
-    def row_budget(self, scores: Tensor) -> int:
-        """Values to keep of each row of (..., m, n): as many as make up the budget, but one."""
-        rows = scores[..., 0].numel()
-        return evenly(self.budget(scores.numel()), rows) // rows
-
-    def reached(self, shape: Shape, groups: int) -> int:
-        """See :meth:`Unstructured.reached`; as many in every row."""
-        if self.tile:
-            return self.tile.stored(shape)
-        return evenly(super().reached(shape, groups), shape[0])
-
-    def _resolved(self, shape: Shape, mask: Tensor) -> SparseForm:
-        return (
-            SparseForm._resolved(self, shape, mask) if self.tile else super()._resolved(shape, mask)
-        )
-
-
-def share(cells: int, sparsity: float) -> int:
-    """``round((1 - sparsity) cells)``, at least 1."""
-    return max(1, round((1 - sparsity) * cells))
-
-
-def evenly(count: int, parts: int) -> int:
-    """The values that so many parts keep in all, as many in each and at least one."""
-    return parts * max(1, round(count / parts))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method, Shape
-from compression.methods.sparsify.keeping import keep_tiles, keep_top
+from compression.methods.sparsify.keeping import evenly, keep_tiles, keep_top
 from compression.methods.sparsify.output_error import inverse_factor
-from compression.methods.sparsify.sparse_form import Patterned, evenly
+from compression.methods.sparsify.patterned import Patterned
 from compression.registry import FloatRange, IntRange, Values, knob
 from compression.second_moments import by_group
 from compression.stats import LayerStats, inputs_of

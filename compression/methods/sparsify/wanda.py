@@ -7,7 +7,8 @@ from torch import Tensor
 from compression.kinds import WITH_INPUTS
 from compression.methods.base import METHODS, Method, Shape
 from compression.methods.sparsify.keeping import keep_top
-from compression.methods.sparsify.sparse_form import UNSTRUCTURED, Patterned, Unstructured
+from compression.methods.sparsify.patterned import UNSTRUCTURED, Patterned
+from compression.methods.sparsify.sparse_form import Unstructured
 from compression.registry import Values, knob
 from compression.second_moments import by_group
 from compression.stats import InputStats, LayerStats, inputs_of

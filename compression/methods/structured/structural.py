@@ -22,6 +22,7 @@ class Structural(Method):
     """
 
     structural = True
+    row_step = 1
     needs: ClassVar[frozenset[Need]] = frozenset({"examples"})
 
     @abstractmethod

@@ -1,0 +1,56 @@
+"""Some rows of a packed weight, of those forms whose tensors hold row after row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from compression.methods.form import Shape
+
+if TYPE_CHECKING:
+    from compression.methods.base import Method
+
+ROW_STEP = 40
+"""Rows whose codes of any number of bits, or base-3 digits five a byte, end with a byte."""
+
+
+def cut(
+    form: Method, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int
+) -> tuple[int, dict[str, Tensor]]:
+    """The tensors of rows ``first`` to ``stop`` as of a weight of its own, views of the given ones.
+
+    ``first`` is the last multiple of the form's step up to ``start``; a slot's length for so many
+    rows is where it is cut.
+    """
+    first = start // form.row_step * form.row_step
+    begin, end = (_lengths(form, (rows, *shape[1:])) for rows in (first, stop))
+    own = {
+        slot: tensor if slot in form.common else tensor[begin.get(slot, 0) : end[slot]]
+        for slot, tensor in tensors.items()
+    }
+    return first, own
+
+
+def cut_at(
+    form: Method, tensors: Mapping[str, Tensor], shape: Shape, wanted: Tensor
+) -> dict[str, Tensor] | None:
+    """The tensors of the rows ``wanted`` (k,); None where a row may end within a byte."""
+    if not form.row_step:
+        return None
+    split = {slot: tensor for slot, tensor in tensors.items() if slot not in form.common}
+    one, some = (_lengths(form, (rows, *shape[1:])) for rows in (1, form.row_step))
+    if any(some[slot] != form.row_step * one[slot] for slot in split):
+        return None
+    own = {
+        slot: tensor.view(shape[0], -1, *tensor.shape[1:])[wanted].flatten(0, 1)
+        for slot, tensor in split.items()
+    }
+    return {slot: own.get(slot, tensor) for slot, tensor in tensors.items()}
+
+
+def _lengths(form: Method, shape: Shape) -> dict[str, int]:
+    if not shape[0]:
+        return {}
+    return {slot: spec.shape[0] for slot, spec in form.layout(shape).items()}
