@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, cached_property, partial
 
 import torch
@@ -32,10 +33,11 @@ class Sizes:
     """What files of a layer-wise space's trials hold, by the formulas of methods and adapters.
 
     Exact where a layout follows from shapes and settings alone. An estimate where it follows from
-    values, as a rank by energy or a sparse form: then the group was compressed once by itself, and
-    is taken to be as large beside others; and for adapters that lose ranks while they train, or
-    end inside the weight, whose layers are taken to be stored without them. Where the model is a
-    skeleton, whose values mean nothing, ``estimates`` are to be refused.
+    values, as a rank by energy or a sparse form: then the group was compressed once by itself,
+    without an adapter, and is taken to be as large beside others and under any adapter and init;
+    and for adapters that lose ranks while they train, or end inside the weight, whose layers are
+    taken to be stored without them. Where the model is a skeleton, whose values mean nothing,
+    ``estimates`` are to be refused.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sizes:
         texts = {pattern: pattern for group in space.groups for pattern in group.patterns}
         self._owned = owned(texts, layers)
         self.entries: Callable[[LayerRule], Entries] = cache(self._entries)
+        self._alone: Callable[[LayerRule], Entries] = cache(self._compressed)
         self.tensor_bytes: Callable[[tuple[LayerRule, ...]], int] = cache(self._tensor_bytes)
 
     def file_bytes(self, trial: Trial) -> int:
@@ -87,7 +90,9 @@ class Sizes:
                 return self._compressed(rule)
             return {name: self._by_formula(made, name) for name in names}
         except InvalidSetting:  # known after compressing
-            return self._compressed(rule)
+            alone = self._alone(LayerRule(rule.methods, pattern=rule.pattern))
+            own = {name: replace(made, methods=(alone[name].method,)) for name in alone}
+            return {name: self._by_formula(rule, name) for name, rule in own.items()}
 
     def _by_formula(self, rule: Rule, name: str) -> LayerEntry:
         shape, adapter = self._shapes[name], rule.adapter
