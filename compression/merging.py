@@ -65,11 +65,11 @@ def _weight(model: nn.Module, name: str, ships: Shipped) -> Tensor | CompressedW
     """The layer's weight with the adapter in it."""
     layer = model.get_submodule(name)
     if ships.packed is None:
-        return _answers(layer) if ships.adapter else bare(layer).weight.clone()
+        return as_weight(layer) if ships.adapter else bare(layer).weight.clone()
     return ships.packed.dense() if isinstance(ships.packed.method, NoMethod) else ships.packed
 
 
-def _answers(layer: nn.Module) -> Tensor:
+def as_weight(layer: nn.Module) -> Tensor:
     """The weight of an adapted layer that is linear in x: what it answers to each input alone."""
     base = bare(layer)
     weight, bias = base.weight, base.bias

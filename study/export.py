@@ -133,7 +133,7 @@ def _export(
     folder = Path(output or Path("export", name))
     folder.mkdir(parents=True, exist_ok=True)
     written = exporter.write(of.source, folder)
-    run = exporter.opened(written.path)
+    run = exporter.opened(written.path, of.source)
     held = agreement(of.task, of.source, run, of.data.validation, examples)
     found = card(exporter, of, written, dense_bytes(exporter, of), held)
     (folder / "card.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

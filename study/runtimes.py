@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compression.calibration import Calibration
 from compression.export import EXPORTERS
-from compression.methods import METHODS, Method
+from compression.methods import METHODS, Method, NoMethod
 from compression.model import Rule, compress_model
 from compression.registry import errors_of
 from trainables.splits import Inputs
@@ -45,10 +45,10 @@ class Runs(NamedTuple):
 
 
 def runs() -> Iterator[Runs]:
-    """Each method that takes weights one by one, at its own settings, in each runtime."""
+    """Each method that stores weights, at its own settings, in each runtime."""
     for name in METHODS:
         method = METHODS.build(name)
-        if method.structural or method.any_shape and name == "none":
+        if method.structural or method.base_is_gone or isinstance(method, NoMethod):
             continue
         layers = {kind: _layer(method, layer) for kind, layer in LAYERS.items()}
         for runtime in EXPORTERS:

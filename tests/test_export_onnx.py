@@ -131,7 +131,7 @@ def written(model, tmp_path_factory):
 
 
 def test_the_outputs_are_ours_for_any_number_of_examples(model, written):
-    run = EXPORTERS.build("onnx").opened(written.path)
+    run = EXPORTERS.build("onnx").opened(written.path, Source(model, tokens(), b""))
     for count in (1, 5, 17):
         ours, theirs = model(tokens(count)), run(tokens(count))
         assert (ours - theirs).abs().max() <= NEAR * ours.abs().max()

@@ -1,7 +1,17 @@
 """Compressed models as files that other runtimes run. One line for each."""
 
 from compression.export.base import EXPORTERS, Exported, Exporter, Loader, Source
+from compression.export.hf_checkpoint import CompressedTensors
 from compression.export.onnx_runtime import OnnxRuntime
 from compression.export.pyfunc import PyFunc
 
-__all__ = ["EXPORTERS", "Exported", "Exporter", "Loader", "OnnxRuntime", "PyFunc", "Source"]
+__all__ = [
+    "EXPORTERS",
+    "CompressedTensors",
+    "Exported",
+    "Exporter",
+    "Loader",
+    "OnnxRuntime",
+    "PyFunc",
+    "Source",
+]

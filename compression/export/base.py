@@ -7,11 +7,13 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from compression.kinds import bare
@@ -35,10 +37,10 @@ def called(model: nn.Module, inputs: Inputs) -> Tensor:
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Without the remarks and warnings of libraries by these names."""
+    """Without remarks, warnings and progress bars of libraries by these names."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -47,6 +49,15 @@ def quiet(*names: str) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def lossless(values: Tensor) -> Tensor:
+    """In half precision, if that changes no value; contiguous."""
+    if values.dtype == torch.float32:
+        for dtype in (torch.float16, torch.bfloat16):
+            if torch.equal((narrow := values.to(dtype)).float(), values):
+                return narrow.contiguous()
+    return values.contiguous()
 
 
 @dataclass(frozen=True)
@@ -142,8 +153,8 @@ class Exporter(Plugin, ABC):
         """
 
     @abstractmethod
-    def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
-        """What was written, loaded back in its runtime: outputs for a batch.
+    def opened(self, path: Path, source: Source) -> Callable[[Inputs], Tensor]:
+        """What was written of a source, loaded back in its runtime: outputs for a batch.
 
         Raises:
             InvalidSetting: the runtime refuses the file.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compression.export.base import Source, quiet
+from compression.export.base import Source, lossless, quiet
 from compression.export.forms import Form, Product
 from compression.export.onnx_weights import OURS, WeightWriter, unpacking
 from compression.registry import InvalidSetting
@@ -211,10 +211,8 @@ def _narrow(graph: ir.Graph, value: ir.Value) -> None:
     tensor = value.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or 2 * tensor.size < WORTH:
         return
-    values = torch.from_numpy(tensor.numpy().copy())
-    for dtype in (torch.float16, torch.bfloat16):
-        if torch.equal(values.to(dtype).float(), values):
-            writer = WeightWriter(graph, 0, str(value.name))
-            value.replace_all_uses_with(writer.floats(values.to(dtype), "half"))
-            del graph.initializers[str(value.name)]
-            return
+    values = lossless(torch.from_numpy(tensor.numpy().copy()))
+    if values.dtype != torch.float32:
+        writer = WeightWriter(graph, 0, str(value.name))
+        value.replace_all_uses_with(writer.floats(values, "half"))
+        del graph.initializers[str(value.name)]

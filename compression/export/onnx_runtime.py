@@ -87,7 +87,7 @@ class OnnxRuntime(Exporter):
         path.write_bytes(serialized(graph, {"paretune": told}))
         return Exported(path, layers)
 
-    def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
+    def opened(self, path: Path, source: Source) -> Callable[[Inputs], Tensor]:
         """See :class:`Exporter`."""
         self.check()
         session = open_session(path)

@@ -67,7 +67,7 @@ class PyFunc(Exporter):
         code = Exported(target / "code", {}).nbytes
         return Exported(target, self.layers(source.model), (f"{code} of the bytes are code",))
 
-    def opened(self, path: Path) -> Callable[[Inputs], Tensor]:
+    def opened(self, path: Path, source: Source) -> Callable[[Inputs], Tensor]:
         """See :class:`Exporter`."""
         import mlflow.pyfunc
 
