@@ -16,7 +16,7 @@ import numpy as np
 from compression.allocation.relaxation import Relaxation
 from compression.allocation.solution import Floats, Ints, Problem, Solution, undominated
 
-MOST_STATES = 40_000
+MOST_STATES = 10_000
 """Kept after a group; of more the most promising, and the gap says what that may cost."""
 
 

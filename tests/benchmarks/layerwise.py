@@ -1,7 +1,7 @@
 """A choice for each layer against one for all, at equal bytes and equal trials.
 
-    python tests/benchmarks/layerwise.py [--task reviews|decoder|digits] [--seeds 5] [--first 0]
-                    [--bits 3] [--trials 0] [--epochs 0] [--examples 2000] [--output FILE]
+    python tests/benchmarks/layerwise.py [--task reviews|decoder|digits|crops] [--seeds 5]
+                    [--first 0] [--bits 3] [--trials 0] [--epochs 0] [--examples 2000] [--output FILE]
 
 The budget is 5% above the file of the task's targets at ``bits`` bits without adapters. For each
 seed validation is cut in two halves. On the first, all uniform settings within the budget are
@@ -40,6 +40,11 @@ TASKS = {
     ),
     "decoder": ("causal_lm", "16", "adamw: {lr: [0.001, 0.003]}"),
     "digits": ("{digits: {width: 64}}", "32", "adam: {lr: [0.003, 0.01]}"),
+    "crops": (
+        "{imagenet_crops: {layers: 'blocks.[56].*, conv_head, classifier', crops: 40}}",
+        "64",
+        "adam: {lr: [0.001, 0.003]}",
+    ),
 }
 SPACE = """
 task: %s
@@ -55,14 +60,14 @@ space:
 """
 
 
-def config(name: str, epochs: int, groups: str) -> Any:
+def config(name: str, epochs: int, groups: str, text: str = SPACE) -> Any:
     """The study's config."""
     from study.config import parse_config
 
     task, batch, optimizer = TASKS[name]
     if name == "reviews":
         task %= os.environ["PARETUNE_REVIEWS"]
-    return parse_config(SPACE % (task, max(1, epochs), batch, optimizer, groups))
+    return parse_config(text % (task, max(1, epochs), batch, optimizer, groups))
 
 
 def halves(data: Any, examples: int, seed: int) -> tuple[Any, Any]:
@@ -81,6 +86,8 @@ def halves(data: Any, examples: int, seed: int) -> tuple[Any, Any]:
 class Bench:
     """One seed: trials on the first half, scores on the second."""
 
+    text = SPACE
+
     def __init__(self, name: str, epochs: int, examples: int, seed: int, data: Any) -> None:
         from dataclasses import replace
 
@@ -88,9 +95,13 @@ class Bench:
 
         self.name, self.epochs, self.seed = name, epochs, seed
         first, self.held_out = halves(data, examples, seed)
-        self.task = config(name, epochs, "each").task
+        self.task = self.config("each").task
         self.data = replace(calibrated(data, 256, seed), validation=first)
         self.folder = tempfile.TemporaryDirectory()
+
+    def config(self, groups: str) -> Any:
+        """The study's config, with these groups."""
+        return config(self.name, self.epochs, groups, self.text)
 
     def asked(self, space: Any, params: Any) -> Any:
         """The trial of a suggestion; of 0 epochs, one that trains nothing."""
@@ -136,7 +147,7 @@ class Bench:
         from study.layerwise.sizes import Sizes
         from study.options import corners_of
 
-        space = config(self.name, self.epochs, "{all: '*'}").search_space()
+        space = self.config("{all: '*'}").search_space()
         sizes = Sizes(space, self.task, self.data)
         every = corners_of(list(space.params.items()), {})
         asked = [(params, self.asked(space, params)) for params in every]
@@ -160,7 +171,7 @@ class Bench:
         from study.search import StudySearch
         from study.searchers import SEARCHERS
 
-        space = config(self.name, self.epochs, "each").search_space()
+        space = self.config("each").search_space()
         found = measured(space, self.task, self.data, 256, self.seed)
         settings = Settings(space, Sizes(space, self.task, self.data), found.growths)
         search = StudySearch(
