@@ -12,7 +12,7 @@ from compression.allocation.least_sum import least_sum
 from compression.registry import InvalidSetting
 from study.allocation.allocations import FILE, allocated, allocations
 from study.allocation.costs import Evidence
-from study.allocation.refining import cost, nearby
+from study.allocation.refining import cost, refined
 from study.config import make_config, parse_config
 from study.coverage import done
 from study.errors import StudyError
@@ -103,15 +103,15 @@ def test_who_knows_nothing_of_adapters_gives_each_layer_the_smallest():
 
 
 @pytest.fixture(scope="module")
-def refined():
+def allotted():
     config = config_of("measured", refine=6)
     evidence = evidence_of(config)
     budget = config.space.allocate.budget(evidence.settings.sizes.dense_bytes)
     return evidence, budget, allocated(ALLOCATORS.build("measured"), evidence, budget, 6, 0, "m")
 
 
-def test_measuring_never_makes_it_worse(refined):
-    _, budget, found = refined
+def test_measuring_never_makes_it_worse(allotted):
+    _, budget, found = allotted
     assert found.tried == 6
     assert found.kept <= found.solved
     assert (found.changed == 0) == (found.kept == found.solved)
@@ -119,8 +119,8 @@ def test_measuring_never_makes_it_worse(refined):
     assert f"{budget:,} bytes" in found.note
 
 
-def test_the_same_is_allocated_again(refined):
-    evidence, budget, found = refined
+def test_the_same_is_allocated_again(allotted):
+    evidence, budget, found = allotted
     assert allocated(ALLOCATORS.build("measured"), evidence, budget, 6, 0, "m") == found
 
 
@@ -143,19 +143,41 @@ def test_no_combination_that_fits_into_as_many_bytes_is_better(seed, factor):
             assert cost(found) <= sum(s.loss for s in chosen) + 1e-12
 
 
-def test_what_is_near_fits_and_is_there_once():
+def test_what_is_measured_fits_and_is_measured_once():
     settings = settings_of(FEW, 1)
-    most = int(1.5 * least_bytes(settings))
+    most, seen = int(1.5 * least_bytes(settings)), []
 
     def size(state):
         return settings.file_bytes(settings.flat(state, {}))
 
-    found = nearby(settings.of, least_sum, size, most, 12)
-    assert found[0] == fitting(settings.of, least_sum, size, most)
-    assert len(found) == 12
-    assert all(size(state) <= most for state in found)
-    assert len({tuple(s.values for s in state.values()) for state in found}) == 12
-    assert nearby(settings.of, least_sum, size, least_bytes(settings) - 1, 12) == []
+    def loss(state):
+        seen.append(tuple(s.values for s in state.values()))
+        return 1.0
+
+    first = fitting(settings.of, least_sum, size, most)
+    found = refined(settings.of, least_sum, size, most, first, loss, 12)
+    assert found[0] == (first, 1.0)
+    assert all(size(state) <= most for state, _ in found)
+    assert len(found) == len(seen) == len(set(seen)) == 12
+    assert fitting(settings.of, least_sum, size, least_bytes(settings) - 1) is None
+
+
+def test_what_is_measured_leads_to_what_is_better():
+    """With a loss that the costs know nothing of: bytes that are spent on the last group."""
+    settings = settings_of(FEW, 1)
+    table = {g: [s for s in own if s.kind[0] == "none"] for g, own in settings.of.items()}
+
+    def size(state):
+        return settings.file_bytes(settings.flat(state, {}))
+
+    def loss(state):
+        return -state["5"].bytes
+
+    most = int(1.3 * least_bytes(settings))
+    first = fitting(table, least_sum, size, most)
+    values = [value for _, value in refined(table, least_sum, size, most, first, loss, 60)]
+    richest = max(s.bytes for s in table["5"])
+    assert min(values) == -richest < values[0]
 
 
 def test_between_two_measurements_lies_their_mean():

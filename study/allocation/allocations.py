@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,8 +12,9 @@ from compression.allocation import Allocator
 from compression.registry import InvalidSetting, Scalar
 from study.allocation.config import AllocateConfig
 from study.allocation.costs import Evidence
-from study.allocation.refining import nearby
+from study.allocation.refining import refined
 from study.errors import StudyError
+from study.layerwise.fitting import Table, fitting
 from study.layerwise.sensitivity import Loss
 from study.layerwise.settings import Flat, Settings, State, effect
 from study.options import choice
@@ -103,37 +104,37 @@ def allocated(
     Raises:
         InvalidSetting: nothing fits, or the allocator cannot judge what it is given.
     """
-    found, settings = _near(allocator, evidence, max_bytes, max(1, refine)), evidence.settings
-    flats = [settings.flat(state, beside) for state, beside in found]
-    losses = _losses(evidence, flats, seed) if refine else []
-    best = losses.index(min(losses)) if refine else 0
-    size = settings.file_bytes(flats[best])
+    table, first, beside = _solved(allocator, evidence, max_bytes)
+    settings = evidence.settings
+    size = partial(_file_bytes, settings, beside)
     if not refine:
-        return Allocation(name, max_bytes, refine, size, flats[0], 0)
-    first, last = found[0][0], found[best][0]
-    changed = sum(first[group].values != setting.values for group, setting in last.items())
-    own = (len(flats), losses[0], losses[best], changed)
-    return Allocation(name, max_bytes, refine, size, flats[best], *own)
+        flat = settings.flat(first, beside)
+        return Allocation(name, max_bytes, refine, size(first), flat, 0)
+    loss = partial(_loss, evidence, Loss(evidence.task, evidence.data), seed, beside)
+    found = refined(table, allocator.solve, size, max_bytes, first, loss, refine)
+    (_, solved), (best, kept) = found[0], min(found, key=lambda pair: pair[1])
+    changed = sum(first[group].values != setting.values for group, setting in best.items())
+    measured = (len(found), solved, kept, changed)
+    return Allocation(name, max_bytes, refine, size(best), settings.flat(best, beside), *measured)
 
 
-def _near(
-    allocator: Allocator, evidence: Evidence, max_bytes: int, count: int
-) -> list[tuple[State, Mapping[str, Scalar]]]:
-    """Allocations to choose from, with what is done to the tensors of no group.
+def _solved(
+    allocator: Allocator, evidence: Evidence, max_bytes: int
+) -> tuple[Table, State, Mapping[str, Scalar]]:
+    """What is chosen from, the choice, and what is done to the tensors of no group.
 
     Raises:
         InvalidSetting: nothing that the allocator chooses from fits.
     """
-    settings, value = evidence.settings, partial(_value, allocator)
+    settings, solve = evidence.settings, allocator.solve
     for table in evidence.tables(allocator):
-        found = list[tuple[State, Mapping[str, Scalar]]]()
-        for beside in evidence.space.besides():
-            size = partial(_file_bytes, settings, beside)
-            states = nearby(table, allocator.solve, size, max_bytes, count)
-            better = states and (not found or value(states[0]) < value(found[0][0]))
-            found = [(state, beside) for state in states] if better else found
+        found = [
+            (state, beside)
+            for beside in evidence.space.besides()
+            if (state := fitting(table, solve, partial(_file_bytes, settings, beside), max_bytes))
+        ]
         if found:
-            return found
+            return table, *min(found, key=lambda pair: _value(allocator, pair[0]))
     raise InvalidSetting([f"allocate.by: {allocator.name}: nothing fits into {max_bytes:,} bytes"])
 
 
@@ -145,13 +146,13 @@ def _value(allocator: Allocator, state: State) -> float:
     return allocator.value([setting.loss for setting in state.values()])
 
 
-def _losses(evidence: Evidence, flats: Sequence[Flat], seed: int) -> list[float]:
+def _loss(
+    evidence: Evidence, score: Loss, seed: int, beside: Mapping[str, Scalar], state: State
+) -> float:
     """On the calibration examples, untrained; infinite where it is not finite."""
-    space, score = evidence.space, Loss(evidence.task, evidence.data)
-    found = []
-    for flat in flats:
-        rest = space.to_trial(flat, seed).rest
-        trial = Trial(space.task, effect(space.rules(flat)), rest=rest, seed=seed)
-        loss = score(build(evidence.task, evidence.data, trial))
-        found.append(loss if math.isfinite(loss) else math.inf)
-    return found
+    space = evidence.space
+    flat = evidence.settings.flat(state, beside)
+    rest = space.to_trial(flat, seed).rest
+    trial = Trial(space.task, effect(space.rules(flat)), rest=rest, seed=seed)
+    loss = score(build(evidence.task, evidence.data, trial))
+    return loss if math.isfinite(loss) else math.inf

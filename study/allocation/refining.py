@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -15,30 +15,46 @@ TIGHTER = (0.98, 0.95)  # of the bytes: other points on the way from large to sm
 MOST_MOVES = 1_000  # changes of one group that are paired
 
 
-def nearby(
-    table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int, count: int
-) -> list[State]:
-    """At most ``count`` allocations that fit, each once; the solver's first.
+MOST_LOOKED_AT = 500  # allocations whose file's bytes are computed, around one
 
-    Then the solver's among the settings of one kind (adapter and start), and for budgets a little
-    tighter, the best uniform one, and the first with two groups changed, one up and one down, by
-    growing cost. None where nothing fits.
+
+def refined(
+    table: Table,
+    solve: Solve,
+    file_bytes: FileBytes,
+    max_bytes: int,
+    first: State,
+    loss: Callable[[State], float],
+    count: int,
+) -> list[tuple[State, float]]:
+    """At most ``count`` allocations that fit, each once, with their measured loss.
+
+    ``first`` is the first. Up to half are the solver's among the settings of one kind (adapter and
+    start), the best uniform one, and the solver's for budgets a little tighter. Then come, around
+    whatever is the best so far, those with one group changed or two, one up and one down, by
+    growing cost.
     """
-    first = fitting(table, solve, file_bytes, max_bytes)
-    if first is None:
-        return []
-    found = [first]
-    for state in islice(_others(table, solve, file_bytes, max_bytes, first), 50 * count):
-        if len(found) >= count:
+    found = [(first, loss(first))]
+
+    def measured(states: Iterator[State], most: int) -> Iterator[float]:
+        for state in islice(states, MOST_LOOKED_AT):
+            if len(found) >= most:
+                return
+            if all(state != s for s, _ in found) and file_bytes(state) <= max_bytes:
+                found.append((state, loss(state)))
+                yield found[-1][1]
+
+    for _ in measured(_others(table, solve, file_bytes, max_bytes), 1 + count // 2):
+        pass
+    while len(found) < count:
+        best, least = min(found, key=lambda pair: pair[1])
+        around = _swaps(table, best, max_bytes - file_bytes(best))
+        if all(value >= least for value in measured(around, count)):
             break
-        if state not in found and file_bytes(state) <= max_bytes:
-            found.append(state)
     return found
 
 
-def _others(
-    table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int, first: State
-) -> Iterator[State]:
+def _others(table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int) -> Iterator[State]:
     for kind in _kinds(table):
         few = {g: [s for s in own if s.kind == kind] or own for g, own in table.items()}
         if state := fitting(few, solve, file_bytes, max_bytes):
@@ -49,7 +65,6 @@ def _others(
     for share in TIGHTER:
         if state := fitting(table, solve, file_bytes, round(share * max_bytes)):
             yield state
-    yield from _swaps(table, first, max_bytes - file_bytes(first))
 
 
 def _kinds(table: Table) -> list[tuple[object, object]]:

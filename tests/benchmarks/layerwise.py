@@ -1,7 +1,8 @@
 """A choice for each layer against one for all, at equal bytes and equal trials.
 
     python tests/benchmarks/layerwise.py [--task reviews|decoder|digits|crops] [--seeds 5]
-                    [--first 0] [--bits 3] [--trials 0] [--epochs 0] [--examples 2000] [--output FILE]
+                    [--first 0] [--bits 3] [--trials 0] [--epochs 0] [--examples 2000]
+                    [--output FILE]
 
 The budget is 5% above the file of the task's targets at ``bits`` bits without adapters. For each
 seed validation is cut in two halves. On the first, all uniform settings within the budget are
