@@ -222,7 +222,7 @@ class Session:
         except StudyDataError as error:
             live.say(f"no report: {error}")
             return {}
-        return {k: str(v) for k, v in vars(paths).items()}
+        return {kind: path for kind, path in vars(paths).items() if path is not None}
 
     def _result(self, exit_code: int) -> StudyResult:
         return StudyResult(
