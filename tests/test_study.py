@@ -121,6 +121,13 @@ def test_mlflow_front_points_carry_their_model(folder, runs, table):
         assert f"model/{trial_id}.safetensors" in models
 
 
+def test_the_command_names_only_files_that_are_there(folder, finished):
+    lines = (line.split(": ", 1) for line in finished.stdout.splitlines() if ": " in line)
+    named = [where for kind, where in lines if kind in ("csv", "png", "md", "published")]
+    assert len(named) == 3
+    assert all((folder / name).is_file() for name in named)
+
+
 def test_the_report_can_be_made_again_by_its_command(folder, finished, table):
     script = Path(study.__file__).parents[1] / "analysis" / "pareto.py"
     again = subprocess.run(
