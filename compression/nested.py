@@ -1,9 +1,10 @@
 """The smaller models inside a saved one, and the best of them that fits a number of bytes.
 
 A method whose form contains smaller ones (:class:`Nested`) lets its layer go down, level by level.
-Over all layers one list of cuts comes out: each takes one layer down further, that which adds the
-least squared error ``||W^ - W_l||_F^2`` for a byte, on the lower convex hull of the layer's levels.
-Every cut is inside all those before it.
+What that costs is the squared error ``||W^ - W_l||_F^2``, or what the method has for it. Over all
+layers one list of cuts comes out, each inside all those before it: each takes one layer down
+further, that which adds the least cost for a byte, on the convex hull of the layer's levels. For a
+number of bytes that is between two of them, layers are chosen exactly, by a knapsack.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from compression.allocation.least_sum import least_sum
+from compression.allocation.solution import Problem
 from compression.container import ArtifactError, Header, file_bytes, pack_file
 from compression.methods import Method
 from compression.methods.base import Shape
@@ -40,25 +43,27 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class Ladder:
-    """A layer's forms, the stored one first, with the bytes and the squared error of each."""
+    """A layer's forms, the stored one first, with bytes, squared error and cost of each."""
 
     forms: tuple[Method, ...]
     bytes: tuple[int, ...]
     errors: tuple[float, ...]
+    costs: tuple[float, ...]
 
     @cached_property
     def hull(self) -> tuple[int, ...]:
-        """The forms on the lower convex hull of error over bytes, from the first to the last."""
+        """The forms on the lower convex hull of cost over bytes, from the first to the last."""
         kept = [0]
         for form in range(1, len(self.forms)):
-            while len(kept) > 1 and self.slope(kept[-1], form) <= self.slope(*kept[-2:]):
+            # Equal slopes stay: the more sizes are offered.
+            while len(kept) > 1 and self.slope(kept[-1], form) < self.slope(*kept[-2:]):
                 kept.pop()
             kept.append(form)
         return tuple(kept)
 
     def slope(self, form: int, lower: int) -> float:
-        """Error that a lower form adds for each byte that it saves."""
-        return (self.errors[lower] - self.errors[form]) / (self.bytes[form] - self.bytes[lower])
+        """Cost that a lower form adds for each byte that it saves."""
+        return (self.costs[lower] - self.costs[form]) / (self.bytes[form] - self.bytes[lower])
 
 
 class Nest:
@@ -90,13 +95,15 @@ class Nest:
     def _ladder(self, name: str, method: Method, shape: Shape) -> Ladder | None:
         if not isinstance(method, Nested):
             return None
-        levels = method.levels(shape)
+        own, levels = self._own(name, method), method.levels(shape)
         try:
-            errors = method.level_errors(self._own(name, method), shape, levels)
+            errors = method.level_errors(own, shape, levels)
+            costs = method.level_costs(own, shape, levels)
         except InvalidSetting:
             return None  # scales that grow do not fit into their format
         sizes = (sum(s.nbytes for s in m.layout(shape).values()) for m in (method, *levels))
-        return Ladder((method, *levels), tuple(sizes), (0.0, *errors)) if levels else None
+        found = Ladder((method, *levels), tuple(sizes), (0.0, *errors), (0.0, *costs))
+        return found if levels else None
 
     def path(self) -> Iterator[State]:
         """The file as it is, and then every cut, a layer further down in each."""
@@ -161,42 +168,37 @@ class Nest:
         return self._header(state), found
 
     def within(self, max_bytes: int) -> State:
-        """The first cut of the path that fits; then layers go up again as far as bytes are left.
+        """The forms of the least cost in all that fit, exactly but for what the header varies by.
 
         Raises:
-            ArtifactError: no cut fits; names the least there is, and what takes it.
+            ArtifactError: nothing fits; names the least there is, and what takes it.
         """
-        fixed = sum(tensor.nbytes for tensor in self._empty.values()) - self.payload(
-            dict.fromkeys(self.ladders, 0)
-        )
-        for state in self.path():
-            if fixed + self.payload(state) <= max_bytes and self.length(state) <= max_bytes:
-                return self._filled(dict(state), max_bytes)
-        raise ArtifactError(self._too_small(max_bytes))
+        state = dict.fromkeys(self.ladders, 0)
+        while (length := self.length(state)) > max_bytes:
+            # What is no layer's: grows at each turn, or the next state fits.
+            beside = length - self.payload(state)
+            found = self._least_cost(max_bytes - beside)
+            if found is None:
+                return self._least(max_bytes)
+            state = found
+        return state
 
-    def _filled(self, state: dict[str, int], max_bytes: int) -> State:
-        """Each time the step up that takes away the most error of those that fit."""
-        while True:
-            left = max_bytes - self.length(state)
-            steps = sorted(
-                (ladder.errors[form] - ladder.errors[state[name]], name, form)
-                for name, ladder in self.ladders.items()
-                for form in range(state[name])
-                if ladder.bytes[form] - ladder.bytes[state[name]] <= left
-            )
-            fitting = (
-                (name, form)
-                for gain, name, form in steps
-                if gain < 0 and self.length({**state, name: form}) <= max_bytes
-            )
-            step = next(fitting, None)
-            if step is None:
-                return state
-            state[step[0]] = step[1]
+    def _least_cost(self, payload: int) -> dict[str, int] | None:
+        if payload < 0 or not self.ladders:
+            return None
+        ladders = self.ladders.values()
+        costs, sizes = [one.costs for one in ladders], [one.bytes for one in ladders]
+        solution = least_sum(Problem.of(costs, sizes, payload))
+        return dict(zip(self.ladders, solution.choices, strict=True)) if solution else None
 
-    def _too_small(self, max_bytes: int) -> str:
-        """What the least takes."""
+    def _least(self, max_bytes: int) -> State:
         *_, (state, least) = self.cuts()
+        if least.bytes <= max_bytes:
+            return state
+        raise ArtifactError(self._too_small(max_bytes, state, least))
+
+    def _too_small(self, max_bytes: int, state: State, least: Cut) -> str:
+        """What the least takes."""
         in_layers = self.payload(state)
         tensors = sum(tensor.nbytes for tensor in self.cut(state)[1].values())
         return (

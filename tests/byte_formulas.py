@@ -205,6 +205,7 @@ FORMULAS = {
     **dict.fromkeys(("wanda", "sparsegpt", "admm", "awp"), patterned),
     "n_m": n_m,
     "block_sparse": block_sparse,
+    "acip": lambda shape, k: factors(shape, k) + 4 * min(k.rank, *sizes(shape)),
     **dict.fromkeys(("svd", "whitened_svd", "afm", "utilized_rank", "welore"), factors),
     "cur": cur,
     "block_svd": block_svd,

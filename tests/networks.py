@@ -179,7 +179,7 @@ def taken(adapter, method, layers, rank=4):
         built = METHODS.build(wanted) if isinstance(wanted, str) else wanted
         return not list(adapter.refusals(layers, rank, [built]))
 
-    return next(filter(able, (method, "block_sparse", "none")), method)
+    return next(filter(able, (method, "block_sparse", "none", "acip")), method)
 
 
 def adapted(adapter, method="rtn", init=None, model=None, rank=4, calibrated=True, **more):

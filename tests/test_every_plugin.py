@@ -120,6 +120,7 @@ def run(benches, asked):
 @pytest.mark.parametrize(("adapter", "base"), product(ADAPTED, BASES))
 def test_an_adapter_on_a_base(benches, adapter, base):
     asked = [trial(adapter, base), trial(adapter, "none"), trial(adapter, base, task=CNN)]
+    asked.append(trial(adapter, "acip"))  # with scores, which one adapter needs
     able = [one for one in asked if not refused(one)]
     if able[0] != asked[0]:  # it says so by name
         assert all(adapter in text for text in refused(asked[0]))

@@ -1,6 +1,7 @@
 """The models inside a saved one: sizes kept to the byte, the best first, the same by every way."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -38,6 +39,7 @@ FORMS = {
     "svd+rtn": (built("svd", rank=6), built("rtn")),
     "svd_cascade": (built("svd_cascade", pairs=3, rank=2),),
     "int1": (built("int1", passes=3),),
+    "acip": (built("acip", rank=6),),
     "rtn": (built("rtn", bits=8, mode="asymmetric"),),
     "magnitude+rtn": (built("magnitude"), built("rtn", bits=8)),
 }
@@ -119,7 +121,7 @@ def test_below_the_least_the_error_names_it_and_what_takes_it(file, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_what_is_chosen_fits_and_is_no_worse_than_the_hull():
+def test_what_is_chosen_fits_and_is_the_best_of_all_choices():
     """Against all combinations, the header's length included."""
     nest = nest_from([built("svd", rank=4), built("int1", passes=3), built("rtn", bits=5)])
     names = list(nest.ladders)
@@ -129,13 +131,15 @@ def test_what_is_chosen_fits_and_is_no_worse_than_the_hull():
     ]
     known = [(nest.length(state), nest.error(state)) for state in every]
     for max_bytes in range(min(known)[0], max(known)[0], 37):
-        best = min(error for length, error in known if length <= max_bytes)
         state = nest.within(max_bytes)
         assert nest.length(state) <= max_bytes
-        assert nest.error(state) >= best - 1e-12
-        # No worse than one step along the hull away.
-        on_hull = [s for s in nest.path() if nest.length(s) <= max_bytes]
-        assert nest.error(state) <= min(map(nest.error, on_hull))
+        assert nest.error(state) >= best(known, max_bytes) - 1e-12
+        # Another choice's header may be shorter: it leaves out bits and passes that are defaults.
+        assert nest.error(state) <= best(known, max_bytes - 40) + 1e-12
+
+
+def best(known, max_bytes):
+    return min((error for length, error in known if length <= max_bytes), default=math.inf)
 
 
 def nest_from(methods):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import adapted, calibration, inputs, layer_stats, rule, wide_network
+from networks import adapted, calibration, inputs, layer_stats, rule, taken, wide_network
 from rank_training import (
     GATED,
     LR,
@@ -20,7 +20,7 @@ from compression.adapters import ADAPTERS, AdapterStart
 from compression.adapters.ranks.shares import allot
 from compression.artifact import deserialize, serialize
 from compression.methods.base import matrix_shape
-from compression.model import as_saved, compress_model
+from compression.model import as_saved, compress_model, target_layers
 from compression.registry import InvalidSetting
 from compression.stored import shipped
 
@@ -155,8 +155,9 @@ def test_allotted_numbers_keep_bounds_budget_and_order(wanted, costs, budget, le
 @pytest.mark.parametrize("name", [*GATED, *SET_UP, "prilora"])
 def test_each_layer_has_its_own_rank_in_the_file(name):
     adapter = ADAPTERS.build(name)
+    method = taken(adapter, "rtn", target_layers(wide_network(), ["*"]))
     model = compress_model(
-        wide_network(), [rule("rtn", "zeros", adapter, 4)], ["*"], calibration=calibration()
+        wide_network(), [rule(method, "zeros", adapter, 4)], ["*"], calibration=calibration()
     )
     acting, _ = acting_of(model, adapter)
     if acting is not None:

@@ -21,7 +21,7 @@ from trainables.record import Choice, Fingerprint, LayerRule, Status, Trial
 from trainables.tasks import Prepared, TensorSplit
 
 REAL = [name for name in ADAPTERS if name != "none"]
-BASES = (Choice("rtn", {"bits": 3}), Choice("block_sparse"), Choice("none"))
+BASES = (Choice("rtn", {"bits": 3}), Choice("block_sparse"), Choice("none"), Choice("acip"))
 EPOCHS = 4
 
 

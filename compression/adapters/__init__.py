@@ -32,6 +32,7 @@ from compression.adapters.ln_tuning import LnTuning
 from compression.adapters.merged.lors import Lors
 from compression.adapters.merged.quantized_merge import QuantizedMerge
 from compression.adapters.none import NoAdapter
+from compression.adapters.ranks.acip import Acip
 from compression.adapters.ranks.adalora import Adalora
 from compression.adapters.ranks.alora import AllocatingLora
 from compression.adapters.ranks.colora import CoLora
@@ -46,6 +47,7 @@ from compression.adapters.ranks.sora import Sora
 
 __all__ = [
     "ADAPTERS",
+    "Acip",
     "Adalora",
     "Adapter",
     "AdapterStart",

@@ -3,6 +3,7 @@
 from compression.methods.base import METHODS, Method, Plan, Slot
 from compression.methods.cast import Cast
 from compression.methods.chain import Chain, chain
+from compression.methods.low_rank.acip import AnyCompression
 from compression.methods.low_rank.afm import AtomicFeatureMimicking
 from compression.methods.low_rank.block_svd import BlockSVD
 from compression.methods.low_rank.cp import CanonicalPolyadic
@@ -52,6 +53,7 @@ __all__ = [
     "LAMP",
     "METHODS",
     "ActivationAware",
+    "AnyCompression",
     "AtomicFeatureMimicking",
     "BlockSVD",
     "BlockSparse",

@@ -54,6 +54,15 @@ class Nested(Method):
         weights = (level.decode(self.at_level(tensors, shape, level), shape) for level in levels)
         return [float((full - weight).square().sum()) for weight in weights]
 
+    def level_costs(
+        self, tensors: Mapping[str, Tensor], shape: Shape, levels: Sequence[Method]
+    ) -> list[float]:
+        """What going down to some of the levels costs, by which layers are chosen to go.
+
+        By default :meth:`level_errors`.
+        """
+        return self.level_errors(tensors, shape, levels)
+
 
 class Croppable(Method):
     """A method that stores a matrix so that its first rows and columns can be had by themselves."""

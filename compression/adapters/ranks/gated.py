@@ -146,6 +146,8 @@ class Gated(Adapter):
     )
 
     takes_delta = additive = True
+    layer: ClassVar[type[GatedLayer]] = GatedLayer
+    """What is put around a layer."""
     trained_gate: ClassVar[bool] = False
     """Whether the gates are trained with A and B; else it is ``factored``."""
     roomy: ClassVar[str] = ""
@@ -170,7 +172,7 @@ class Gated(Adapter):
         for name, start in starts.items():
             base: Any = model.get_submodule(name)
             most = self._most(tuple(base.weight.shape), start.rank)
-            layer = GatedLayer(base, most, start.alpha / start.rank, self.trained_gate)
+            layer = self.layer(base, most, start.alpha / start.rank, self.trained_gate)
             layer.asked = start.rank
             if start.A is not None and start.B is not None:
                 b, a = layer.matrices()
