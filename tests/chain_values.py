@@ -91,7 +91,7 @@ def _block_sparse(shape, k):
 
 
 VALUES = {
-    **dict.fromkeys(("svd", "whitened_svd", "afm", "utilized_rank"), _factors),
+    **dict.fromkeys(("svd", "acip", "whitened_svd", "afm", "utilized_rank"), _factors),
     **dict.fromkeys(("magnitude", "lamp", "global_magnitude", "chita"), _unstructured),
     **dict.fromkeys(("wanda", "sparsegpt", "admm", "awp"), _patterned),
     "cur": _cur,
