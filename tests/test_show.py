@@ -26,7 +26,7 @@ from compression.opened import open_file
 from compression.show import main
 from compression.size import macs, measure
 
-SHAPES = [(5, 7), (16, 16), (12, 70), (4, 3, 3, 3), (8, 1, 3, 3)]
+SHAPES = [(5, 7), (12, 70), (4, 3, 3, 3)]
 TOLD = {"svd", "whitened_svd", "rtn", "gptq", "int1", "nf4", "ternary", "hqq", "n_m+rtn"}
 
 
