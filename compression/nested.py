@@ -249,5 +249,8 @@ def cut_bytes(file: Opened, max_bytes: int) -> bytes:
         ArtifactError: there is none so small.
     """
     nest = nest_of(file)
-    header, tensors = nest.cut(nest.within(max_bytes))
+    try:
+        header, tensors = nest.cut(nest.within(max_bytes))
+    except ArtifactError as error:
+        raise ArtifactError(f"{file.source}: {error}") from error
     return pack_file(tensors, header.compression, header.about)
