@@ -127,7 +127,9 @@ def deserialize(
             with naming(f"edits[{index}]"):
                 edit.apply(model)
         if max_bytes is not None:
-            header, tensors = fit(header, tensors, _weight_shapes(model, done), max_bytes)
+            shapes_of = _weight_shapes(model, done)
+            _check_slots(done, shapes_of, tensors)
+            header, tensors = fit(header, tensors, shapes_of, max_bytes)
             done = header.compression
         for name, entry in done.layers.items():
             _install(model, name, entry, tensors)
@@ -171,6 +173,19 @@ def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, 
     except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
         # Settings that do not suit the shape, values that settings rule out.
         raise ArtifactError(f"layer '{name}': {entry.method.name}: {error}") from error
+
+
+def _check_slots(
+    done: Compression, shapes_of: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse packed tensors that the architecture's layers do not have just so."""
+    copied = dict(tensors)
+    for name, entry in done.layers.items():
+        if name not in shapes_of:
+            raise ArtifactError(f"layer '{name}' is not in this model")
+        if not isinstance(entry.method, NoMethod):
+            for key, slot in entry.method.layout(shapes_of[name]).items():
+                _take(copied, f"{name}.{key}", slot.dtype, slot.shape)
 
 
 def _check_seats(model: nn.Module, adapter: Adapter, entries: Mapping[str, LayerEntry]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
@@ -18,4 +19,6 @@ def parse_bytes(value: object) -> float:
     found = re.fullmatch(rf"({NUMBER})\s*([A-Za-z]*)", str(value))
     if not found or found[2] not in _BYTES:
         raise ValueError(f"expected bytes such as 200 kB, 5 MB or 1.5 MiB, got {value!r}")
-    return float(found[1]) * _BYTES[found[2]]
+    if not math.isfinite(amount := float(found[1]) * _BYTES[found[2]]):
+        raise ValueError(f"expected a finite number of bytes, got {value!r}")
+    return amount

@@ -190,11 +190,17 @@ def _from_json(entry: Mapping[str, Any]) -> Header:
     for spec in entry.get("specs", []):
         method = method_from_json(spec["method"])
         adapter = ADAPTERS.build(*spec["adapter"]) if "adapter" in spec else NoAdapter()
-        built = LayerEntry(method, adapter, spec.get("rank", 0), spec.get("alpha", 0.0))
-        layers |= dict.fromkeys(spec["layers"], built)
+        rank, alpha = spec.get("rank", 0), spec.get("alpha", 0.0)
+        numbers = type(rank) is int and type(alpha) in (int, float)
+        if not numbers or not all(isinstance(name, str) for name in spec["layers"]):
+            raise ArtifactError("ranks, alphas or names of layers are of a wrong type")
+        layers |= dict.fromkeys(spec["layers"], LayerEntry(method, adapter, rank, alpha))
     rest = METHODS.build(*entry.get("rest", ["none"]))
     edits = tuple(_edit_from_json(i, edit) for i, edit in enumerate(entry.get("edits", [])))
-    return Header(Compression(layers, rest, edits), entry.get("about", {}))
+    about = entry.get("about", {})
+    if not isinstance(about, dict) or not all(isinstance(v, str) for v in about.values()):
+        raise ArtifactError("'about' is not text by name")
+    return Header(Compression(layers, rest, edits), about)
 
 
 def _edit_from_json(index: int, edit: list[Any]) -> Edit:

@@ -14,7 +14,6 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from compression.container import ArtifactError
 from compression.layer_facts import Difference, Facts, differences, facts, method_text
 from compression.methods import NoMethod
 from compression.methods.base import Part
@@ -172,6 +171,8 @@ def main(file: str, dense: str | None, diff: str | None, levels: bool, in_json: 
 
     Exit codes: 0 shown, 2 the input is wrong.
     """
+    if levels and diff:
+        raise click.UsageError("--levels and --diff: one at a time")
     try:
         truth = open_file(dense) if dense else None
         opened = open_file(file, truth)
@@ -185,7 +186,7 @@ def main(file: str, dense: str | None, diff: str | None, levels: bool, in_json: 
         else:
             data = as_json(opened, truth) if in_json else None
             _say(in_json, data, () if in_json else as_text(opened, truth))
-    except (ArtifactError, OSError) as error:
+    except (ValueError, OSError) as error:  # also values that no method decodes
         fail(error)
 
 

@@ -28,12 +28,21 @@ def values(aims: Sequence[Aim], record: Record) -> list[float] | None:
 
 
 def identity(config: StudyConfig, data: Prepared) -> dict[str, Any]:
-    """Space, seed, weights and data. Budgets are not in it: a study can be extended."""
-    return {
-        "space": config.search_space().to_json(),
-        "seed": config.seed,
-        "fingerprint": to_json(data.fingerprint),
-    }
+    """Space, seed, weights and data. Budgets that only end it are not: it can be extended."""
+    return {**asked(config), "fingerprint": to_json(data.fingerprint)}
+
+
+def asked(config: StudyConfig) -> dict[str, Any]:
+    """The part of an identity that the config tells.
+
+    With an allocation also that: its trials are the first ones, and a log has them already.
+    """
+    found: dict[str, Any] = {"space": config.search_space().to_json(), "seed": config.seed}
+    if (allocate := config.space.allocate) is not None:
+        size = {"max_bytes": allocate.max_bytes, "target_ratio": allocate.target_ratio}
+        by = [[one.name, dict(one.args())] for one in allocate.by]
+        found["allocate"] = {**size, "by": by, "refine": allocate.refine}
+    return found
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:

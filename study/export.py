@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 @click.option("--to", metavar="TARGET", help="onnx, compressed-tensors or pyfunc.")
 @click.option("--output", metavar="DIR", help="Where to write; by default ./export/TRIAL-TARGET.")
 @click.option("--opset", type=int, help="Version of ONNX.")
-@click.option("--examples", default=256, help="Validation examples to compare outputs on.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=1),
+    default=256,
+    help="Validation examples to compare outputs on.",
+)
 @asking
 @click.option("--study", "within", metavar="STUDY", help="The study that a trial is of.")
 @click.option("--storage", metavar="URI", default=DEFAULT_STORAGE, help="That holds the studies.")
@@ -127,16 +132,24 @@ def _export(
     from study.exporting import agreement, card, dense_bytes, subject
 
     of = subject(chosen)
-    if refused := list(exporter.refusals(of.source)):
-        raise InvalidSetting(refused)
     name = f"{chosen.trial_id}-{exporter.name.replace('_', '-')}"
     folder = Path(output or Path("export", name))
+    refused = list(exporter.refusals(of.source))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        refused.append(f"--output: {folder} is there already; name a new or an empty folder")
+    if refused:
+        raise InvalidSetting(refused)
     folder.mkdir(parents=True, exist_ok=True)
     written = exporter.write(of.source, folder)
     run = exporter.opened(written.path, of.source)
     held = agreement(of.task, of.source, run, of.data.validation, examples)
     found = card(exporter, of, written, dense_bytes(exporter, of), held)
     (folder / "card.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if not held.close:
+        raise StudyError(
+            f"{written.path} computes something else: outputs differ by up to "
+            f"{held.apart:.2g} of {held.largest:.3g}, see the card beside it"
+        )
     return {**found, "path": str(written.path)}
 
 

@@ -26,6 +26,7 @@ from trainables.splits import Inputs, Split
 from trainables.tasks import Prepared, Task
 
 EXAMPLES = 256
+CLOSE = 1e-3  # of the largest output: outputs that are further apart fail the export
 """Validation examples that a runtime's outputs are compared on, at most."""
 _OWN = Path(__file__).parent
 _PACKAGES = (_OWN, _OWN.parent / "compression", _OWN.parent / "trainables")
@@ -62,6 +63,11 @@ class Agreement:
     apart: float
     largest: float
     equal: float
+
+    @property
+    def close(self) -> bool:
+        """Whether they are as near as another order of sums in float32 leaves them."""
+        return self.apart <= CLOSE * max(self.largest, 1.0)
 
 
 def subject(chosen: Chosen) -> Subject:
@@ -129,7 +135,9 @@ def agreement(
         largest.append(ours.abs().max())
         equal.append((ours.argmax(-1) == theirs.argmax(-1)).flatten())
     same = torch.cat(equal).double().mean()
-    return Agreement(count, max(apart).item(), max(largest).item(), same.item())
+    # torch's max keeps NaN, Python's may not.
+    difference, output = torch.stack(apart).max().item(), torch.stack(largest).max().item()
+    return Agreement(count, difference, output, same.item())
 
 
 def dense_bytes(exporter: Exporter, of: Subject) -> int:

@@ -250,9 +250,7 @@ def corners_of(
         yield from corners_of(rest, {**chosen, key: value})
 
 
-def some_corners_of(
-    params: Sequence[tuple[str, Param]], most: int
-) -> Iterator[dict[str, Scalar]]:
+def some_corners_of(params: Sequence[tuple[str, Param]], most: int) -> Iterator[dict[str, Scalar]]:
     """At most so many of :func:`corners_of`, about as many for each value of a parameter.
 
     Values share what may be taken, those of the first parameters first; where it is too little for

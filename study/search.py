@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -37,11 +37,21 @@ Config = Mapping[str, Any]
 Flat = dict[str, Scalar]
 
 
+class Repairs(Protocol):
+    """Brings suggestions to what the study asks for."""
+
+    def fits(self, params: Flat) -> bool:
+        """Whether a suggestion keeps to it as it is."""
+
+    def __call__(self, params: Flat) -> Flat:
+        """A suggestion that does."""
+
+
 class StudySearch(OptunaSearch):
     """Suggestions as a function of (study seed, number of the suggestion, what was told).
 
-    ``starts`` are suggested first, in their order. ``repair`` makes of each drawn suggestion one
-    that keeps to what the study asks for; it is that one that the searcher learns of.
+    ``starts`` are suggested first, in their order. ``repair`` makes of each drawn suggestion, and
+    of starts that do not fit, one that does; it is that one that the searcher learns of.
     ``violations`` are a record's constraints by name, met where they are not above 0.
     ``source`` answers Tune's requests for a next trial; the driver sets it.
     """
@@ -54,7 +64,7 @@ class StudySearch(OptunaSearch):
         seed: int,
         *,
         starts: Sequence[Mapping[str, Scalar]] = (),
-        repair: Callable[[Flat], Flat] | None = None,
+        repair: Repairs | None = None,
         violations: Callable[[Record], Mapping[str, float]] | None = None,
     ) -> None:
         objectives = [aim.objective for aim in aims]
@@ -88,7 +98,8 @@ class StudySearch(OptunaSearch):
                 self._history.withdraw(number)
                 return None
             params = self._study_space.define(trial)
-        if self._repair is not None:
+        # A start stands as it was meant, if it fits: what is left of its bytes is left on purpose.
+        if self._repair is not None and (start is None or not self._repair.fits(params)):
             params = self._repair(params)
         self._settle(number, params)
         self._suggested += 1

@@ -70,7 +70,7 @@ class Study:
             errors += errors_of(lambda: self.wish.answer(space, config.seed))
         if errors:
             raise InvalidSetting(errors)
-        self._compare({"space": space.to_json(), "seed": config.seed})
+        self._compare(description.asked(config))
 
     def _cpus(self) -> int:
         """CPUs to start Ray with: more than there are, if the user wants so many trials at once."""

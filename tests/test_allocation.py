@@ -10,9 +10,11 @@ from test_layerwise import FEW, digits, file_bytes, settings_of, space_of
 from compression.allocation import ALLOCATORS
 from compression.allocation.least_sum import least_sum
 from compression.registry import InvalidSetting
+from study import description
 from study.allocation.allocations import FILE, allocated, allocations
 from study.allocation.costs import Evidence
 from study.allocation.refining import cost, refined
+from study.checks import identity_errors
 from study.config import make_config, parse_config
 from study.coverage import done
 from study.errors import StudyError
@@ -22,7 +24,9 @@ from study.layerwise.guide import guide
 from study.layerwise.repair import least_bytes
 from study.layerwise.settings import Settings, between
 from study.layerwise.sizes import Sizes
+from study.objectives import aims
 from study.plan import plan_lines
+from study.search import StudySearch
 from study.storage import Storage
 
 SPACE = """
@@ -216,9 +220,23 @@ def test_a_study_begins_with_an_allocation_of_each(tmp_path):
     sizes = Sizes(space, task, data)
     for start in found.starts:
         assert sizes.file_bytes(space.to_trial(start, 0)) <= 6_000
-        assert sizes.file_bytes(space.to_trial(found.repair(start), 0)) <= 6_000
+        assert found.repair.fits(dict(start))
+    search = StudySearch(
+        config.searcher, space, aims(task, None), 0, starts=found.starts, repair=found.repair
+    )
+    for number, start in enumerate(found.starts):  # as allocated, whatever may be left to spend
+        assert dict(start).items() <= search.ask(number).items()
     again = guide(config, space, data, Storage.open(tmp_path), lambda text: pytest.fail(text))
     assert again.starts == found.starts
+
+
+def test_a_study_is_not_resumed_with_another_allocation():
+    one, other = (
+        description.asked(parse_config(SPACE % (METHODS["measured"], "[none]", size)))
+        for size in ("max_bytes: 6kB", "max_bytes: 7kB")
+    )
+    (error,) = identity_errors(one, other)
+    assert "allocate.max_bytes: the study has 6000, now asked: 7000" in error
 
 
 def test_a_uniform_space_becomes_one_by_layer_and_stays_so_as_json():

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from compression.rules import layers_of
 from study import log
 from study.events import Ended, Frozen, Member, Opened, Suggested
 from study.export import main
+from study.exporting import agreement
 from study.files import FILE, artifact
 from study.runtimes import runs
 from study.storage import Storage
@@ -278,6 +280,37 @@ def test_wrong_input_is_told_in_one_line(folder, options, text, tmp_path):
     (line,) = result.stderr.splitlines()
     assert text in line
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_of_the_users_is_written_over(folder, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "precious.txt").write_text("mine")
+    options = ("good", "--max-bytes", "1MB", "--to", "pyfunc", "--output", str(tmp_path))
+    result = command(folder, *options)
+    assert result.exit_code == 2
+    assert "is there already" in result.stderr
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "precious.txt"]
+
+
+@pytest.mark.parametrize(("wrong", "apart"), [(math.nan, math.nan), (0.5, 0.5), (0.0, 0.0)])
+def test_outputs_that_differ_anywhere_are_not_close(wrong, apart, monkeypatch):
+    task = TASKS.build(TASK.name, TASK.args)
+    monkeypatch.setattr(type(task), "eval_batch_size", 100)
+    data = task.prepare(0)
+    source = Source(data.model, data.validation.inputs(torch.arange(1)), b"", task.forward, None)
+    seen = []
+
+    def run(inputs):
+        outputs = task.forward(data.model, inputs).detach()
+        seen.append(len(outputs))
+        if len(seen) == 2:  # not in the first batch
+            outputs[-1, -1] += wrong
+        return outputs
+
+    found = agreement(task, source, run, data.validation, len(data.validation))
+    assert len(seen) >= 2
+    assert found.apart == pytest.approx(apart, nan_ok=True)
+    assert found.close == (wrong == 0.0)
 
 
 def test_a_file_that_is_gone_or_another_is_told(folder, tmp_path):

@@ -245,6 +245,17 @@ def test_a_table_that_changes_as_it_is_read_is_refused():
         deserialize(data, nn.Sequential(nn.Embedding(9, 4, max_norm=1.0)), keep_packed=True)
 
 
+@pytest.mark.parametrize("method", ["rtn", "int1", "svd", "magnitude"])
+def test_a_table_takes_no_rows_and_refuses_those_it_has_not(method):
+    model = nn.Sequential(nn.Embedding(9, 4))
+    data = serialize(compress_model(model, [rule(method, pattern="0")], ["0"]))
+    packed = deserialize(data, nn.Sequential(nn.Embedding(9, 4)), keep_packed=True)
+    assert packed(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 4)
+    for index in (-1, 9):
+        with pytest.raises(IndexError, match="out of range"):
+            packed(torch.tensor([index]))
+
+
 def test_every_kernel_says_why_not():
     packed = METHODS.build("rtn").compress(weight_of((10, 16)))
     layer = nn.Linear(16, 10)

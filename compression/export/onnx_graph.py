@@ -64,7 +64,7 @@ def traced(source: Source, opset: int) -> ir.Model:
                 verbose=False,
             )
         except Exception as error:  # whatever the model's own code raises while it is followed
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InvalidSetting([f"onnx: the model cannot be traced: {reason}"]) from error
     found: ir.Model = program.model
     return found

@@ -114,7 +114,7 @@ def open_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no class of their own
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         version = onnxruntime.__version__
         raise InvalidSetting(
             [f"{path.name}: ONNX Runtime {version} refuses it: {reason}"]

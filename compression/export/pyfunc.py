@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import packages_distributions, version
@@ -42,15 +41,13 @@ class PyFunc(Exporter):
         return None if packed is None else packed.method.name
 
     def write(self, source: Source, folder: Path) -> Exported:
-        """See :class:`Exporter`: a folder ``model``, which is made anew."""
+        """See :class:`Exporter`: a folder ``model``, which must not be there."""
         import mlflow.pyfunc
 
         if source.loader is None:
             raise InvalidSetting(self.refusals(source))
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         loader, target = source.loader, folder / "model"
-        if target.exists():
-            shutil.rmtree(target)
         with quiet("mlflow"), tempfile.TemporaryDirectory() as aside:
             file = Path(aside, "model.safetensors")
             file.write_bytes(source.packed)

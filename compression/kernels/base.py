@@ -78,6 +78,10 @@ class ReadyWeight(CompressedWeight):
 
     def lookup(self, index: Tensor) -> Tensor:
         """The rows (..., n) of ``index`` (...), float32."""
+        if not index.numel():
+            return torch.zeros(*index.shape, *self.shape[1:], device=index.device)
+        if int(index.min()) < 0 or int(index.max()) >= self.shape[0]:
+            raise IndexError(f"index out of range in an embedding of {self.shape[0]} rows")
         wanted, where = torch.unique(index, return_inverse=True)
         return self._picked(wanted)[where]
 

@@ -104,37 +104,40 @@ def allocated(
     Raises:
         InvalidSetting: nothing fits, or the allocator cannot judge what it is given.
     """
-    table, first, beside = _solved(allocator, evidence, max_bytes)
+    table, found = _solved(allocator, evidence, max_bytes)
     settings = evidence.settings
-    size = partial(_file_bytes, settings, beside)
     if not refine:
+        first, beside = min(found, key=lambda pair: _value(allocator, pair[0]))
         flat = settings.flat(first, beside)
-        return Allocation(name, max_bytes, refine, size(first), flat, 0)
-    loss = partial(_loss, evidence, Loss(evidence.task, evidence.data), seed, beside)
-    found = refined(table, allocator.solve, size, max_bytes, first, loss, refine)
-    (_, solved), (best, kept) = found[0], min(found, key=lambda pair: pair[1])
+        return Allocation(name, max_bytes, refine, settings.file_bytes(flat), flat, 0)
+    score = partial(_loss, evidence, Loss(evidence.task, evidence.data), seed)
+    # What is done to all other tensors has no cost in the table: to cast them would look free.
+    first, beside = min(found, key=lambda pair: score(pair[1], pair[0]))
+    size, loss = partial(_file_bytes, settings, beside), partial(score, beside)
+    near = refined(table, allocator.solve, size, max_bytes, first, loss, refine)
+    (_, solved), (best, kept) = near[0], min(near, key=lambda pair: pair[1])
     changed = sum(first[group].values != setting.values for group, setting in best.items())
-    measured = (len(found), solved, kept, changed)
+    measured = (len(near), solved, kept, changed)
     return Allocation(name, max_bytes, refine, size(best), settings.flat(best, beside), *measured)
 
 
 def _solved(
     allocator: Allocator, evidence: Evidence, max_bytes: int
-) -> tuple[Table, State, Mapping[str, Scalar]]:
-    """What is chosen from, the choice, and what is done to the tensors of no group.
+) -> tuple[Table, list[tuple[State, Mapping[str, Scalar]]]]:
+    """What is chosen from, and the choice beside each thing done to the tensors of no group.
 
     Raises:
         InvalidSetting: nothing that the allocator chooses from fits.
     """
     settings, solve = evidence.settings, allocator.solve
     for table in evidence.tables(allocator):
-        found = [
+        found: list[tuple[State, Mapping[str, Scalar]]] = [
             (state, beside)
             for beside in evidence.space.besides()
             if (state := fitting(table, solve, partial(_file_bytes, settings, beside), max_bytes))
         ]
         if found:
-            return table, *min(found, key=lambda pair: _value(allocator, pair[0]))
+            return table, found
     raise InvalidSetting([f"allocate.by: {allocator.name}: nothing fits into {max_bytes:,} bytes"])
 
 

@@ -27,7 +27,7 @@ class Guide:
     """See :class:`study.search.StudySearch`; empty for uniform spaces."""
 
     starts: tuple[Flat, ...] = ()
-    repair: Callable[[Flat], Flat] | None = None
+    repair: Repair | None = None
 
 
 def guide(

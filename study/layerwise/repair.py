@@ -29,6 +29,10 @@ class Repair:
         if problem := shortfall(settings, max_bytes):
             raise InvalidSetting([f"space: {problem}"])
 
+    def fits(self, params: Flat) -> bool:
+        """Whether the suggestion is within the budget as it is."""
+        return self.settings.file_bytes(params) <= self.max_bytes
+
     def __call__(self, params: Mapping[str, Scalar]) -> Flat:
         """The suggestion, repaired."""
         state = self._shrunk(self.settings.state(params), params)
