@@ -20,6 +20,11 @@ from compression.layers import packed_of
 from compression.registry import IntRange, InvalidSetting, knob
 from compression.rules import layers_of
 
+READ_EACH_TIME = (
+    "what DequantizeLinear reads is decoded in each run; the session option "
+    "session.disable_quant_qdq=1 decodes it once, when the file is loaded"
+)
+
 
 @EXPORTERS.register("onnx")
 class OnnxRuntime(Exporter):
@@ -85,7 +90,8 @@ class OnnxRuntime(Exporter):
         told = json.dumps(layers, separators=(",", ":"))
         path = folder / "model.onnx"
         path.write_bytes(serialized(graph, {"paretune": told}))
-        return Exported(path, layers)
+        notes = (READ_EACH_TIME,) if any("Dequantize" in how for how in layers.values()) else ()
+        return Exported(path, layers, notes)
 
     def opened(self, path: Path, source: Source) -> Callable[[Inputs], Tensor]:
         """See :class:`Exporter`."""
