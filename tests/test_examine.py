@@ -9,6 +9,7 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
+from compression.footprint import resident_bytes
 from trainables.attempt import Attempt
 from trainables.examine import Examiner
 from trainables.probes import probe, tensor_hash
@@ -313,3 +314,9 @@ def test_pairs_are_right_by_hand():
     expected = Paired(n=6, only_reference=2, only_model=1, flips=4)
     assert Examiner(TASK, DATA, split)._paired(*observed) == expected
     assert expected.drop == pytest.approx(4 / 6 - 3 / 6)
+
+
+def test_resident_bytes_are_those_of_packed_weights():
+    packed = deserialize(GOOD[1], TASK.architecture(), keep_packed=True)
+    dense = deserialize(GOOD[1], TASK.architecture())
+    assert examine().resident_bytes == resident_bytes(packed) < resident_bytes(dense)

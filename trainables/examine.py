@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from compression.artifact import ArtifactError, deserialize
+from compression.footprint import resident_bytes
 from trainables.features import features_of
 from trainables.frozen.forward_pass import all_cores
 from trainables.latency import model_latency
@@ -75,6 +76,7 @@ class Examiner:
         return replace(
             self._result(record, artifact, scores, problems, agreement, at),
             latency_ms=model_latency(self.task, model, self.data.validation).median_ms,
+            resident_bytes=self._resident(artifact),
             paired={
                 role: pair
                 for role, trial_id in known.items()
@@ -82,6 +84,14 @@ class Examiner:
             },
             drops=self._compared(record.trial_id, known),
         )
+
+    def _resident(self, artifact: bytes) -> int | None:
+        """Bytes that the model keeps in memory with its weights packed; None if they can't be."""
+        try:
+            model = deserialize(artifact, self.task.architecture(), keep_packed=True)
+        except ArtifactError:
+            return None
+        return resident_bytes(model)
 
     def _observe(self, model: nn.Module, split: Split) -> dict[str, Tensor]:
         with all_cores():  # nothing else runs now; what is scored is computed as trials did

@@ -2,6 +2,7 @@
 
 from compression.kernels.base import KERNELS, Kernel, ReadyWeight, prepared
 from compression.kernels.factored import Factored
+from compression.kernels.lanes import Lanes
 from compression.kernels.tiled import Tiled
 
-__all__ = ["KERNELS", "Factored", "Kernel", "ReadyWeight", "Tiled", "prepared"]
+__all__ = ["KERNELS", "Factored", "Kernel", "Lanes", "ReadyWeight", "Tiled", "prepared"]
