@@ -20,6 +20,8 @@ from compression.stats import GradientStats, InputStats, LayerStats
 TARGETS = ["*"]
 # Adapters that meet every method; all the others meet some in test_adapters.
 COMMON = ("none", "lora", "dora")
+# Whose knobs change how the weight is stored, or which tensors there are.
+STORED = ("rtn", "awq", "hqq", "int1", "ternary", "nf4", "n_m", "magnitude", "block_sparse", "cur")
 
 
 def network(seed=0):

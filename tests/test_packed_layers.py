@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from networks import (
+    STORED,
     adapted,
     fit,
     generator,
@@ -84,10 +85,6 @@ def holder(layer, packed):
     install(layer, packed)
     model.compression = Compression({"layer": LayerEntry(packed.method)})
     return model.eval()
-
-
-# Whose knobs change how the weight is stored, or which tensors there are.
-STORED = ("rtn", "awq", "hqq", "int1", "ternary", "nf4", "n_m", "magnitude", "block_sparse", "cur")
 
 
 @pytest.mark.parametrize("name", METHODS)
