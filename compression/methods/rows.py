@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
-from compression.methods.form import Shape
-
-if TYPE_CHECKING:
-    from compression.methods.base import Method
+from compression.methods.form import Shape, Slot
 
 ROW_STEP = 40
 """Rows whose codes of any number of bits, or base-3 digits five a byte, end with a byte."""
 
 
+class Rowed(Protocol):
+    """What of a method this file looks at: see :class:`compression.methods.base.Method`."""
+
+    @property
+    def row_step(self) -> int:
+        """Rows after which a byte ends; 0 without such."""
+
+    @property
+    def common(self) -> frozenset[str]:
+        """Slots that all rows share."""
+
+    def layout(self, shape: Shape) -> dict[str, Slot]:
+        """Every packed tensor by name."""
+
+
 def cut(
-    form: Method, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int
+    form: Rowed, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int
 ) -> tuple[int, dict[str, Tensor]]:
     """The tensors of rows ``first`` to ``stop`` as of a weight of its own, views of the given ones.
 
@@ -34,7 +46,7 @@ def cut(
 
 
 def cut_at(
-    form: Method, tensors: Mapping[str, Tensor], shape: Shape, wanted: Tensor
+    form: Rowed, tensors: Mapping[str, Tensor], shape: Shape, wanted: Tensor
 ) -> dict[str, Tensor] | None:
     """The tensors of the rows ``wanted`` (k,); None where a row may end within a byte."""
     if not form.row_step:
@@ -50,7 +62,7 @@ def cut_at(
     return {slot: own.get(slot, tensor) for slot, tensor in tensors.items()}
 
 
-def _lengths(form: Method, shape: Shape) -> dict[str, int]:
+def _lengths(form: Rowed, shape: Shape) -> dict[str, int]:
     if not shape[0]:
         return {}
     return {slot: spec.shape[0] for slot, spec in form.layout(shape).items()}
