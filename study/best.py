@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -21,7 +20,7 @@ from analysis.fronts import knee
 from analysis.load import DEFAULT_STORAGE, Row
 from compression.registry import InvalidSetting
 from study.bounds import Bound, bounds, nearest
-from study.errors import StudyError
+from study.errors import StudyError, fail
 from study.files import artifact
 from study.finished import Finished, find, read
 from study.points import Point, front
@@ -260,9 +259,9 @@ def main(
         card = {**as_json(point), "path": path}
         _say(in_json, card, [*_state(finished), *as_text(point), f"  path        {path}"])
     except InvalidSetting as error:
-        _fail(2, error.errors)
+        fail(2, error.errors)
     except StudyError as error:
-        _fail(1, [str(error)])
+        fail(1, [str(error)])
 
 
 def _state(study: Finished) -> Iterator[str]:
@@ -272,12 +271,6 @@ def _state(study: Finished) -> Iterator[str]:
 
 def _say(in_json: bool, data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
     click.echo(json.dumps(data) if in_json else "\n".join(lines))
-
-
-def _fail(code: int, lines: Sequence[str]) -> NoReturn:
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@ What is heavy is imported late: a wrong option is told at once.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from analysis.load import DEFAULT_STORAGE
 from compression.registry import InvalidSetting
 from study.best import asking, pick
-from study.errors import StudyError
+from study.errors import StudyError, fail
 from study.finished import find, find_trial, read
 
 if TYPE_CHECKING:
@@ -71,9 +70,9 @@ def main(
         found = _export(exporter, chosen, output, examples)
         click.echo(json.dumps(found) if in_json else "\n".join(as_text(found)))
     except InvalidSetting as error:
-        _fail(2, error.errors)
+        fail(2, error.errors)
     except StudyError as error:
-        _fail(1, [str(error)])
+        fail(1, [str(error)])
 
 
 def _exporter(to: str | None, settings: Mapping[str, Any]) -> Exporter:
@@ -170,12 +169,6 @@ def as_text(found: Mapping[str, Any]) -> Iterator[str]:
         f"{100 * held['equal_predictions']:.2f}% of predictions are equal"
     )
     yield from (f"  runs in     {name}: {text}" for name, text in found["runs_in"].items())
-
-
-def _fail(code: int, lines: Sequence[str]) -> NoReturn:
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, Row
 from clusters.kinds.local import limits
 from compression.registry import InvalidSetting
-from study.errors import StudyError
+from study.errors import StudyError, fail
 from study.files import probe
 from study.finished import Finished, Found, find_trial
 from trainables.record import Fingerprint, Origin, Outcome, Record, Report, Status
@@ -271,17 +271,11 @@ def main(trial: str, study: str | None, storage: str, in_json: bool) -> None:
         os.environ.update(limits(int(found.study.info["config"]["resources"]["cpus"])))
         done = replay(found, lambda text: click.echo(text, err=True))
     except InvalidSetting as error:
-        _fail(2, error.errors)
+        fail(2, error.errors)
     except StudyError as error:
-        _fail(1, [str(error)])
+        fail(1, [str(error)])
     click.echo(json.dumps(as_json(done)) if in_json else "\n".join(as_text(done)))
     sys.exit(0 if done.same else 1)
-
-
-def _fail(code: int, lines: Sequence[str]) -> NoReturn:
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ if not (3, 11) <= sys.version_info[:2] < (3, 14):
 import importlib  # noqa: E402
 import json  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import click  # noqa: E402
 
@@ -75,7 +75,7 @@ def main(
     Exit codes: 0 done, 1 the study failed, 2 the input is wrong (one line for each error).
     """
     from compression.registry import InvalidSetting
-    from study.errors import StudyError
+    from study.errors import StudyError, fail
 
     try:
         if kind:
@@ -98,11 +98,11 @@ def main(
         click.echo(in_json(result) if as_json else as_text(result))
         sys.exit(result.exit_code)
     except InvalidSetting as error:
-        _fail(2, error.errors)
+        fail(2, error.errors)
     except (StudyError, ConnectionError) as error:
-        _fail(1, (str(error),))
+        fail(1, (str(error),))
     except KeyboardInterrupt:
-        _fail(130, ("ended at once by a second signal; --resume goes on",))
+        fail(130, ("ended at once by a second signal; --resume goes on",))
 
 
 def _read(
@@ -172,12 +172,6 @@ def _list(kind: str, config: Path | None) -> None:
     width = max(map(len, plugins))
     for name in plugins:
         click.echo(f"{name:{width}}  {plugins.help(name)}")
-
-
-def _fail(code: int, lines: tuple[str, ...]) -> NoReturn:
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

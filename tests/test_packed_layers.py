@@ -23,7 +23,7 @@ from torch import nn
 from compression.adapters import ADAPTERS
 from compression.artifact import ArtifactError, deserialize, load, save, serialize
 from compression.footprint import peak_memory, resident_bytes, stated_scratch
-from compression.kernels import KERNELS, prepared
+from compression.kernels import KERNELS, Kernel, ReadyWeight, prepared
 from compression.kernels.lane_layout import codes_of, words_of
 from compression.layers import install, packed_of
 from compression.merging import merge
@@ -252,6 +252,22 @@ def test_a_table_takes_no_rows_and_refuses_those_it_has_not(method):
     for index in (-1, 9):
         with pytest.raises(IndexError, match="out of range"):
             packed(torch.tensor([index]))
+
+
+def test_a_kernel_that_is_registered_later_has_its_turn(monkeypatch):
+    class Later(Kernel):
+        name = "later"
+
+        def refusal(self, weight, layer):
+            return None if weight.method.name == "nf4" else "not nf4"
+
+        def prepare(self, weight):
+            return ReadyWeight(weight, self.name)
+
+    monkeypatch.setitem(KERNELS._plugins, "later", Later)
+    for method, kernel in (("nf4", "later"), ("ternary", "tiled")):
+        packed = METHODS.build(method).compress(weight_of((10, 16)))
+        assert prepared(packed, nn.Linear(16, 10)).kernel == kernel
 
 
 def test_every_kernel_says_why_not():

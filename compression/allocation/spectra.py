@@ -13,8 +13,6 @@ from compression.methods.base import Method
 from compression.methods.low_rank.block_svd import BlockSVD
 from compression.methods.low_rank.svd import TruncatedSVD
 
-ENERGY = BlockSVD().energy  # as it is where a rank is given
-
 
 def left_out(candidates: Sequence[Candidate]) -> list[float]:
     """``max_i sigma_{r+1}(W_i) / sigma_1(W)`` over the tiles W_i of W, of a group the largest.

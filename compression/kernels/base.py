@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,9 @@ def opened_by(method: Method) -> Method:
 class Kernel(Plugin, ABC):
     """One way to compute with packed weights."""
 
+    last: ClassVar[bool] = False
+    """Whether it takes everything, and so has only what no other kernel takes."""
+
     @abstractmethod
     def refusal(self, weight: CompressedWeight, layer: nn.Module) -> str | None:
         """Why it does not take the weight of this layer, on the device where it is; or None."""
@@ -130,12 +133,12 @@ KERNELS: Registry[Kernel] = Registry("kernel", Kernel)
 
 
 def prepared(weight: CompressedWeight, layer: nn.Module) -> ReadyWeight:
-    """The weight under the first kernel, in the registry's order, that takes it.
+    """The weight under the first kernel that takes it: in the order; `last` ones last.
 
     Raises:
         LookupError: none does, which the last one rules out.
     """
-    for name in KERNELS:
+    for name in sorted(KERNELS, key=lambda name: KERNELS[name].last):
         kernel = KERNELS.build(name)
         if kernel.refusal(weight, layer) is None:
             return kernel.prepare(weight)

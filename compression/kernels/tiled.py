@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from compression.kernels.base import KERNELS, Kernel, ReadyWeight
@@ -15,6 +17,8 @@ class Tiled(Kernel):
     Scratch: a block of about :data:`~compression.kernels.base.TILE` weights while it is decoded;
     the whole weight for forms that cannot be decoded by rows, and the decoded slots of chains.
     """
+
+    last: ClassVar[bool] = True
 
     def refusal(self, weight: CompressedWeight, layer: nn.Module) -> str | None:
         """See :meth:`Kernel.refusal`: none."""
