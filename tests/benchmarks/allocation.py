@@ -18,17 +18,14 @@ Reviews need PARETUNE_REVIEWS, the wheel of product_reviews.yaml.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from layerwise import TASKS, Bench
+from layerwise import TASKS, Bench, gap
 from layerwise import config as config_of
 from measured import keep, machine, table
-
-from analysis.stats import mean_interval
 
 SPACE = """
 task: %s
@@ -139,10 +136,7 @@ def main() -> None:
         print({k: v for k, v in cells[-1].items() if k != "layers"}, flush=True)
         keep(given.output, {"machine": machine(), **vars(given), "output": "", "cells": cells})
     print(table(rows(cells)))
-    gaps = [cell["held_out"][1] - cell["held_out"][0] for cell in cells]
-    interval = mean_interval(gaps)
-    between = f" ({interval.lower:+.4f} to {interval.upper:+.4f})" if interval else ""
-    print(f"{given.by} less uniform, {task.metric}: {statistics.mean(gaps):+.4f}{between}")
+    print(f"{given.by} less uniform, {task.metric}: {gap(cells)}")
 
 
 def rows(cells: list[dict[str, Any]]) -> list[list[str]]:

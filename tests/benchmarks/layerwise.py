@@ -236,10 +236,15 @@ def main() -> None:
         print({k: v for k, v in cells[-1].items() if k != "layers"}, flush=True)
         keep(given.output, {"machine": machine(), **vars(given), "output": "", "cells": cells})
     print(table(rows(cells)))
+    print(f"layer-wise less uniform, {task.metric}: {gap(cells)}")
+
+
+def gap(cells: list[dict[str, Any]]) -> str:
+    """The paired difference of the held-out scores, with its 95% interval over the seeds."""
     gaps = [cell["held_out"][1] - cell["held_out"][0] for cell in cells]
     interval = mean_interval(gaps)
     between = f" ({interval.lower:+.4f} to {interval.upper:+.4f})" if interval else ""
-    print(f"layer-wise less uniform, {task.metric}: {statistics.mean(gaps):+.4f}{between}")
+    return f"{statistics.mean(gaps):+.4f}{between}"
 
 
 def rows(cells: list[dict[str, Any]]) -> list[list[str]]:
