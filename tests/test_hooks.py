@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from networks import rule
+from networks import rule, taken
 from tiny_task import Shelf, TinyTask, make_trial
 from torch import nn
 
@@ -15,7 +15,14 @@ from compression.acting import Moment
 from compression.adapters import ADAPTERS, Adapter
 from compression.artifact import deserialize
 from compression.methods import METHODS
-from compression.model import adapter_tensors, as_saved, compress_model, compression_of, trainable
+from compression.model import (
+    adapter_tensors,
+    as_saved,
+    compress_model,
+    compression_of,
+    target_layers,
+    trainable,
+)
 from compression.registry import InvalidSetting
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
@@ -657,7 +664,9 @@ ACTIVE = [
 @pytest.mark.parametrize("adapter", ACTIVE)
 def test_adapters_that_change_their_ranks_ship_what_was_scored(adapter, hooks):
     """Layers may have no live rank, and be all that a hook leaves to a step."""
-    one = attempt(hooks, adapter, "int1")
+    model = TinyTask().prepare(0).model
+    method = taken(ADAPTERS.build(adapter), "int1", target_layers(model, ["*"]))
+    one = attempt(hooks, adapter, method)
     finish(one)
     scored_as_stored(one)
-    restores({"adapter": adapter, "method": "int1"}, *hooks)
+    restores({"adapter": adapter, "method": method}, *hooks)
