@@ -44,7 +44,7 @@ class Check:
 
 
 class Shelf(dict[str, bytes]):
-    """The files of a trial, in memory: see :class:`trainables.attempt.Shelf`."""
+    """The files of a trial, in memory: see :class:`trainables.shelf.Shelf`."""
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Keep them."""

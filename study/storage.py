@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pyarrow import fs
 
-from study.errors import StudyError
+from study.errors import StorageError
+
+__all__ = ["Storage", "StorageError"]
 
 # There are no folders to make, a file shows up whole on close or not at all, a move is a copy.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
-
-
-class StorageError(StudyError, OSError):
-    """A study's file cannot be read or written; the message names it and the cause."""
 
 
 @dataclass(frozen=True)

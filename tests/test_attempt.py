@@ -11,12 +11,14 @@ from networks import methods_and_inits
 from tiny_task import Poisoned, Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
+from study.storage import StorageError
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.calibration import calibrated
 from trainables.checkpoint import State
 from trainables.probes import probe, tensor_hash
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
+from trainables.shelf import ShelfError
 from trainables.tasks import observe
 
 
@@ -316,3 +318,17 @@ def test_going_on_with_another_base_is_refused():
     same = begin(epochs=3)
     same.restore(state)
     assert finish(same).status is Status.COMPLETED
+
+
+class Refusing:
+    """A shelf on a full disk."""
+
+    def write_bytes(self, name, data):
+        raise StorageError(f"cannot write {name}: No space left on device")
+
+
+def test_a_shelf_that_refuses_is_no_failure_of_the_trial():
+    attempt = begin(shelf=Refusing(), epochs=2)
+    with pytest.raises(ShelfError, match="No space left"):
+        attempt.advance()
+    assert "No space left" not in attempt.outcome.error

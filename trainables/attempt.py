@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -36,6 +36,7 @@ from trainables.record import (
     from_json,
     to_json,
 )
+from trainables.shelf import Shelf, ShelfError
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
 
@@ -44,13 +45,6 @@ PATIENCE = 1.0  # seconds of training after which a step reports in any case
 
 class NonFiniteMetric(ArithmeticError):
     """A validation metric is NaN or infinite; the message names it and the epoch."""
-
-
-class Shelf(Protocol):
-    """Where artifacts are put."""
-
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Store ``data`` under ``name``: all of it or nothing."""
 
 
 class Shelved(NamedTuple):
@@ -99,11 +93,16 @@ class Attempt:
 
         With ``weighed`` the first time ends before any training: what it came to has no file.
         An error of the trial becomes its outcome: it ends this trial and is raised no further.
+
+        Raises:
+            ShelfError: its file could not be put away, which is no error of the trial.
         """
         before = len(self.curve)
         started = time.perf_counter()
         try:
             self._advance(milestones, started, weighed and self.stage is None)
+        except ShelfError:
+            raise
         except Exception as error:  # the boundary of a trial: whatever it raises is its result
             self.finished = True
             self.outcome = self._failure(error)

@@ -21,7 +21,7 @@ from ray import tune
 from ray.util import deregister_serializer, register_serializer
 from torch import Tensor, nn
 
-from trainables.attempt import Attempt, Shelf
+from trainables.attempt import Attempt
 from trainables.checkpoint import State
 from trainables.hardware.allocator import keep_freed_memory
 from trainables.hardware.devices import limit_threads, pick
@@ -29,6 +29,7 @@ from trainables.hardware.memory import release
 from trainables.hardware.peak import measure
 from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Trial, from_json, to_json
+from trainables.shelf import Shelf
 from trainables.tasks.base import Prepared, Task
 
 PATIENCE = 20.0

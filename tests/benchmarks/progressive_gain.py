@@ -98,7 +98,7 @@ class Files:
         self.folder = folder
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """See trainables.attempt.Shelf."""
+        """See trainables.shelf.Shelf."""
         (self.folder / name).write_bytes(data)
 
 
