@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+from clusters.privacy import private
 
 # Nothing phones home; Ray Tune's own snapshots, loggers, signal handler and folders are not used:
 # the study log is the store.
@@ -47,22 +49,18 @@ def connected(
     ``gpus`` of None are those that Ray finds. Workers begin with ``threads`` threads to a library:
     most read that once, when they are imported.
 
-    A Ray that runs in this process already is used as it is and left running. Environment and
+    A Ray that is started here is :mod:`private <clusters.privacy>`; a cluster is as its owner made
+    it. A Ray that runs in this process already is used as it is and left running. Environment and
     log levels are put back.
     """
     few = limits(threads)
-    ours = few | {key: value for key, value in ENVIRONMENT.items() if key not in os.environ}
-    before = {key: os.environ.get(key) for key in ours}
-    os.environ.update(ours)
-    import ray
+    with _environment(few), _quiet():
+        import ray
 
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    started = not ray.is_initialized()
-    try:
-        if started:
+        if ray.is_initialized():
+            yield
+            return
+        with nullcontext() if address else private():
             ray.init(
                 # Never join by accident a cluster that a stale file or variable names.
                 address=address or "local",
@@ -74,13 +72,34 @@ def connected(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+            try:
+                yield
+            finally:
+                ray.shutdown()
+
+
+@contextmanager
+def _environment(few: Mapping[str, str]) -> Iterator[None]:
+    ours = {**few, **{key: value for key, value in ENVIRONMENT.items() if key not in os.environ}}
+    before = {key: os.environ.get(key) for key in ours}
+    os.environ.update(ours)
+    try:
         yield
     finally:
-        if started:
-            ray.shutdown()
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
         for key, value in before.items():
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
