@@ -11,6 +11,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 TOKEN_FILE = "RAY_AUTH_TOKEN_PATH"
 # Whoever set one of these has decided otherwise.
@@ -62,7 +63,8 @@ def _write(path: str) -> str:
 
 def _read_again() -> None:
     """Ray keeps mode and token of the first time that it looked."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = _raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -101,7 +101,13 @@ def joined(address, home, **environment):
     others = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     done = subprocess.run(
         [sys.executable, "-c", JOIN, address],
-        env={**others, "HOME": str(home), **environment},
+        # A client is on loopback too: else Ray takes this machine's other address for 127.0.0.1.
+        env={
+            **others,
+            "HOME": str(home),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=100,
