@@ -18,6 +18,7 @@ __all__ = ["Row", "StudyData", "StudyDataError", "find_study", "load_study", "op
 DEFAULT_STORAGE = "results"
 RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
+SPEED = "speed.json"
 
 
 class StudyDataError(ValueError):
@@ -35,13 +36,17 @@ class Row:
 
 @dataclass(frozen=True)
 class StudyData:
-    """What a report is made of. ``info`` is the content of `study.json`."""
+    """What a report is made of. ``info`` is the content of `study.json`, ``speed`` of `speed.json`.
+
+    The latter is there once ``python -m study.speed`` has timed the study's front.
+    """
 
     name: str
     info: Mapping[str, Any]
     rows: tuple[Row, ...]
     verifications: Mapping[str, Verification] = field(default_factory=dict)
     location: str = ""
+    speed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_folder(location: str) -> tuple[fs.FileSystem, str]:
@@ -100,14 +105,20 @@ def load_study(location: str) -> StudyData:
             f"{location}: no finished trial yet: it has no {RECORDS}; "
             "let the study run, or continue it with --resume"
         )
-    with filesystem.open_input_stream(f"{path}/study.json") as stream:
-        info = parse_info(stream.read(), f"{location}/study.json")
+    info = _read_info(filesystem, path, location, "study.json")
     rows = _read_rows(filesystem, f"{path}/{RECORDS}")
     verifications: dict[str, Verification] = {}
     if _is_file(filesystem, f"{path}/{VERIFICATIONS}"):
         verifications = _read_verifications(filesystem, f"{path}/{VERIFICATIONS}")
     name = str(info.get("name") or path.rsplit("/", 1)[-1])
-    return StudyData(name, info, rows, verifications, location)
+    timed = _is_file(filesystem, f"{path}/{SPEED}")
+    speed = _read_info(filesystem, path, location, SPEED) if timed else {}
+    return StudyData(name, info, rows, verifications, location, speed)
+
+
+def _read_info(filesystem: fs.FileSystem, path: str, location: str, name: str) -> dict[str, Any]:
+    with filesystem.open_input_stream(f"{path}/{name}") as stream:
+        return parse_info(stream.read(), f"{location}/{name}")
 
 
 def parse_info(text: str | bytes, where: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from analysis.markup import bullets, safe
 from analysis.stats import FEWEST_GROUPS, drop_interval, smallest_detectable
 from analysis.summary_published import published_section
 from analysis.summary_seeds import run_again, what_varies
+from analysis.summary_speed import speed_section
 from analysis.summary_tables import baseline_table, front_table
 from trainables.record import Direction, Objective, Status
 
@@ -28,6 +29,7 @@ def write(found: Findings) -> str:
         "## What to ship\n\n" + bullets(_answers(found)),
         "## Baselines\n\n" + baseline_table(found),
         "## Front\n\n" + front_table(found),
+        *([speed_section(found)] if found.study.speed else []),
         *([published_section(found)] if found.published else []),
         "## What was left out\n\n" + bullets(_left_out(found)),
         "## What this rests on\n\n" + bullets(_ground(found)),

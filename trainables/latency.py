@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,30 @@ def timed(run: Callable[[], object], seconds: float = SECONDS) -> Latency:
         found.append(time.perf_counter() - began)
     low, median, high = (1000 * quartile for quartile in statistics.quantiles(found, n=4))
     return Latency(median, low, high, len(found))
+
+
+def timed_together(
+    runs: Mapping[str, Callable[[], object]], seconds: float = SECONDS
+) -> dict[str, list[float]]:
+    """Milliseconds of each run, one of each in turn: what slows the machine down slows them all.
+
+    After a warm-up :data:`FEWEST` turns, and as many more as ``seconds`` have room for, in random
+    order: a run finds in the caches what the one before it left there.
+    """
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(WARM_UP):
+        for run in runs.values():
+            run()
+    begun, turns, order = time.perf_counter(), 0, list(runs.items())
+    shuffle = random.Random(0).shuffle
+    while turns < FEWEST or time.perf_counter() - begun < seconds:
+        turns += 1
+        shuffle(order)
+        for name, run in order:
+            at = time.perf_counter()
+            run()
+            found[name].append(1000 * (time.perf_counter() - at))
+    return found
 
 
 def model_latency(task: Task, model: nn.Module, split: Split) -> Latency:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from compression.kernels import KERNELS, ReadyWeight, prepared
 from compression.methods import METHODS, chain
+from trainables.latency import timed_together
 
 Call = Callable[[], object]
 LINEAR = {"1024 x 1024": 1024, "4096 x 4096": 4096}
@@ -43,17 +43,8 @@ FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 def interleaved(calls: Mapping[str, Call], seconds: float) -> dict[str, tuple[float, ...]]:
-    """Quartiles in ms of each call: one of each in turn, after two of each to warm up."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    begun = time.perf_counter()
-    for turn in range(10_000):
-        for name, call in calls.items():
-            at = time.perf_counter()
-            call()
-            if turn >= 2:
-                found[name].append(1000 * (time.perf_counter() - at))
-        if turn >= 8 and time.perf_counter() - begun > seconds:
-            break
+    """Quartiles in ms of each call."""
+    found = timed_together(calls, seconds)
     return {name: tuple(statistics.quantiles(times, n=4)) for name, times in found.items()}
 
 
