@@ -44,9 +44,7 @@ space:
 RTN = "{rtn: {bits: [2, 4, 8], mode: symmetric, group_size: 0}}"
 BITS_AND_RANKS = f"[none, {RTN}, {{svd: {{rank: [2, 6]}}}}]"
 SVD = "{svd: {rank: {low: 1, high: 12}}}"
-METHODS = {
-    "measured": BITS_AND_RANKS,
-    "mlorq": BITS_AND_RANKS,
+METHODS = {  # of allocators that do not take everything
     "alds": f"[none, {SVD}, {{block_svd: {{tile: [16, 32], rank: [1, 4]}}}}]",
     "welore": f"[none, {SVD}]",
     "rd_prune": "[none, {magnitude: {sparsity: [0.3, 0.6, 0.8, 0.9]}}]",
@@ -54,7 +52,7 @@ METHODS = {
 
 
 def config_of(name, adapter="[none, lora]", size="target_ratio: 2.5", refine=0):
-    return parse_config(SPACE % (METHODS[name], adapter, f"{size}, by: {name}, refine: {refine}"))
+    return parse_config(SPACE % (METHODS.get(name, BITS_AND_RANKS), adapter, f"{size}, by: {name}, refine: {refine}"))
 
 
 def unmeasured(space):
@@ -207,7 +205,7 @@ def test_a_study_keeps_what_was_allocated(tmp_path, monkeypatch):
 
 def test_a_study_begins_with_an_allocation_of_each(tmp_path):
     task, data = digits()
-    text = SPACE % (METHODS["measured"], "[none, lora]", "max_bytes: 6kB, by: [mlorq, measured]")
+    text = SPACE % (BITS_AND_RANKS, "[none, lora]", "max_bytes: 6kB, by: [mlorq, measured]")
     config = parse_config(text)
     space = config.search_space()
     found = guide(config, space, data, Storage.open(tmp_path), print)
@@ -232,7 +230,7 @@ def test_a_study_begins_with_an_allocation_of_each(tmp_path):
 
 def test_a_study_is_not_resumed_with_another_allocation():
     one, other = (
-        description.asked(parse_config(SPACE % (METHODS["measured"], "[none]", size)))
+        description.asked(parse_config(SPACE % (BITS_AND_RANKS, "[none]", size)))
         for size in ("max_bytes: 6kB", "max_bytes: 7kB")
     )
     (error,) = identity_errors(one, other)
@@ -268,7 +266,7 @@ WRONG = [
 @pytest.mark.parametrize(("text", "expected"), WRONG)
 def test_what_is_wrong_is_said_before_anything_runs(text, expected):
     with pytest.raises(InvalidSetting) as found:
-        parse_config(SPACE % (METHODS["measured"], "[none, lora]", text))
+        parse_config(SPACE % (BITS_AND_RANKS, "[none, lora]", text))
     found = found.value.errors
     assert any("space.allocate" in line and expected in line for line in found), found
 
@@ -293,7 +291,7 @@ def test_one_choice_is_nothing_to_allocate():
 
 
 def test_bytes_are_set_in_one_place():
-    text = SPACE % (METHODS["measured"], "none", "target_ratio: 2")
+    text = SPACE % (BITS_AND_RANKS, "none", "target_ratio: 2")
     with pytest.raises(InvalidSetting, match="allocate sets the bytes"):
         parse_config(text + "  layerwise: {groups: each, max_bytes: 3kB}\n")
     parse_config(text + "  layerwise: {groups: each, fill: true}\n")

@@ -2,6 +2,7 @@
 
 from compression.allocation.alds import ALDS
 from compression.allocation.base import ALLOCATORS, Allocator, Candidate, Measure
+from compression.allocation.distortion import Distortion
 from compression.allocation.measured import Measured
 from compression.allocation.mlorq import MLoRQ
 from compression.allocation.rd_prune import RDPrune
@@ -12,6 +13,7 @@ __all__ = [
     "ALLOCATORS",
     "Allocator",
     "Candidate",
+    "Distortion",
     "GlobalThreshold",
     "MLoRQ",
     "Measure",
