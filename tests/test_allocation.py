@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from test_layerwise import FEW, digits, file_bytes, settings_of, space_of
@@ -52,7 +54,8 @@ METHODS = {  # of allocators that do not take everything
 
 
 def config_of(name, adapter="[none, lora]", size="target_ratio: 2.5", refine=0):
-    return parse_config(SPACE % (METHODS.get(name, BITS_AND_RANKS), adapter, f"{size}, by: {name}, refine: {refine}"))
+    allocate = f"{size}, by: {name}, refine: {refine}"
+    return parse_config(SPACE % (METHODS.get(name, BITS_AND_RANKS), adapter, allocate))
 
 
 def unmeasured(space):
@@ -137,12 +140,29 @@ def test_no_combination_that_fits_into_as_many_bytes_is_better(seed, factor):
     def size(state):
         return settings.file_bytes(settings.flat(state, {}))
 
-    found = fitting(table, least_sum, size, most)
+    found = fitting(table, least_sum, size, most).state
     assert size(found) <= most
     beside = size(found) - sum(s.bytes for s in found.values())
     for chosen in itertools.product(*table.values()):
         if sum(s.bytes for s in chosen) + beside <= most:
             assert cost(found) <= sum(s.loss for s in chosen) + 1e-12
+
+
+def test_a_gap_of_the_solver_is_said(allotted):
+    """With so few states kept that the least sum is not proven."""
+    settings = settings_of(FEW, 1)
+
+    def size(state):
+        return settings.file_bytes(settings.flat(state, {}))
+
+    most = int(1.5 * least_bytes(settings))
+    rough = fitting(settings.of, partial(least_sum, most_states=1), size, most)
+    exact = fitting(settings.of, least_sum, size, most)
+    assert exact.gap == 0 <= rough.gap
+    found = allotted[2]
+    assert found.gap == 0
+    assert "least sum" not in found.note
+    assert "within 0.5 of the least sum" in replace(found, gap=0.5).note
 
 
 def test_what_is_measured_fits_and_is_measured_once():
@@ -156,7 +176,7 @@ def test_what_is_measured_fits_and_is_measured_once():
         seen.append(tuple(s.values for s in state.values()))
         return 1.0
 
-    first = fitting(settings.of, least_sum, size, most)
+    first = fitting(settings.of, least_sum, size, most).state
     found = refined(settings.of, least_sum, size, most, first, loss, 12)
     assert found[0] == (first, 1.0)
     assert all(size(state) <= most for state, _ in found)
@@ -176,7 +196,7 @@ def test_what_is_measured_leads_to_what_is_better():
         return -state["5"].bytes
 
     most = int(1.3 * least_bytes(settings))
-    first = fitting(table, least_sum, size, most)
+    first = fitting(table, least_sum, size, most).state
     values = [value for _, value in refined(table, least_sum, size, most, first, loss, 60)]
     richest = max(s.bytes for s in table["5"])
     assert min(values) == -richest < values[0]

@@ -14,7 +14,7 @@ from study.allocation.config import AllocateConfig
 from study.allocation.costs import Evidence
 from study.allocation.refining import refined
 from study.errors import StudyError
-from study.layerwise.fitting import Table, fitting
+from study.layerwise.fitting import Fitted, Table, fitting
 from study.layerwise.sensitivity import Loss
 from study.layerwise.settings import Flat, Settings, State, effect
 from study.options import choice
@@ -31,7 +31,7 @@ class Allocation:
 
     ``solved`` and ``kept`` are the losses on calibration examples of the solver's choice and of
     the best of ``tried``, ``changed`` the groups in which these differ; None where nothing was
-    measured.
+    measured. The solver's sum may be above the least there is by ``gap``, before it was measured.
     """
 
     by: str
@@ -43,11 +43,14 @@ class Allocation:
     solved: float | None = None
     kept: float | None = None
     changed: int = 0
+    gap: float = 0.0
 
     @property
     def note(self) -> str:
         """A line about it."""
         text = f"allocation by {self.by}: {self.file_bytes:,} of {self.max_bytes:,} bytes"
+        if self.gap:
+            text += f", within {self.gap:.2g} of the least sum"
         if self.solved is None or self.kept is None:
             return text
         if not self.changed:
@@ -107,23 +110,23 @@ def allocated(
     table, found = _solved(allocator, evidence, max_bytes)
     settings = evidence.settings
     if not refine:
-        first, beside = min(found, key=lambda pair: _value(allocator, pair[0]))
-        flat = settings.flat(first, beside)
-        return Allocation(name, max_bytes, refine, settings.file_bytes(flat), flat, 0)
+        (first, gap), beside = min(found, key=lambda pair: _value(allocator, pair[0].state))
+        flat, length = settings.flat(first, beside), settings.file_bytes
+        return Allocation(name, max_bytes, refine, length(flat), flat, 0, gap=gap)
     score = partial(_loss, evidence, Loss(evidence.task, evidence.data), seed)
     # What is done to all other tensors has no cost in the table: to cast them would look free.
-    first, beside = min(found, key=lambda pair: score(pair[1], pair[0]))
+    (first, gap), beside = min(found, key=lambda pair: score(pair[1], pair[0].state))
     size, loss = partial(_file_bytes, settings, beside), partial(score, beside)
     near = refined(table, allocator.solve, size, max_bytes, first, loss, refine)
     (_, solved), (best, kept) = near[0], min(near, key=lambda pair: pair[1])
     changed = sum(first[group].values != setting.values for group, setting in best.items())
-    measured = (len(near), solved, kept, changed)
+    measured = (len(near), solved, kept, changed, gap)
     return Allocation(name, max_bytes, refine, size(best), settings.flat(best, beside), *measured)
 
 
 def _solved(
     allocator: Allocator, evidence: Evidence, max_bytes: int
-) -> tuple[Table, list[tuple[State, Mapping[str, Scalar]]]]:
+) -> tuple[Table, list[tuple[Fitted, Mapping[str, Scalar]]]]:
     """What is chosen from, and the choice beside each thing done to the tensors of no group.
 
     Raises:
@@ -131,10 +134,10 @@ def _solved(
     """
     settings, solve = evidence.settings, allocator.solve
     for table in evidence.tables(allocator):
-        found: list[tuple[State, Mapping[str, Scalar]]] = [
-            (state, beside)
+        found: list[tuple[Fitted, Mapping[str, Scalar]]] = [
+            (fitted, beside)
             for beside in evidence.space.besides()
-            if (state := fitting(table, solve, partial(_file_bytes, settings, beside), max_bytes))
+            if (fitted := fitting(table, solve, partial(_file_bytes, settings, beside), max_bytes))
         ]
         if found:
             return table, found

@@ -57,14 +57,14 @@ def refined(
 def _others(table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int) -> Iterator[State]:
     for kind in _kinds(table):
         few = {g: [s for s in own if s.kind == kind] or own for g, own in table.items()}
-        if state := fitting(few, solve, file_bytes, max_bytes):
-            yield state
+        if found := fitting(few, solve, file_bytes, max_bytes):
+            yield found.state
     alike = [state for state in uniform(table) if file_bytes(state) <= max_bytes]
     if alike:
         yield min(alike, key=cost)
     for share in TIGHTER:
-        if state := fitting(table, solve, file_bytes, round(share * max_bytes)):
-            yield state
+        if found := fitting(table, solve, file_bytes, round(share * max_bytes)):
+            yield found.state
 
 
 def _kinds(table: Table) -> list[tuple[object, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
+from typing import NamedTuple
 
 from compression.allocation.solution import Problem, Solution
 from study.layerwise.settings import Setting, State
@@ -15,7 +16,14 @@ FileBytes = Callable[[State], int]
 ROUNDS = 16
 
 
-def fitting(table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int) -> State | None:
+class Fitted(NamedTuple):
+    """A choice for every group, and by how much its cost may be above the least there is."""
+
+    state: State
+    gap: float
+
+
+def fitting(table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int) -> Fitted | None:
     """The solver's choice whose file has at most ``max_bytes``; None where there is none.
 
     A file is the settings' bytes, which add up, and all else: the tensors of no group, and a header
@@ -41,7 +49,7 @@ def fitting(table: Table, solve: Solve, file_bytes: FileBytes, max_bytes: int) -
         budget = solution.size - over  # what may be spent where all else is as in this file
         if budget in tried and over > 0:
             budget = min(tried) - over
-    return found
+    return Fitted(found, best.gap if best else 0.0)
 
 
 def _state(table: Table, choices: Sequence[int]) -> dict[str, Setting]:

@@ -67,7 +67,7 @@ def best(settings: Settings, max_bytes: int, kind: Kind | None = None) -> State 
 
     found = fitting(allowed, least_sum, bytes_of, max_bytes)
     fit = [state for state in uniform(allowed) if bytes_of(state) <= max_bytes]
-    candidates = [found, *fit] if found else fit
+    candidates = [found.state, *fit] if found else fit
     if not candidates:
         return None
     return filled(settings, min(candidates, key=predicted), {}, max_bytes)
