@@ -24,15 +24,19 @@ class Follower:
         """
         events: list[Event] = []
         # Listed before they are read: a file that another one follows has its final length.
-        for name in self._new_files():
+        for name, limit in self._new_files().items():
             if name != self._file:
                 self._file, self._offset = name, 0
             data = self._storage.read_bytes(name, self._offset)
-            found, length = log.parse(data, f"{self._storage}/{name} from byte {self._offset}")
+            left = None if limit is None else max(0, limit - self._offset)
+            where = f"{self._storage}/{name} from byte {self._offset}"
+            found, length = log.parse(data[:left], where)
             events += found
             self._offset += length
         return events
 
-    def _new_files(self) -> list[str]:
-        files = log.files(self._storage)
-        return files[files.index(self._file) :] if self._file in files else files
+    def _new_files(self) -> dict[str, int | None]:
+        spans = log.spans(self._storage)
+        names = list(spans)
+        first = names.index(self._file) if self._file in spans else 0
+        return {name: spans[name] for name in names[first:]}

@@ -1,7 +1,8 @@
 """One writer at a time for a study.
 
 On this machine's disks the lease is a kernel lock, which a killed owner loses at once. Elsewhere it
-is a small file with a heartbeat: a dead owner's lease expires, or is taken at once on its own host.
+is a small file with a heartbeat: a dead owner's lease is taken at once on its own host, elsewhere
+once its file has not changed for :data:`EXPIRES_SECONDS`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ SETTLE_SECONDS = 1.0
 class LeaseHeld(StorageError):
     """Another process works on the study; the message says which."""
 
+    passing = False
+
 
 class LeaseLost(StorageError):
     """Another process took the lease over, e.g. after this one slept for minutes."""
+
+    passing = False
 
 
 class Lease(Protocol):
@@ -44,6 +49,8 @@ class Lease(Protocol):
 
 def take(storage: Storage) -> Lease:
     """Take the lease of the study in ``storage``.
+
+    Where nothing else tells whether the owner lives, this watches its file for as long as a minute.
 
     Raises:
         LeaseHeld: a living process has it.
@@ -123,7 +130,8 @@ class _FileLock:
         except ImportError as error:
             raise _NoLocks from error
         storage.make()
-        self._file = os.open(storage.path(NAME), os.O_RDWR | os.O_CREAT, 0o644)
+        self._storage, self._path = storage, storage.path(NAME)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -138,11 +146,18 @@ class _FileLock:
         os.pwrite(self._file, json.dumps(_about_me()).encode(), 0)
 
     def check(self) -> None:
-        """The kernel keeps it for us."""
+        """The kernel keeps the lock for us, but on this very file: another one is another lock."""
+        try:
+            same = os.path.samestat(os.stat(self._path), os.fstat(self._file))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise LeaseLost(f"{self._storage}/{NAME} was deleted or replaced; --resume goes on")
 
     def release(self) -> None:
         if self._file >= 0:
-            os.ftruncate(self._file, 0)
+            with contextlib.suppress(OSError):  # a disk that is read-only now: the lock goes anyway
+                os.ftruncate(self._file, 0)
         self.close()
 
     def close(self) -> None:
@@ -153,20 +168,31 @@ class _FileLock:
 
 
 class _Heartbeat:
+    """A file that its owner writes anew every :data:`BEAT_SECONDS`.
+
+    Whether an owner on another host lives is seen by its file changing, on the observer's own clock
+    that nobody sets: what time it is said to be, there or here, does not matter.
+    """
+
     def __init__(self, storage: Storage) -> None:
-        self._storage, self._me = storage, _about_me()
-        if (owner := self._read()) and _alive(owner):
+        self._storage, self._me, self._beats = storage, _about_me(), 0
+        if (owner := self._read()) and self._lives(owner):
             raise _refusal(storage, owner)
-        self._beat()
-        time.sleep(SETTLE_SECONDS)  # of two that come at once, the last to write has it
-        if (owner := self._read()).get("token") != self._me["token"]:
-            raise _refusal(storage, owner)
+        self._lock, self._done = threading.Lock(), threading.Event()
         self._lost: str | None = None
-        self._done = threading.Event()
+        self._claim()
+        if self._lost:
+            raise _refusal(storage, self._read())
         self._thread = threading.Thread(target=self._keep, name="paretune-lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
+        """Certain for a while after each beat; else, after a sleep or an outage, look first."""
+        with self._lock:
+            if not self._lost and _clock() - self._beaten > EXPIRES_SECONDS / 2:
+                self._look()
+                if not self._lost:
+                    self._claim()
         if self._lost:
             raise LeaseLost(self._lost)
 
@@ -175,27 +201,45 @@ class _Heartbeat:
             return
         self._done.set()
         self._thread.join()
-        if not self._lost and self._read().get("token") == self._me["token"]:
-            self._storage.delete(NAME)
+        with contextlib.suppress(StorageError):  # then it expires
+            if not self._lost and self._read().get("token") == self._me["token"]:
+                self._storage.delete(NAME)
+
+    def _lives(self, owner: dict[str, Any]) -> bool:
+        alive = process_alive(str(owner.get("process", "")))
+        if alive is not None:
+            return alive
+        until = _clock() + EXPIRES_SECONDS
+        while _clock() < until:
+            time.sleep(min(BEAT_SECONDS, EXPIRES_SECONDS) / 5)
+            if (now := self._read()) != owner:
+                return bool(now)  # it beat, or it went
+        return False
+
+    def _claim(self) -> None:
+        """Of two that come at once, the last to write has it."""
+        self._beat()
+        time.sleep(SETTLE_SECONDS)
+        self._look()
 
     def _keep(self) -> None:
-        beaten = time.monotonic()
         while not self._done.wait(BEAT_SECONDS):
-            try:
-                owner = self._read()
-                if owner.get("token") != self._me["token"]:
-                    self._lost = f"the lease of {self._storage} was taken over: {owner}"
+            # An outage is no loss: `check` tells whoever wants to write, and looks afterwards.
+            with self._lock, contextlib.suppress(StorageError):
+                self._look()
+                if self._lost:
                     return
                 self._beat()
-                beaten = time.monotonic()
-            except StorageError as error:
-                if time.monotonic() - beaten > EXPIRES_SECONDS:
-                    self._lost = f"the lease of {self._storage} expired: {error}"
-                    return
+
+    def _look(self) -> None:
+        if (owner := self._read()).get("token") != self._me["token"]:
+            who = f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another one"
+            self._lost = f"{self._storage} was taken over by {who}; this process writes no more"
 
     def _beat(self) -> None:
-        data = self._me | {"beat": time.time()}
-        self._storage.write_text(NAME, json.dumps(data))
+        self._beats += 1
+        self._storage.write_text(NAME, json.dumps(self._me | {"beats": self._beats}))
+        self._beaten = _clock()
 
     def _read(self) -> dict[str, Any]:
         if not self._storage.exists(NAME):
@@ -203,10 +247,11 @@ class _Heartbeat:
         return _parse(self._storage.read_bytes(NAME))
 
 
-def _alive(owner: dict[str, Any]) -> bool:
-    alive = process_alive(str(owner.get("process", "")))
-    beaten = time.time() - float(owner.get("beat", 0)) < EXPIRES_SECONDS
-    return beaten if alive is None else alive
+def _clock() -> float:
+    """Seconds that nobody sets, also those that this machine slept."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from pyarrow import fs
 
 from study.errors import StorageError
+from study.patience import Patience
 
 __all__ = ["Storage", "StorageError"]
 
@@ -24,12 +25,14 @@ _OBJECT_STORES = ("s3", "gcs", "abfs")
 class Storage:
     """A folder: ``filesystem`` and the path of its ``root`` there. Names are relative to it.
 
-    ``uri`` opens the same folder in another process.
+    ``uri`` opens the same folder in another process. Writing and deleting are tried again for as
+    long as ``patience`` lasts.
     """
 
     filesystem: fs.FileSystem
     root: str
     uri: str = field(default="", repr=False)
+    patience: Patience = field(default_factory=Patience, repr=False, compare=False)
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str]) -> Storage:
@@ -65,7 +68,11 @@ class Storage:
         """The folder ``name`` in this one."""
         base, mark, query = self.uri.partition("?")
         uri = f"{base.rstrip('/')}/{name}{mark}{query}" if base else ""
-        return Storage(self.filesystem, self.path(name), uri)
+        return Storage(self.filesystem, self.path(name), uri, self.patience)
+
+    def patient(self, patience: Patience) -> Storage:
+        """The same folder, with this patience."""
+        return replace(self, patience=patience)
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or a folder of this name stands here."""
@@ -99,6 +106,9 @@ class Storage:
 
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""
+        self.patience.call(lambda: self._write(name, data))
+
+    def _write(self, name: str, data: bytes | pa.Buffer) -> None:
         with self._saying("write", name):
             path = self.path(name)
             self._make_folder(path)
@@ -124,6 +134,9 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with all that is in it; nothing happens if it is absent."""
+        self.patience.call(lambda: self._delete(name))
+
+    def _delete(self, name: str) -> None:
         with self._saying("delete", name):
             kind = self._info(name).type
             if kind == fs.FileType.Directory:
@@ -170,10 +183,10 @@ class Storage:
             raise
         except (OSError, pa.ArrowException) as error:
             where = self.sub(name) if name else self
-            raise StorageError(f"cannot {verb} {where}: {_reason(error)}") from error
+            raise StorageError(f"cannot {verb} {where}: {reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The cause in a few words: pyarrow's messages repeat path and detail."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else str(error).strip().splitlines()[0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from log_helpers import curve, every_kind, opened, whole
 
 from study import lease, log
+from study.log import event_log, writers
 from study.follow import Follower
 from study.lease import LeaseHeld, LeaseLost
 from study.log import CorruptLog, EventLog
@@ -25,7 +26,7 @@ EVENTS = every_kind()
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
-    monkeypatch.setattr(log, "SYNC_SECONDS", 0.02)
+    monkeypatch.setattr(event_log, "SYNC_SECONDS", 0.02)
 
 
 @pytest.fixture(params=["local", "parts"])
@@ -74,7 +75,7 @@ def test_a_reader_sees_events_while_the_log_is_open(storage):
 
 
 def test_a_long_log_in_parts(monkeypatch):
-    monkeypatch.setattr(log, "PART_BYTES", 2000)
+    monkeypatch.setattr(writers, "PART_BYTES", 2000)
     storage = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
     follower, followed = Follower(storage), []
     events = [opened(), *(event for n in range(10) for event in whole(n))]
