@@ -28,6 +28,18 @@ def parse_duration(value: object) -> float | None:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def parse_wait(value: object) -> float:
+    """Seconds as by :func:`parse_duration`; 0 is not to wait.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = 0.0 if str(value) in ("0", "0s", "0.0") else parse_duration(value)
+    if found is None:
+        raise ValueError("expected a time such as 90s or 5m, or 0; got nothing")
+    return found
+
+
 def parse_fraction(value: object) -> float:
     """A fraction from ``0.01`` or ``1pp``.
 

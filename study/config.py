@@ -24,7 +24,13 @@ from compression.registry import (
 from study import yaml_lines
 from study.allocation.config import AllocateConfig
 from study.allocation.problems import allocation_problems
-from study.amounts import parse_concurrency, parse_duration, parse_precision, parse_price
+from study.amounts import (
+    parse_concurrency,
+    parse_duration,
+    parse_precision,
+    parse_price,
+    parse_wait,
+)
 from study.choices import Located, parse_plugin, plain
 from study.config_errors import lines, place
 from study.layerwise.config import GroupConfig, LayerwiseConfig
@@ -109,6 +115,7 @@ class StudyConfig(Section):
     epochs: Count = 12
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
     storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
+    storage_patience: Annotated[float, PlainValidator(parse_wait)] = 300.0
     tracking_uri: StrictStr | None = None
     optuna_storage: Annotated[StrictStr | None, AfterValidator(check_optuna_storage)] = None
     objectives: tuple[StrictStr, ...] | None = None

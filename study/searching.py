@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -80,7 +80,7 @@ class Searching:
             with self._in_optuna(search, live) as shown:
                 rungs = config.scheduler.start(budget)
                 driver = self._driver(search, rungs, placement, live, shown)
-                with interrupts.calling(driver.stop), live:
+                with interrupts.calling(driver.stop), live, self._log_first():
                     tune_until_done(driver, search, shared, placement)
         if reason := driver.stopping or driver.searched_enough:
             live.say(f"stopped: {reason}")
@@ -88,6 +88,20 @@ class Searching:
             raise WorkersLost(driver.stopping)
         if driver.exhausted:
             live.say("the space is exhausted: nothing is left to suggest that was not run already")
+
+    @contextmanager
+    def _log_first(self) -> Iterator[None]:
+        """What ended the log is what ended the search: Tune wraps what it meets in its own error.
+
+        Raises:
+            StorageError: the log could not be written.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.log.error is None or error is self.log.error:
+                raise
+            raise self.log.error from None
 
     def _in_optuna(self, search: StudySearch, live: Live) -> AbstractContextManager[Sequence[View]]:
         place, name = self.setting.config.optuna_storage, self.setting.name

@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from analysis.load import StudyDataError, load_study
@@ -54,7 +55,8 @@ class Session:
         """Work until the study is done, or interrupted.
 
         Raises:
-            StorageError: another process writes the study, or its files can't be written.
+            StorageError: another process writes the study, or its files can't be written for
+                longer than the config's ``storage_patience``.
             VerificationError: the verifying process failed as a whole.
         """
         began, result = time.time(), None
@@ -72,10 +74,12 @@ class Session:
                 raise
             finally:
                 reason = f"exit {result.exit_code}" if result else "failed"
-                self._emit(Closed(time.time(), reason, time.time() - began))
-                log.close()
-                points = [r.trial_id for r in result.front] if result else []
-                summary = tracker.finish(_mlflow_status(result), points)
+                try:
+                    self._emit(Closed(time.time(), reason, time.time() - began))
+                    log.close()
+                finally:
+                    points = [r.trial_id for r in result.front] if result else []
+                    summary = tracker.finish(_mlflow_status(result), points)
         return replace(result, remarks=(str(summary),)) if summary.error else result
 
     def _emit(self, event: Event) -> None:
@@ -108,10 +112,15 @@ class Session:
         if warm := self.setting.warm:
             self._describe()  # before the log: it says what is still to be taken over
             take_over(warm, self.storage, self.state, self._emit, live.say)
+        for remark in self.log.remarks:
+            live.say(remark)
         with Interrupts() as interrupts:
+            patience = self.storage.patience
+            patience.say, patience.stopped = live.say, lambda: interrupts.caught is not None
             for step in (self._run_once, self._search, self._freeze, self._verify):
                 self._describe()
                 step(live, interrupts)
+                self.log.flush()  # no view shows what is not stored
                 write_parquet(self.storage, self.state, self.objective.name)
                 if interrupts.caught is not None:
                     self._describe()
@@ -217,8 +226,9 @@ class Session:
         from analysis.report import write_report  # matplotlib, not before it is needed
 
         try:
-            study = load_study(self.storage.uri)
-            paths = write_report(study, self.storage.filesystem, self.storage.path("report"))
+            study, where = load_study(self.storage.uri), self.storage.path("report")
+            write = partial(write_report, study, self.storage.filesystem, where)
+            paths = self.storage.patiently("write", "report", write)
         except StudyDataError as error:
             live.say(f"no report: {error}")
             return {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -16,6 +17,8 @@ from study.errors import StorageError
 from study.patience import Patience
 
 __all__ = ["Storage", "StorageError"]
+
+T = TypeVar("T")
 
 # There are no folders to make, a file shows up whole on close or not at all, a move is a copy.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -59,6 +62,11 @@ class Storage:
     def is_local(self) -> bool:
         """Whether the operating system can open the files."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @property
+    def _is_object_store(self) -> bool:
+        # pyarrow puts a mark before the names of those that are written in Python.
+        return self.filesystem.type_name.removeprefix("py::") in _OBJECT_STORES
 
     def path(self, name: str = "") -> str:
         """The full path of ``name`` on the filesystem."""
@@ -106,22 +114,7 @@ class Storage:
 
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file so that readers see the old one or the new one, never a part."""
-        self.patience.call(lambda: self._write(name, data))
-
-    def _write(self, name: str, data: bytes | pa.Buffer) -> None:
-        with self._saying("write", name):
-            path = self.path(name)
-            self._make_folder(path)
-            if self.filesystem.type_name in _OBJECT_STORES:
-                self._put(path, data)
-                return
-            aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
-            try:
-                self._put(aside, data)
-                self.filesystem.move(aside, path)
-            except BaseException:
-                self._forget(aside)
-                raise
+        self.patiently("write", name, lambda: self._write(self.path(name), data))
 
     def write_text(self, name: str, text: str) -> None:
         """As :meth:`write_bytes`, UTF-8."""
@@ -134,15 +127,20 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Delete a file, or a folder with all that is in it; nothing happens if it is absent."""
-        self.patience.call(lambda: self._delete(name))
+        self.patiently("delete", name, lambda: self._delete(name))
 
-    def _delete(self, name: str) -> None:
-        with self._saying("delete", name):
-            kind = self._info(name).type
-            if kind == fs.FileType.Directory:
-                self.filesystem.delete_dir(self.path(name))
-            elif kind == fs.FileType.File:
-                self.filesystem.delete_file(self.path(name))
+    def patiently(self, verb: str, name: str, action: Callable[[], T]) -> T:
+        """What ``action`` returns. What the filesystem refuses is tried again.
+
+        Raises:
+            StorageError: patience is over: ``cannot VERB NAME`` and why.
+        """
+
+        def attempt() -> T:
+            with self._saying(verb, name):
+                return action()
+
+        return self.patience.call(attempt)
 
     def check_writable(self) -> None:
         """Write and delete a small file.
@@ -159,8 +157,28 @@ class Storage:
 
     def _make_folder(self, path: str) -> None:
         folder = path.rpartition("/")[0]
-        if folder and self.filesystem.type_name not in _OBJECT_STORES:
+        if folder and not self._is_object_store:
             self.filesystem.create_dir(folder, recursive=True)
+
+    def _write(self, path: str, data: bytes | pa.Buffer) -> None:
+        self._make_folder(path)
+        if self._is_object_store:
+            self._put(path, data)
+            return
+        aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        try:
+            self._put(aside, data)
+            self.filesystem.move(aside, path)
+        except BaseException:
+            self._forget(aside)
+            raise
+
+    def _delete(self, name: str) -> None:
+        kind = self._info(name).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(self.path(name))
 
     def _put(self, path: str, data: bytes | pa.Buffer) -> None:
         with self.filesystem.open_output_stream(path, compression=None) as stream:

@@ -9,6 +9,7 @@ from typing import Any
 from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
+from study.patience import Patience
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri
@@ -109,7 +110,7 @@ class Study:
             self.config,
             data,
             self.name,
-            self.root,
+            self.root.patient(Patience(self.config.storage_patience)),
             self.tracking_uri,
             self._cpus(),
             self.resume,

@@ -1,7 +1,5 @@
 """The study log loses nothing that was appended, and is written by one process at a time."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,10 +12,8 @@ from hypothesis import strategies as st
 from log_helpers import curve, every_kind, opened, whole
 
 from study import lease, log
-from study.log import event_log, writers
 from study.follow import Follower
-from study.lease import LeaseHeld, LeaseLost
-from study.log import CorruptLog, EventLog
+from study.log import CorruptLog, EventLog, event_log, head, writers
 from study.storage import Storage, StorageError
 
 EVENTS = every_kind()
@@ -42,6 +38,12 @@ def write(storage, events):
             opened_log.append(event)
 
 
+def forget(storage):
+    """As a log that was copied without its heads."""
+    for name in head.NAMES:
+        storage.delete(name)
+
+
 def wait_for(condition, seconds=5.0):
     until = time.monotonic() + seconds
     while not condition():
@@ -58,7 +60,7 @@ def test_what_is_appended_is_read(storage):
     assert log.read(storage) == EVENTS
     with EventLog(storage) as again:
         assert again.events == EVENTS
-        assert again.cut_bytes == 0
+        assert again.remarks == []
 
 
 def test_a_reader_sees_events_while_the_log_is_open(storage):
@@ -100,30 +102,17 @@ def test_events_of_many_threads_stay_whole(storage):
     assert len(log.read(storage)) == 8 * len(curve(0))
 
 
-def test_torn_tail_at_every_byte(tmp_path):
-    storage = Storage.open(tmp_path)
-    lines = [log.to_line(event) for event in EVENTS]
-    data = b"".join(lines)
-    first = len(data) - len(lines[-1]) - len(lines[-2])
-    for length in range(first, len(data)):
-        (tmp_path / "log.jsonl").write_bytes(data[:length])
-        kept = EVENTS[:-2] if length < first + len(lines[-2]) else EVENTS[:-1]
-        assert log.read(storage) == kept
-        with EventLog(storage) as again:
-            assert again.events == kept
-            assert again.cut_bytes == length - len(b"".join(lines[: len(kept)]))
-            again.append(EVENTS[-1])
-        assert log.read(storage) == [*kept, EVENTS[-1]]
-
-
 def test_torn_last_part():
     storage = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
     write(storage, EVENTS)
-    storage.write_bytes("log/000000.jsonl", storage.read_bytes("log/000000.jsonl")[:-5])
+    forget(storage)
+    part = "log/000000-0001.jsonl"
+    storage.write_bytes(part, storage.read_bytes(part)[:-5])
     write(storage, EVENTS[-1:])
     assert log.read(storage) == EVENTS
-    storage.write_bytes("log/000000.jsonl", storage.read_bytes("log/000000.jsonl")[:-5])
-    with pytest.raises(CorruptLog, match=r"000001\.jsonl follows"):
+    forget(storage)
+    storage.write_bytes(part, storage.read_bytes(part)[:-5])
+    with pytest.raises(CorruptLog, match=r"000001-\d+\.jsonl follows"):
         log.read(storage)
 
 
@@ -179,43 +168,20 @@ def test_a_log_moves_between_filesystems(tmp_path):
     memory = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
     write(memory, EVENTS[:2])
     local = Storage.open(tmp_path)
-    local.write_bytes("log/000000.jsonl", memory.read_bytes("log/000000.jsonl"))
+    part = "log/000000-0001.jsonl"
+    local.write_bytes(part, memory.read_bytes(part))
     write(local, EVENTS[2:4])
-    assert local.list() == ["lease.json", "log"]
-    memory.write_bytes("log/000000.jsonl", local.read_bytes("log/000000.jsonl"))
+    assert log.FILE not in local.list()
+    memory.write_bytes(part, local.read_bytes(part))
     write(memory, EVENTS[4:])
     assert log.read(memory) == EVENTS
 
 
-def test_disk_full_leaves_a_valid_log(tmp_path, monkeypatch):
-    storage = Storage.open(tmp_path)
-    write_whole = os.write
-    with EventLog(storage) as writer:
-        writer.append(EVENTS[0])
-        monkeypatch.setattr(os, "write", lambda file, data: write_whole(file, data[:10]))
-        with pytest.raises(StorageError, match="No space left"):
-            writer.append(EVENTS[1])
-        monkeypatch.undo()
-        writer.append(EVENTS[1])
-    assert log.read(storage) == EVENTS[:2]
-
-
-def test_a_store_that_fails_for_good_is_told(monkeypatch):
+def test_parts_of_the_first_versions_are_read():
     storage = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
-    monkeypatch.setattr(log._Parts, "patience", 0.05)
-    writer = EventLog(storage)
-
-    def fail(*_):
-        raise StorageError("cannot write: 503 slow down")
-
-    monkeypatch.setattr(log._Parts, "sync", fail)
-    writer.append(EVENTS[0])
-    wait_for(lambda: writer._error)
-    with pytest.raises(StorageError, match="503 slow down"):
-        writer.append(EVENTS[1])
-    with pytest.raises(StorageError, match="503 slow down"):
-        writer.close()
-    assert not storage.exists("lease.json")
+    storage.write_bytes("log/000000.jsonl", b"".join(map(log.to_line, EVENTS[:4])))
+    write(storage, EVENTS[4:])
+    assert log.read(storage) == EVENTS
 
 
 def test_closed_is_closed(storage):
@@ -224,94 +190,6 @@ def test_closed_is_closed(storage):
     writer.close()
     with pytest.raises(StorageError, match="closed"):
         writer.append(EVENTS[0])
-
-
-def test_the_second_writer_is_refused(storage):
-    with EventLog(storage) as first:
-        with pytest.raises(LeaseHeld, match=rf"process {os.getpid()} on .* since .*UTC"):
-            EventLog(storage)
-        first.append(EVENTS[0])
-    write(storage, EVENTS[1:])
-    assert log.read(storage) == EVENTS
-
-
-OWNER = """
-import sys, time
-from study import lease
-lease.SETTLE_SECONDS = 0.01
-from study.storage import Storage
-from pyarrow import fs
-storage = Storage.open(sys.argv[1])
-held = lease._Heartbeat(storage) if sys.argv[2] == "heartbeat" else lease.take(storage)
-print("mine", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("kind", ["kernel", "heartbeat"])
-def test_a_killed_owner_loses_the_lease_at_once(tmp_path, kind):
-    storage = Storage.open(tmp_path)
-    take = lease.take if kind == "kernel" else lease._Heartbeat
-    command = [sys.executable, "-c", OWNER, str(tmp_path), kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout.readline() == "mine\n"
-        with pytest.raises(LeaseHeld, match=f"process {owner.pid} "):
-            take(storage)
-        os.kill(owner.pid, signal.SIGKILL)
-        owner.wait()
-    take(storage).release()
-
-
-def test_a_forked_child_does_not_keep_the_lease(tmp_path):
-    storage = Storage.open(tmp_path)
-    held = lease.take(storage)
-    child = os.fork()
-    if child == 0:
-        time.sleep(30)
-        os._exit(0)
-    try:
-        held.close()  # as the kernel does for a killed owner
-        wait_for(lambda: _free(storage))
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def _free(storage):
-    try:
-        lease.take(storage).release()
-    except LeaseHeld:
-        return False
-    return True
-
-
-def test_a_lease_of_another_host_expires(monkeypatch):
-    storage = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
-    monkeypatch.setattr(lease.socket, "gethostname", lambda: "elsewhere")
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 100.0)
-    first = lease.take(storage)
-    monkeypatch.setattr(lease.socket, "gethostname", lambda: "here")
-    with pytest.raises(LeaseHeld, match="on elsewhere"):
-        lease.take(storage)
-    monkeypatch.setattr(lease, "EXPIRES_SECONDS", 0.0)
-    second = lease.take(storage)
-    first.release()
-    assert storage.exists("lease.json")
-    second.release()
-    assert not storage.exists("lease.json")
-
-
-def test_an_owner_that_slept_notices(monkeypatch):
-    storage = Storage.open(f"fsspec+memory://{uuid.uuid4().hex}/study")
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
-    writer = EventLog(storage)
-    storage.write_text("lease.json", '{"token": "another"}')
-    wait_for(lambda: writer._lease._lost)
-    with pytest.raises(LeaseLost, match="taken over"):
-        writer.append(EVENTS[0])
-    with pytest.raises(LeaseLost):
-        writer.close()
-    assert log.read(storage) == []
 
 
 def test_a_killed_writer_loses_nothing(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,7 +24,8 @@ class EventLog:
     """The log, open for writing by this process alone.
 
     ``events`` are those that were there, ``remarks`` say what was repaired. What the storage
-    refuses is tried again for as long as its patience lasts; meanwhile nothing is taken.
+    refuses is tried again for as long as its patience lasts; meanwhile nothing is taken. After that
+    the log takes no more: ``error`` says why.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -76,7 +77,7 @@ class EventLog:
         if self._closing.is_set():
             raise StorageError("the study log is closed")
         line = to_line(event)
-        self._patience.call(lambda: self._write(line))
+        self._insist(lambda: self._write(line))
         self._dirty.set()
 
     def flush(self) -> None:
@@ -85,9 +86,7 @@ class EventLog:
         Raises:
             StorageError: as :meth:`append`.
         """
-        if self.error:
-            raise self.error
-        self._patience.call(self._save)
+        self._insist(self._save)
 
     def close(self) -> None:
         """Write everything down and give the lease back. A second call does nothing."""
@@ -115,6 +114,15 @@ class EventLog:
         """Close it."""
         self.close()
 
+    def _insist(self, action: Callable[[], None]) -> None:
+        if self.error:
+            raise self.error
+        try:
+            self._patience.call(action)
+        except StorageError as error:
+            self.error = error
+            raise
+
     def _write(self, line: bytes) -> None:
         if refusal := self.error or self._refused:
             raise refusal
@@ -140,10 +148,9 @@ class EventLog:
             self._closing.wait(SYNC_SECONDS)
             self._dirty.clear()
             try:
-                self._patience.call(self._save)
-            except StorageError as error:
-                self.error = error
-                return
+                self._insist(self._save)
+            except StorageError:
+                return  # whoever appends next hears of it
 
 
 @contextmanager

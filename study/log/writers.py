@@ -38,7 +38,7 @@ class FileWriter:
         self._sealed = {k: extent for k, extent in found.extents.items() if k != self._name}
         self._end = found.extents.get(self._name, Extent())
         self._events = len(found.events)
-        self._saved = self._end  # of the file's length, as far as it is known to be on the disk
+        self._saved = self._end  # as far as it is known to be on the disk
         self._unsaved: list[bytes] = []
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
         self._lock, self._failed = threading.Lock(), False
@@ -46,26 +46,24 @@ class FileWriter:
     def write(self, line: bytes) -> None:
         """See :class:`Writer`."""
         with self._lock:
-            self._put(line, self._end.length)
+            try:
+                self._put(line, self._end.length)
+            except OSError:
+                with suppress(OSError):  # else half a line stays: a tail, as a crash leaves it
+                    os.ftruncate(self._file, self._end.length)
+                raise
             self._end, self._events = self._end.plus(line), self._events + 1
             self._unsaved.append(line)
 
     def _put(self, data: bytes, offset: int) -> None:
-        """At a place, not at the end: after a failure the same bytes are written again."""
-        try:
-            written = os.pwrite(self._file, data, offset)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with suppress(OSError):  # else half a line stays for now: a tail, as a crash leaves it
-                os.ftruncate(self._file, offset)
-            raise
+        """At a place, not at the end: what was refused is written again to where it belongs."""
+        if os.pwrite(self._file, data, offset) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> Saved:
         """See :class:`Writer`."""
         with self._lock:
-            if self._failed:  # what the kernel failed to write once is gone, it won't try again
-                os.ftruncate(self._file, self._saved.length)
+            if self._failed:  # what the kernel failed to store once is lost to it: it tells no more
                 self._put(b"".join(self._unsaved), self._saved.length)
             end, events, count = self._end, self._events, len(self._unsaved)
         self._failed = True
