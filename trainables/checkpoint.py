@@ -13,6 +13,10 @@ from torch import Tensor
 _TENSOR = "$tensor"
 
 
+class CheckpointError(ValueError):
+    """Bytes that are no checkpoint, or a damaged one."""
+
+
 @dataclass(frozen=True)
 class State:
     """Tensors by name, and a JSON tree that refers to them. Holds no code and no pickles."""
