@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs, parquet
 
-from trainables.record import SCHEMA, Record, RecordError, Verification, from_json
+from analysis.study_info import problems
+from trainables.record import SCHEMA, Record, RecordError, Verification, from_json, parse_json
 
 __all__ = ["Row", "StudyData", "StudyDataError", "find_study", "load_study", "open_folder"]
 
@@ -125,15 +125,17 @@ def parse_info(text: str | bytes, where: str) -> dict[str, Any]:
     """The content of a `study.json`.
 
     Raises:
-        StudyDataError: Not JSON, not an object, or of a later version.
+        StudyDataError: Not JSON, not an object, of another form, or of a later version.
     """
     try:
-        info = json.loads(text)
-    except ValueError as error:
-        raise StudyDataError(f"{where}: is not JSON: {error}") from error
+        info = parse_json(text)
+    except RecordError as error:
+        raise StudyDataError(f"{where}: {error}") from error
     if not isinstance(info, dict):
         raise StudyDataError(f"{where}: expected an object, got {type(info).__name__}")
     check_schema(info, where)
+    if found := list(problems(info)):
+        raise StudyDataError("; ".join(f"{where}: {text}" for text in found))
     return info
 
 
@@ -158,7 +160,7 @@ def parse_record(text: str, where: str) -> Record:
         StudyDataError: Not a record, of a later version, or with a number that is not finite.
     """
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         check_schema(data if isinstance(data, dict) else {}, where)
         return from_json(Record, data)
     except StudyDataError:
@@ -174,7 +176,7 @@ def parse_verification(text: str, where: str) -> Verification:
         StudyDataError: Not a verification.
     """
     try:
-        return from_json(Verification, json.loads(text))
+        return from_json(Verification, parse_json(text))
     except (RecordError, ValueError, TypeError) as error:
         raise StudyDataError(f"{where}: {error}") from error
 
@@ -188,7 +190,10 @@ def _read_columns(filesystem: fs.FileSystem, path: str, names: Iterable[str]) ->
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise StudyDataError(f"{path}: has no column {', '.join(missing)}")
-    return [table.column(name).to_pylist() for name in names]
+    try:
+        return [table.column(name).to_pylist() for name in names]
+    except ValueError as error:  # bytes that are no text
+        raise StudyDataError(f"{path}: is damaged: {error}") from error
 
 
 def _read_rows(filesystem: fs.FileSystem, path: str) -> tuple[Row, ...]:

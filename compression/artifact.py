@@ -30,6 +30,9 @@ from compression.stored import as_shipped, dense_name, identity, packed_slots, s
 
 __all__ = ["ArtifactError", "Header", "deserialize", "load", "read_header", "save", "serialize"]
 
+# Of settings that do not suit the shape, and of values that settings rule out.
+_UNSUITED = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def serialize(model: nn.Module, about: Mapping[str, str] | None = None) -> bytes:
     """The file of a model, dense or compressed. Equal models give equal bytes.
@@ -134,11 +137,7 @@ def deserialize(
         for name, entry in done.layers.items():
             _install(model, name, entry, tensors)
         for adapter, entries in done.adapted().items():
-            _check_seats(model, adapter, entries)
-            slots = adapter.layout(shapes(model, entries))
-            live = {key: _take(tensors, key, slot.dtype, slot.shape) for key, slot in slots.items()}
-            ranks = {name: (entry.rank, entry.alpha) for name, entry in entries.items()}
-            adapter.restore(model, ranks, live)
+            _seat(model, adapter, entries, tensors)
         _fill(model, done, tensors)
         model.compression = done  # type: ignore[assignment]
         if keep_packed:
@@ -146,6 +145,13 @@ def deserialize(
     except (InvalidSetting, ArtifactError) as error:
         raise ArtifactError(f"{source}: {error}") from error
     return model.requires_grad_(False).eval()
+
+
+def _fits_in(tensor: Tensor, live: Tensor) -> bool:
+    try:
+        return torch.promote_types(tensor.dtype, live.dtype) == live.dtype
+    except RuntimeError:  # torch promotes no wide unsigned integers
+        return False
 
 
 def _weight_shapes(model: nn.Module, done: Compression) -> dict[str, tuple[int, ...]]:
@@ -170,9 +176,27 @@ def _install(model: nn.Module, name: str, entry: LayerEntry, tensors: dict[str, 
         install(layer, CompressedWeight(entry.method, shape, packed))
     except ArtifactError:
         raise
-    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
-        # Settings that do not suit the shape, values that settings rule out.
+    except _UNSUITED as error:
         raise ArtifactError(f"layer '{name}': {entry.method.name}: {error}") from error
+
+
+def _seat(
+    model: nn.Module,
+    adapter: Adapter,
+    entries: Mapping[str, LayerEntry],
+    tensors: dict[str, Tensor],
+) -> None:
+    """Put an adapter on its layers, with its tensors."""
+    _check_seats(model, adapter, entries)
+    try:
+        slots = adapter.layout(shapes(model, entries))
+        live = {key: _take(tensors, key, slot.dtype, slot.shape) for key, slot in slots.items()}
+        ranks = {name: (entry.rank, entry.alpha) for name, entry in entries.items()}
+        adapter.restore(model, ranks, live)
+    except (ArtifactError, InvalidSetting):
+        raise
+    except _UNSUITED as error:
+        raise ArtifactError(f"adapter {adapter.name}: {error}") from error
 
 
 def _check_slots(
@@ -223,8 +247,7 @@ def _fill(model: nn.Module, done: Compression, tensors: dict[str, Tensor]) -> No
         if name is None or name in packed:
             continue
         if name in tensors:
-            wide = torch.promote_types(tensors[name].dtype, live.dtype) == live.dtype
-            dtype = tensors[name].dtype if wide else live.dtype
+            dtype = tensors[name].dtype if _fits_in(tensors[name], live) else live.dtype
             live.copy_(_take(tensors, name, dtype, tuple(live.shape)))
             filled.add(identity(live))
         elif identity(live) not in filled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from compression.rules import Compression, LayerEntry
 
 RESERVED = "__metadata__"
 SCHEMA = 1
+HEADER_BYTES = 8_000_000
 _ENTRY = "paretune"
 _BLANK = "0" * 64
 # Safetensors' names of dtypes, in its own order.
@@ -117,12 +119,15 @@ def unpack_file(data: bytes, source: str) -> tuple[Header, dict[str, Tensor]]:
     """
     try:
         text = _metadata(data)
-        _check_schema(text)
+        entry = json.loads(text)
+        _check_schema(entry)
         _check_sum(data)
-        return _from_json(json.loads(text)), read_tensors(data)
+        return _from_json(entry), read_tensors(data)
     except (ArtifactError, InvalidSetting) as error:
         raise ArtifactError(f"{source}: {error}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except RecursionError:
+        raise ArtifactError(f"{source}: damaged: its header is nested too deeply") from None
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{source}: damaged, or no safetensors file ({error})") from error
 
 
@@ -130,14 +135,16 @@ def _metadata(data: bytes) -> str:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
         raise ArtifactError(f"cut short at {len(data)} bytes, or no safetensors file")
+    if size > HEADER_BYTES:  # read into objects it would take many times as much memory
+        raise ArtifactError(f"a header of {size} bytes; no more than {HEADER_BYTES} are read")
     entries = json.loads(data[8 : 8 + size]).get(RESERVED, {})
     if _ENTRY not in entries:
         raise ArtifactError("a safetensors file, but not one written by paretune")
     return str(entries[_ENTRY])
 
 
-def _check_schema(text: str) -> None:
-    schema = json.loads(text)["schema"]
+def _check_schema(entry: Mapping[str, Any]) -> None:
+    schema = entry["schema"]
     if schema != SCHEMA:
         raise ArtifactError(f"schema {schema}; this version reads schema {SCHEMA}: update paretune")
 
@@ -151,8 +158,10 @@ def _checksum_span(data: bytes | bytearray) -> slice:
 
 def _check_sum(data: bytes) -> None:
     at = _checksum_span(data)
-    blanked = data[: at.start] + _BLANK.encode() + data[at.stop :]
-    if hashlib.sha256(blanked).hexdigest().encode() != data[at]:
+    view, sum_ = memoryview(data), hashlib.sha256()
+    for part in (view[: at.start], _BLANK.encode(), view[at.stop :]):
+        sum_.update(part)
+    if sum_.hexdigest().encode() != data[at]:
         raise ArtifactError("sha256: the file has changed since it was written, or is cut short")
 
 
@@ -191,9 +200,10 @@ def _from_json(entry: Mapping[str, Any]) -> Header:
         method = method_from_json(spec["method"])
         adapter = ADAPTERS.build(*spec["adapter"]) if "adapter" in spec else NoAdapter()
         rank, alpha = spec.get("rank", 0), spec.get("alpha", 0.0)
-        numbers = type(rank) is int and type(alpha) in (int, float)
+        numbers = type(rank) is int and rank >= 0 and type(alpha) in (int, float)
+        numbers = numbers and math.isfinite(alpha)
         if not numbers or not all(isinstance(name, str) for name in spec["layers"]):
-            raise ArtifactError("ranks, alphas or names of layers are of a wrong type")
+            raise ArtifactError("ranks, alphas or names of layers are of a wrong type or sign")
         layers |= dict.fromkeys(spec["layers"], LayerEntry(method, adapter, rank, alpha))
     rest = METHODS.build(*entry.get("rest", ["none"]))
     edits = tuple(_edit_from_json(i, edit) for i, edit in enumerate(entry.get("edits", [])))

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainables.record import Record, Report, Trial, Verification
-from trainables.serial import RecordError, Scalar, from_json, require, to_json
+from trainables.serial import (
+    RecordError,
+    Scalar,
+    from_json,
+    parse_json,
+    require,
+    shown,
+    to_json,
+)
 
 SEARCH = "search"
 CONFIRM = "confirm"  # a point of the front again, with another seed
@@ -194,12 +202,12 @@ def decode(text: str | bytes) -> Event:
     Raises:
         RecordError: an unknown kind or a field that breaks its rule; names it.
     """
-    data = json.loads(text)
-    require(isinstance(data, dict), f"event: expected an object, got {data!r}")
+    data = parse_json(text)
+    require(isinstance(data, dict), f"event: expected an object, got {shown(data)}")
     kind = data.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise RecordError(
-            f"event: unknown kind {kind!r}; this version knows {', '.join(KINDS)}, "
+            f"event: unknown kind {shown(kind)}; this version knows {', '.join(KINDS)}, "
             "a later one may have written it: upgrade"
         )
     return from_json(KINDS[kind], data, kind)

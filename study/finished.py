@@ -49,7 +49,7 @@ class Finished:
         """The primary metric, by its plain name."""
         first = self.info["objectives"][0]
         name = first["name"].removeprefix("val_")
-        return Objective(name, Direction(first["direction"]), first["unit"])
+        return Objective(name, Direction(first["direction"]), first.get("unit", ""))
 
     @property
     def aims(self) -> tuple[Aim, ...]:
@@ -116,6 +116,8 @@ def read(folder: Storage) -> Finished:
         info = parse_info(folder.read_bytes(FILE), f"{folder}/{FILE}")
     except StudyDataError as error:
         raise InvalidSetting([str(error)]) from None
+    if len(info.get("objectives", ())) < 2:
+        raise InvalidSetting([f"{folder}/{FILE}: objectives: expected the metric and the ratio"])
     name = folder.root.rpartition("/")[2]
     return Finished(name, folder, info, StudyState(log.read(folder)))
 

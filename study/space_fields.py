@@ -22,10 +22,14 @@ def options_or_none(axis: str) -> PlainValidator:
 
 
 def _domain(valid: IntRange | FloatRange) -> PlainValidator:
+    return PlainValidator(lambda spec: parse_domain(spec, valid))
+
+
+def _domain_or_none(valid: FloatRange) -> PlainValidator:
     return PlainValidator(lambda spec: None if spec is None else parse_domain(spec, valid))
 
 
 Options = tuple[Option, ...]
 Ranks = Annotated[Domain, _domain(IntRange(1, 65_536))]
 Batches = Annotated[Domain, _domain(IntRange(1, 1_000_000))]
-Alphas = Annotated[Domain | None, _domain(FloatRange(1e-6, 1e6))]
+Alphas = Annotated[Domain | None, _domain_or_none(FloatRange(1e-6, 1e6))]

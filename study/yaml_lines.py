@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from compression.registry import InvalidSetting
 
 Path = tuple[str | int, ...]
+MOST_LINES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,7 +88,9 @@ def _parse(text: str, source: str) -> tuple[Any, dict[Path, int]]:
         node = loader.get_single_node()
         if node is None:
             return None, {}
-        lines = dict(_walk(node, (), source))
+        lines = dict(islice(_walk(node, (), source), MOST_LINES + 1))
+        if len(lines) > MOST_LINES:  # a few aliases of aliases spell more than memory holds
+            raise InvalidSetting([f"{source}: more than {MOST_LINES:,} keys and items"])
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -96,6 +100,10 @@ def _parse(text: str, source: str) -> tuple[Any, dict[Path, int]]:
         raise InvalidSetting([f"{source}: malformed YAML: {error}".replace("\n", " ")]) from None
     except RecursionError:
         raise InvalidSetting([f"{source}: malformed YAML: nested too deeply"]) from None
+    except ValueError as error:  # an integer without end, base64 that is none
+        if isinstance(error, InvalidSetting):
+            raise
+        raise InvalidSetting([f"{source}: malformed YAML: {error}"]) from None
 
 
 def _walk(node: yaml.Node, path: Path, source: str) -> Iterator[tuple[Path, int]]:

@@ -83,7 +83,7 @@ MODELS = [
     ("nf4", "zeros", "vera"),
     ("magnitude", "zeros", "none"),
     ("ternary", "residual", "lora"),
-    ("block_sparse", "zeros", "oft"),
+    ("block_sparse", "zeros", "randlora"),
 ]
 
 

@@ -95,7 +95,7 @@ def test_rows_are_gathered_over_shards(tmp_path_factory, rows, shard):
     writer.close({})
     reader, wanted = Reader(folder), torch.tensor(rows)
     assert torch.equal(reader.fetch(wanted)["a"], tensor[wanted])
-    assert all(s["bytes"] >= 7 for s in feature_files.read_manifest(folder)["shards"])
+    assert all(s["bytes"] >= 7 for s in feature_files.read_manifest(folder).shards)
 
 
 def test_what_is_fetched_may_be_written_to(store):

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from trainables.serial import parse_json
 
 _TENSOR = "$tensor"
 
@@ -31,11 +34,17 @@ class State:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> State:
-        """The inverse of :meth:`to_bytes`."""
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
-        tree = json.loads(header["__metadata__"]["tree"])
-        return cls(safetensors.torch.load(data), tree)
+        """The inverse of :meth:`to_bytes`.
+
+        Raises:
+            CheckpointError: they are no checkpoint, or a damaged one.
+        """
+        try:
+            tensors = safetensors.torch.load(data)
+            header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            return cls(tensors, parse_json(header["__metadata__"]["tree"], finite=False))
+        except (SafetensorError, ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(f"a damaged checkpoint, or none: {error}") from error
 
 
 def flatten(value: Any) -> State:
@@ -69,7 +78,11 @@ def flatten(value: Any) -> State:
 
 
 def unflatten(state: State) -> Any:
-    """The inverse of :func:`flatten`, tuples as lists."""
+    """The inverse of :func:`flatten`, tuples as lists.
+
+    Raises:
+        CheckpointError: the tree names a tensor that is not there, or is none of :func:`flatten`'s.
+    """
 
     def walk(item: Any) -> Any:
         if isinstance(item, dict):
@@ -78,4 +91,7 @@ def unflatten(state: State) -> Any:
             return {int(k[1:]) if k[0] == "#" else k[1:]: walk(v) for k, v in item.items()}
         return [walk(v) for v in item] if isinstance(item, list) else item
 
-    return walk(state.tree)
+    try:
+        return walk(state.tree)
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"a damaged checkpoint: {error!r}") from error

@@ -20,6 +20,7 @@ from trainables.serial import (
     check_scalar,
     digest,
     from_json,
+    parse_json,
     plain_float,
     require,
     to_json,
@@ -54,6 +55,7 @@ __all__ = [
     "Verification",
     "canonical",
     "from_json",
+    "parse_json",
     "to_json",
 ]
 

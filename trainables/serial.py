@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,38 @@ def require(condition: bool, message: str) -> None:
         raise RecordError(message)
 
 
+def parse_json(text: str | bytes, finite: bool = True) -> Any:
+    """Plain data from JSON; without ``finite`` numbers may also be NaN or infinite.
+
+    Raises:
+        RecordError: it is no such JSON, or nested too deeply to be read.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()  # strictly: json itself lets halves of surrogate pairs through
+        found = json.loads(text, parse_constant=_refuse if finite else None)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except RecursionError:
+        raise RecordError("is not JSON: nested too deeply") from None
+    except ValueError as error:  # bytes that are no text, and integers without end, too
+        raise RecordError(f"is not JSON: {error}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def shown(value: object) -> str:
+    """A wrong value in an error: all of a short one, the outside of a long or deep one."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
 def check_scalar(value: object, where: str) -> None:
     """Refuse everything but finite plain Python scalars."""
     require(
@@ -42,7 +75,7 @@ def check_scalar(value: object, where: str) -> None:
 
 def plain_float(value: Any, where: str) -> float:
     """A finite number as a float: 1 and 1.0 must not be two identities."""
-    require(type(value) in (int, float), f"{where}: expected a number, got {value!r}")
+    require(type(value) in (int, float), f"{where}: expected a number, got {shown(value)}")
     check_scalar(value, where)
     return float(value)
 
@@ -93,10 +126,10 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
         RecordError: an unknown or missing field, a wrong type, or a broken rule; names the field.
     """
     where = where or cls.__name__
-    require(isinstance(data, Mapping), f"{where}: expected an object, got {data!r}")
+    require(isinstance(data, Mapping), f"{where}: expected an object, got {shown(data)}")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(data) - set(known)):
-        raise RecordError(f"{where}: unknown field {', '.join(unknown)}")
+        raise RecordError(f"{where}: unknown field {shown(', '.join(unknown))}")
     hints = _hints(cls)  # type: ignore[arg-type]
     values = {k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()}
     missing = [
@@ -121,15 +154,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         plain = [a for a in args if a is not type(None)]
         return _convert(plain[0], value, where) if len(plain) == 1 else _scalar(plain, value, where)
     if origin is tuple:
-        require(isinstance(value, list | tuple), f"{where}: expected a list, got {value!r}")
+        require(isinstance(value, list | tuple), f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        require(isinstance(value, Mapping), f"{where}: expected an object, got {value!r}")
+        require(isinstance(value, Mapping), f"{where}: expected an object, got {shown(value)}")
         return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if is_dataclass(hint):
         return from_json(typing.cast(type, hint), value, where)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        require(value in list(hint), f"{where}: expected one of {', '.join(hint)}, got {value!r}")
+        require(
+            value in list(hint), f"{where}: expected one of {', '.join(hint)}, got {shown(value)}"
+        )
         return hint(value)
     return _scalar([hint], value, where)
 
@@ -138,7 +173,7 @@ def _scalar(allowed: list[Any], value: Any, where: str) -> Any:
     if float in allowed and type(value) is int and int not in allowed:
         return float(value)
     names = ", ".join(a.__name__ for a in allowed)
-    require(type(value) in allowed, f"{where}: expected {names}, got {value!r}")
+    require(type(value) in allowed, f"{where}: expected {names}, got {shown(value)}")
     return value
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from typing import IO, Any
 import pyarrow as pa
 import torch
 from torch import Tensor
+
+from trainables.serial import parse_json
 
 SHARD_BYTES = 256 << 20
 MANIFEST = "manifest.json"
@@ -36,6 +39,7 @@ _ARROW: dict[torch.dtype, tuple[pa.DataType, torch.dtype]] = {
     torch.uint8: (pa.uint8(), torch.uint8),
 }
 STORABLE = frozenset(_ARROW)
+_PART = re.compile(r"part-\d{5}\.arrow")
 _NAMES = {str(dtype): dtype for dtype in _ARROW}
 
 
@@ -102,9 +106,16 @@ class Column:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Column:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is none.
+        """
         dtype, handed = _NAMES[values["dtype"]], _NAMES[values["handed"]]
-        return Column(dtype, tuple(values["shape"]), values["ragged"], handed)
+        shape, ragged = tuple(values["shape"]), values["ragged"]
+        if type(ragged) is not bool or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"no column: {shape}, {ragged}")
+        return Column(dtype, shape, ragged, handed)
 
 
 class Ragged(tuple[Tensor, Tensor]):
@@ -234,17 +245,44 @@ def _array(column: Column, values: Sequence[Tensor | Ragged]) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets.numpy()), rows)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """A folder's manifest.
 
     Raises:
         Damaged: there is none, or it cannot be read.
     """
     try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{folder / MANIFEST}: {error}") from error
-    return found
+        return Manifest.from_json(parse_json((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Damaged(f"{folder / MANIFEST}: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder says of itself: rows, columns, and files with lengths and checksums."""
+
+    rows: int
+    columns: Mapping[str, Column]
+    shards: tuple[Mapping[str, Any], ...]
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Manifest:
+        """Of plain data, which is checked.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: it is no manifest.
+        """
+        columns = {str(name): Column.from_json(one) for name, one in values["columns"].items()}
+        shards = tuple(
+            {key: one[key] for key in ("file", "bytes", "sha256")} for one in values["shards"]
+        )
+        for shard in shards:
+            words = _PART.fullmatch(shard["file"]) and isinstance(shard["sha256"], str)
+            if not words or type(shard["bytes"]) is not int:
+                raise ValueError(f"no part of features: {shard}")
+        if type(values["rows"]) is not int or not shards:
+            raise ValueError("no number of rows, or no parts")
+        return Manifest(values["rows"], columns, shards)
 
 
 def remove(folder: Path) -> None:

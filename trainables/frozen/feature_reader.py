@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from trainables.frozen.feature_files import ROW, Column, Damaged, Ragged, read_manifest
+from trainables.frozen.feature_files import ROW, Damaged, Ragged, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class _Shard:
     offsets: dict[str, Tensor]
 
 
+# What Arrow and torch raise of a file whose checksum is right and whose form is another.
+_FOREIGN = (ValueError, OSError, LookupError, AttributeError, RuntimeError, TypeError)
 _verified: set[tuple[str, str, int, int, int]] = set()
 
 
@@ -64,19 +66,34 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest = read_manifest(folder)
-        self.columns = {k: Column.from_json(v) for k, v in manifest["columns"].items()}
-        self.nbytes = sum(shard["bytes"] for shard in manifest["shards"])
-        _verify(folder, manifest["shards"])
-        self.shards = [self._open(shard["file"]) for shard in manifest["shards"]]
-        stored = torch.cat([shard.rows for shard in self.shards])
-        self.rows = len(stored)
-        if self.rows != manifest["rows"]:
-            raise Damaged(f"{folder} has {self.rows} rows of {manifest['rows']}")
-        self.place = None if torch.equal(stored, torch.arange(self.rows)) else stored.argsort()
+        self.columns = manifest.columns
+        self.nbytes = sum(shard["bytes"] for shard in manifest.shards)
+        _verify(folder, manifest.shards)
+        self.shards = [self._checked(shard["file"]) for shard in manifest.shards]
+        stored, self.rows = torch.cat([shard.rows for shard in self.shards]), manifest.rows
+        if len(stored) != self.rows:
+            raise Damaged(f"{folder} has {len(stored)} rows of {self.rows}")
+        ordered = torch.arange(self.rows)
+        self.place = None if torch.equal(stored, ordered) else stored.argsort()
+        if self.place is not None and not torch.equal(stored[self.place], ordered):
+            raise Damaged(f"{folder} does not have each of its {self.rows} rows once")
         self.starts = torch.tensor([0, *[len(shard.rows) for shard in self.shards]]).cumsum(0)
+
+    def _checked(self, name: str) -> _Shard:
+        """A shard whose every row can be read: Arrow trusts offsets, and would read outside."""
+        try:
+            shard = self._open(name)
+        except _FOREIGN as error:
+            raise Damaged(f"{self.folder / name}: {error}") from error
+        for key, column in self.columns.items():
+            last = shard.offsets[key][-1] if column.ragged else len(shard.rows)
+            if len(shard.values[key]) != last:
+                raise Damaged(f"{self.folder / name}: '{key}' has not {last} rows or steps")
+        return shard
 
     def _open(self, name: str) -> _Shard:
         batch = pa.ipc.open_file(pa.memory_map(str(self.folder / name))).get_batch(0)
+        batch.validate(full=True)
         values, offsets = {}, {}
         for key, column in self.columns.items():
             array = batch.column(key)
@@ -85,7 +102,10 @@ class Reader:
                 array = array.values
             items = from_dlpack(array.values).view(column.dtype)
             values[key] = items.view(-1, *column.shape)
-        return _Shard(from_dlpack(batch.column(ROW)), values, offsets)
+        rows = from_dlpack(batch.column(ROW))
+        if rows.dtype != torch.int64:
+            raise TypeError(f"rows are numbered in {rows.dtype}")
+        return _Shard(rows, values, offsets)
 
     def fetch(self, rows: Tensor) -> dict[str, Tensor | Ragged]:
         """The values of rows (b,), in memory of their own: one gather for each shard touched."""
