@@ -129,7 +129,7 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
     require(isinstance(data, Mapping), f"{where}: expected an object, got {shown(data)}")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(data) - set(known)):
-        raise RecordError(f"{where}: unknown field {shown(', '.join(unknown))}")
+        raise RecordError(f"{where}: unknown field {', '.join(unknown)[:200]}")
     hints = _hints(cls)  # type: ignore[arg-type]
     values = {k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()}
     missing = [
