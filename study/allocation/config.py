@@ -46,7 +46,7 @@ class AllocateConfig(Section):
 
     max_bytes: Annotated[int | None, PlainValidator(_bytes)] = None
     target_ratio: Annotated[float | None, PlainValidator(_ratio)] = None
-    by: Annotated[tuple[Allocator, ...], PlainValidator(_allocators)] = as_written(["measured"])
+    by: Annotated[tuple[Allocator, ...], PlainValidator(_allocators)] = as_written(["distortion"])
     refine: Annotated[StrictInt, Field(ge=0)] = 8
 
     @pydantic.model_validator(mode="after")

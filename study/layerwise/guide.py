@@ -66,7 +66,7 @@ def guide(
         evidence = Evidence(config.task, known, unmeasured, growths)
         made = allocations(allocate, evidence, budget, seed, storage, say)
         first = [allocation.params for allocation in made]
-    settings = Settings(space, sizes, growths("growth"))
+    settings = Settings(space, sizes, growths("distortion"))
     repair = None if budget is None else Repair(settings, budget, given.fill)
     found = [*first, *starts(settings, given.starts, budget)]
     return Guide(tuple(flat for i, flat in enumerate(found) if flat not in found[:i]), repair)
