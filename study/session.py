@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +31,7 @@ from study.setting import Setting
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
 from study.tables import write_parquet
-from study.tracking import Tracker
+from study.tracking import Tracker, ending, params_of_study
 from study.verify import Job, unverified, verify
 from study.warm_start import take_over
 from trainables.record import Record
@@ -65,8 +65,8 @@ class Session:
             self.state.gone = missing(self.state, self.storage)
             self.demands = Demands.of(self.config.task, self.config.constraints, self.state)
             self.events = list(log.events)
-            config = {k: json.dumps(v) for k, v in self.config.to_json().items() if k != "space"}
-            tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, config)
+            params = params_of_study(self.config.to_json())
+            tracker = Tracker(self.storage, self.setting.name, self.setting.tracking_uri, params)
             try:
                 result = self._work()
             except KeyboardInterrupt:  # the second signal: nothing is waited for
@@ -79,8 +79,12 @@ class Session:
                     log.close()
                 finally:
                     points = [r.trial_id for r in result.front] if result else []
-                    summary = tracker.finish(_mlflow_status(result), points)
+                    summary = tracker.finish(ending(self.state), points, say=self._tell)
         return replace(result, remarks=(str(summary),)) if summary.error else result
+
+    def _tell(self, line: str) -> None:
+        if not self.setting.quiet:
+            print(line, file=sys.stderr)
 
     def _emit(self, event: Event) -> None:
         self.log.append(event)
@@ -247,9 +251,3 @@ class Session:
             exit_code=exit_code,
             objective=self.objective,
         )
-
-
-def _mlflow_status(result: StudyResult | None) -> str:
-    if result is None or result.exit_code == 1:
-        return "FAILED"
-    return "KILLED" if result.exit_code else "FINISHED"

@@ -356,13 +356,13 @@ def test_runs_with_other_seeds_stand_under_the_trial_that_they_repeat(store):
             Frozen(220.0, (member,)),
         ]
     )
-    mirror = Mirror(store, "s", state.study_id, "host:1")
+    mirror = Mirror(client_of(store), "s", state.study_id, "host:1")
     mirror.reconcile({})
     for one in state.trials.values():
         mirror.sync(one)
     for _ in range(2):  # a tracker that died in between does it again
         mirror.show_seeds(state.frozen)
-    mirror.finish("FINISHED", {}, [])
+    mirror.finish("FINISHED", {}, [], 230.0)
     (parent,), runs = runs_of(store)
     first, found = runs[0], runs[1]
     assert found.data.tags["mlflow.parentRunId"] == first.info.run_id

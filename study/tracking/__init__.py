@@ -6,7 +6,8 @@ from study.tracking.address import (
     default_tracking_uri,
     ui_command,
 )
-from study.tracking.tracker import Summary, Tracker
+from study.tracking.ending import ending
+from study.tracking.tracker import Summary, Tracker, environment, params_of_study
 
 __all__ = [
     "Summary",
@@ -14,5 +15,8 @@ __all__ = [
     "TrackingError",
     "check_reachable",
     "default_tracking_uri",
+    "ending",
+    "environment",
+    "params_of_study",
     "ui_command",
 ]

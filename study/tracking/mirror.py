@@ -4,141 +4,149 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, Param, Run
 
 from study.events import CONFIRM, Frozen
 from study.lease import process_alive
 from study.state import OPEN, Phase, TrialState
 from study.tracking.shown import cause, curve, final_metrics, milliseconds, params_of, word
+from study.tracking.stored import NotTaken, Store, StoredRun
 from trainables.record import Verification, canonical
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "paretune"
 STUDY, TRIAL, OWNER, BEAT = "paretune.study", "paretune.trial", "paretune.owner", "paretune.beat"
 PARENT = "mlflow.parentRunId"
 STALE_SECONDS = 600.0
-_BATCH = 900  # metrics a call; MLflow takes 1000 things at once
-
-
-@dataclass
-class _Logged:
-    """What a trial's run holds already."""
-
-    run_id: str
-    status: str = "RUNNING"
-    phase: Phase | None = None
-    start: int = 0  # which start of the trial
-    reports: int = 0  # how many of that start
-    params: bool = False
-    ended: bool = False
-    verification: Verification | None = None
-    on_front: bool = False
 
 
 class Mirror:
-    """Writes runs of one study. Every call may raise MLflow's errors and can be repeated."""
+    """Writes runs of one study. Every call may raise MLflow's errors and can be repeated.
 
-    def __init__(self, uri: str, name: str, study_id: str, owner: str) -> None:
-        """Connect; makes the database and the experiment if they are absent."""
-        self._client = MlflowClient(uri)
+    A run whose last call failed is in doubt: whether it was made, and what of it was taken, is
+    looked up before anything more is sent.
+    """
+
+    def __init__(self, client: MlflowClient, name: str, study_id: str, owner: str) -> None:
+        """Connect; makes the experiment if it is absent."""
+        self._store = Store(client, EXPERIMENT)
         self._name, self._study_id, self._owner = name, study_id, owner
-        self._experiment = self._find_experiment()
-        self._logged: dict[str, _Logged] = {}
-        self._parent = ""
+        self._runs: dict[str, StoredRun] = {}
+        self._in_doubt: set[str] = set()
+        self._parent: StoredRun | None = None
 
     @property
     def runs(self) -> int:
         """Runs of trials that are known."""
-        return len(self._logged)
+        return len(self._runs)
+
+    @property
+    def parent(self) -> StoredRun:
+        """The study's own run."""
+        if self._parent is None:
+            raise NotTaken("the study has no run yet")
+        return self._parent
 
     def reconcile(self, params: Mapping[str, str]) -> None:
         """Find this study's runs, open its own run (again), close what dead studies left open."""
-        for run in self._search(f"tags.`{STUDY}` = '{self._study_id}'"):
-            tags = run.data.tags
-            if TRIAL not in tags:
-                self._parent = self._parent or run.info.run_id
-            elif tags[TRIAL] not in self._logged:
-                self._logged[tags[TRIAL]] = _known(run)
+        self._weed()
         tags = {STUDY: self._study_id, OWNER: self._owner, BEAT: repr(time.time())}
-        if self._parent:
-            self._client.update_run(self._parent, "RUNNING")
-            self._client.log_batch(self._parent, tags=[RunTag(k, v) for k, v in tags.items()])
-        else:
-            run = self._client.create_run(self._experiment, tags=tags, run_name=self._name)
-            self._parent = run.info.run_id
-            shown = [Param(k, v[:6000]) for k, v in params.items()]
-            self._client.log_batch(self._parent, params=shown)
+        parent = self._parent or self._store.create(self._name, tags)
+        self._store.reopen(parent)
+        self._store.write(parent, (), [Param(k, v[:6000]) for k, v in params.items()], tags)
+        self._store.settle(parent)
+        self._parent = parent
         self._close_dead()
 
     def beat(self) -> None:
         """Show other hosts that this study lives."""
-        self._client.set_tag(self._parent, BEAT, repr(time.time()))
+        self._store.write(self.parent, tags={BEAT: repr(time.time())})
+        self._store.settle(self.parent)
 
     def sync(self, trial: TrialState, verification: Verification | None = None) -> None:
         """Bring the run of a trial up to its state. Answered and waiting trials have none."""
         if trial.phase is Phase.ANSWERED or (trial.starts == 0 and trial.source is None):
             return
-        known = self._logged.get(trial.trial_id)
-        if known is None:
-            known = self._logged[trial.trial_id] = self._create(trial)
-        if not known.ended:
-            self._report(trial, known)
-            if trial.phase not in OPEN:
-                self._end(trial, known)
-        if verification is not None and verification != known.verification:
-            self._verify(trial, known, verification)
+        run = self._take(trial)
+        if not run.ended:
+            self._report(trial, run)
+        if verification is not None:
+            self._verify(trial, run, verification)
+        self._keep(trial.trial_id, run)
 
     def mark_front(self, front: Iterable[str], artifact_of: Mapping[str, str]) -> None:
         """Tag the runs on the front, untag those that left it, log each member's file once."""
         members = set(front)
-        for trial_id, known in self._logged.items():
-            if known.on_front == (trial_id in members):
+        for trial_id, run in self._runs.items():
+            on_front = word(trial_id in members)
+            if run.tags.get("on_front") == on_front:
                 continue
             if trial_id in members and trial_id in artifact_of:
-                self._client.log_artifact(known.run_id, artifact_of[trial_id], "model")
-            known.on_front = trial_id in members
-            self._client.set_tag(known.run_id, "on_front", word(known.on_front))
+                self._store.file(run, artifact_of[trial_id], "model")
+            self._store.write(run, tags={"on_front": on_front})
+            self._store.settle(run)
 
     def show_seeds(self, front: Frozen) -> None:
         """Log what the runs of each of the front's points came to over seeds, at what ships."""
         at = milliseconds(front.at)
         for member in front.members:
-            known = self._logged.get(member.trial_id)
-            if known is None or member.probability is None:
+            run = self._runs.get(member.trial_id)
+            if run is None or member.probability is None:
                 continue
             figures = {"val_mean": member.mean, "val_low": member.low, "val_high": member.high}
             figures["probability"] = member.probability
             found = [Metric(k, v, at, 0) for k, v in figures.items() if v is not None]
-            self._client.log_batch(known.run_id, found)
+            self._store.write(run, found)
+            self._store.settle(run)
 
-    def finish(self, status: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
-        """Close the runs: trials that are still open as KILLED, the study's own as ``status``."""
-        self.kill_open()
-        now = milliseconds(time.time())
-        self._client.log_batch(self._parent, [Metric(k, v, now, 0) for k, v in metrics.items()])
+    def finish(
+        self, status: str, metrics: Mapping[str, float], files: Iterable[str], at: float
+    ) -> None:
+        """Close the runs: trials that are still open as KILLED, the study's own as ``status``.
+
+        A run that was made twice, for one of two answers was lost, is left once.
+        """
+        self.kill_open(at)
+        ended = milliseconds(at)
+        self._store.write(self.parent, [Metric(k, v, ended, 0) for k, v in metrics.items()])
         for path in files:
-            self._client.log_artifact(self._parent, path)
-        self._client.set_terminated(self._parent, status)
+            self._store.file(self.parent, path)
+        self._store.end(self.parent, status, ended)
+        self._store.settle(self.parent)
+        self._weed()
 
-    def kill_open(self) -> None:
+    def kill_open(self, at: float) -> None:
         """Close the runs of trials that nobody works on any more."""
-        for known in self._logged.values():
-            if known.status == "RUNNING":
-                self._client.set_tag(known.run_id, "status", "interrupted")
-                self._client.set_terminated(known.run_id, "KILLED")
-                known.status, known.phase = "KILLED", None
+        for run in self._runs.values():
+            if run.status == "RUNNING":
+                self._store.write(run, tags={"status": "interrupted"})
+                self._store.end(run, "KILLED", milliseconds(at))
+                self._store.settle(run)
 
     def abandon(self) -> None:
         """The study is gone: close all its runs as KILLED."""
-        self.kill_open()
+        now = time.time()
+        self.kill_open(now)
         if self._parent:
-            self._client.set_terminated(self._parent, "KILLED")
+            self._store.end(self._parent, "KILLED", milliseconds(now))
 
-    def _create(self, trial: TrialState) -> _Logged:
+    def _take(self, trial: TrialState) -> StoredRun:
+        """The trial's run, found or made; in doubt until :meth:`_keep`."""
+        known = self._runs.pop(trial.trial_id, None)
+        if known is None and trial.trial_id in self._in_doubt:
+            self._weed(trial.trial_id)
+            known = self._runs.pop(trial.trial_id, None)
+        self._in_doubt.add(trial.trial_id)
+        return known or self._create(trial)
+
+    def _keep(self, trial_id: str, run: StoredRun) -> None:
+        self._store.settle(run)
+        self._runs[trial_id] = run
+        self._in_doubt.discard(trial_id)
+
+    def _create(self, trial: TrialState) -> StoredRun:
         tags = {
             STUDY: self._study_id,
             TRIAL: trial.trial_id,
@@ -154,110 +162,74 @@ class Mirror:
         what = trial.params.get("method", "")
         if trial.role == CONFIRM:
             what = f"seed {trial.trial.seed}"
-        name = f"{trial.number:03d} {what}".strip()
-        run = self._client.create_run(
-            self._experiment,
-            start_time=milliseconds(trial.started_at),
-            tags=tags,
-            run_name=name if trial.number >= 0 else trial.role,
-        )
-        return _Logged(run.info.run_id, phase=trial.phase)
+        name = f"{trial.number:03d} {what}".strip() if trial.number >= 0 else trial.role
+        return self._store.create(name, tags, milliseconds(trial.started_at))
 
     def _above(self, trial: TrialState) -> str:
         """The run that a trial's run is shown under: the study's; of another seed the first's."""
-        of = self._logged.get(str(trial.params.get("of"))) if trial.role == CONFIRM else None
-        return of.run_id if of else self._parent
+        of = self._runs.get(str(trial.params.get("of"))) if trial.role == CONFIRM else None
+        return (of or self.parent).run_id
 
-    def _report(self, trial: TrialState, known: _Logged) -> None:
-        if known.status != "RUNNING":  # begun, interrupted, and now again
-            self._client.update_run(known.run_id, "RUNNING")
-            known.status = "RUNNING"
-        if known.start != trial.starts:
-            known.start, known.reports = trial.starts, 0
-        metrics = list(curve(trial, known.reports, self._last_step(trial, known)))
-        tags = [] if known.phase == trial.phase else [RunTag("status", trial.phase.value)]
-        if trial.phase not in OPEN:
+    def _report(self, trial: TrialState, run: StoredRun) -> None:
+        ended, tags = trial.phase not in OPEN, {"status": trial.phase.value}
+        metrics = list(curve(trial, run.latest, run.start))
+        if ended:
             metrics += final_metrics(trial)
-            tags += cause(trial)
-        params = [] if known.params else params_of(trial)
-        for first in range(_BATCH, len(metrics), _BATCH):
-            self._client.log_batch(known.run_id, metrics[first : first + _BATCH])
-        if metrics or params or tags:
-            self._client.log_batch(known.run_id, metrics[:_BATCH], params, tags)
-        known.phase = trial.phase
-        known.params, known.reports = True, len(trial.reports)
-
-    def _last_step(self, trial: TrialState, known: _Logged) -> int:
-        """The last epoch that an earlier attempt or an earlier tracker left in the run."""
-        if known.reports or not known.params or not trial.reports:
-            return -1
-        histories = (
-            self._client.get_metric_history(known.run_id, f"val/{name}")
-            for name in trial.reports[0].metrics
-        )
-        return max((m.step for history in histories for m in history), default=-1)
-
-    def _end(self, trial: TrialState, known: _Logged) -> None:
+            tags |= cause(trial)
+        self._store.write(run, metrics, params_of(trial), tags)
+        if not ended:
+            return self._store.reopen(run)
         if trial.record is not None:
-            self._client.log_text(known.run_id, canonical(trial.record), "record.json")
+            self._store.text(run, canonical(trial.record), "record.json")
         status = "FAILED" if trial.phase is Phase.FAILED else "FINISHED"
-        self._client.set_terminated(known.run_id, status, milliseconds(trial.ended_at))
-        known.status, known.ended = status, True
+        self._store.end(run, status, milliseconds(trial.ended_at))
 
-    def _verify(self, trial: TrialState, known: _Logged, found: Verification) -> None:
+    def _verify(self, trial: TrialState, run: StoredRun, found: Verification) -> None:
         at = milliseconds(trial.ended_at)
         values = {f"test/{k}": v for k, v in found.metrics.items()}
         for name in ("latency_ms", "resident_bytes"):
             if (value := getattr(found, name)) is not None:
                 values[name] = value
         metrics = [Metric(k, float(v), at, 0) for k, v in values.items()]
-        tags = [RunTag("verified", word(found.verified))]
-        tags.append(RunTag("problems", "; ".join(found.problems)[:5000]))
-        self._client.log_batch(known.run_id, metrics, tags=tags)
-        known.verification = found
+        problems = "; ".join(found.problems)[:5000]
+        tags = {"verified": word(found.verified), "problems": problems}
+        self._store.write(run, metrics, tags=tags)
 
-    def _find_experiment(self) -> str:
-        for _ in range(2):
-            if found := self._client.get_experiment_by_name(EXPERIMENT):
-                return str(found.experiment_id)
-            try:
-                return str(self._client.create_experiment(EXPERIMENT))
-            except MlflowException:
-                continue  # another study made it in between, else the search below tells
-        raise MlflowException(f"the experiment '{EXPERIMENT}' can neither be found nor made")
+    def _weed(self, trial_id: str | None = None) -> None:
+        """Take up what the store holds of the study, or of a trial, and leave each run once."""
+        condition = f"tags.`{STUDY}` = '{self._study_id}'"
+        if trial_id is not None:
+            condition += f" AND tags.`{TRIAL}` = '{trial_id}'"
+        found: dict[str, list[StoredRun]] = {}
+        for run in self._store.search(condition):
+            found.setdefault(run.data.tags.get(TRIAL, ""), []).append(StoredRun.of(run))
+        if trial_id is None and self._parent and "" not in found:
+            raise NotTaken("it does not show the study's run")
+        for trial, runs in found.items():
+            held = self._runs.get(trial) if trial else self._parent
+            kept = _one_of(runs, held)
+            for double in runs:
+                if double is not kept:
+                    self._store.delete(double.run_id)
+            if trial:
+                self._runs[trial] = kept
+            else:
+                self._parent = kept
 
     def _close_dead(self) -> None:
-        others = self._search(
+        others = self._store.search(
             f"attributes.status = 'RUNNING' AND tags.`{STUDY}` != '{self._study_id}'"
         )
         runs = list(others)
         living = {r.data.tags[STUDY] for r in runs if TRIAL not in r.data.tags and _lives(r)}
         for run in runs:
             if run.data.tags[STUDY] not in living:
-                self._client.set_terminated(run.info.run_id, "KILLED")
-
-    def _search(self, condition: str) -> Iterator[Run]:
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], condition, ViewType.ALL, 1000, ["start_time ASC"], token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+                self._store.end(StoredRun.of(run), "KILLED", milliseconds(time.time()))
 
 
-def _known(run: Run) -> _Logged:
-    ended = run.info.status in ("FINISHED", "FAILED")
-    on_front = run.data.tags.get("on_front") == word(True)
-    return _Logged(
-        run.info.run_id,
-        run.info.status,
-        params=bool(run.data.params),
-        ended=ended,
-        on_front=on_front,
-    )
+def _one_of(runs: list[StoredRun], held: StoredRun | None) -> StoredRun:
+    """Of several runs of one trial that which is written; else one that ended, the oldest."""
+    return min(runs, key=lambda run: (held is None or run.run_id != held.run_id, not run.ended))
 
 
 def _lives(parent: Run) -> bool:

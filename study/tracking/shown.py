@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from study.state import TrialState
 from study.tables import asked, measured
+from trainables.record import Report
 
 _MEASURED = tuple(
     "epochs_done best_epoch ratio log2_ratio layer_ratio nominal_ratio "
@@ -15,18 +18,37 @@ _MEASURED = tuple(
 )
 
 
-def curve(trial: TrialState, done: int, last_step: int) -> Iterator[Metric]:
-    """Reports after the first ``done``, of epochs after ``last_step``."""
-    for report in trial.reports[done:]:
-        if report.epochs_done <= last_step:
-            continue
-        at = milliseconds((trial.started_at or 0) + report.seconds)
-        for name, value in report.metrics.items():
-            yield Metric(f"val/{name}", value, at, report.epochs_done)
-        if report.train_loss is not None:
-            yield Metric("train/loss", report.train_loss, at, report.epochs_done)
-        if report.file_bytes is not None:
-            yield Metric("file_bytes_by_epoch", report.file_bytes, at, report.epochs_done)
+def curve(
+    trial: TrialState, latest: Mapping[str, tuple[int, float]], start: int
+) -> Iterator[Metric]:
+    """Of each metric the points after the last one that the run has: ``latest``, by name.
+
+    Their times count from the run's ``start``, not from when the trial was begun again: a point
+    that is sent twice is the same point.
+    """
+    last = {name: step for name, (step, _) in latest.items() if _is_curve(name)}
+    first = bisect_left(
+        trial.reports, min(last.values(), default=-1), key=lambda report: report.epochs_done
+    )
+    for report in islice(trial.reports, first, None):
+        at = start + milliseconds(report.seconds)
+        for name, value in _points(report).items():
+            if report.epochs_done > last.get(name, -1):
+                yield Metric(name, value, at, report.epochs_done)
+
+
+def _points(report: Report) -> dict[str, float]:
+    """What a report says, by the names of MLflow's metrics."""
+    found = {f"val/{name}": value for name, value in report.metrics.items()}
+    if report.train_loss is not None:
+        found["train/loss"] = report.train_loss
+    if report.file_bytes is not None:
+        found["file_bytes_by_epoch"] = report.file_bytes
+    return found
+
+
+def _is_curve(name: str) -> bool:
+    return name.startswith("val/") or name in ("train/loss", "file_bytes_by_epoch")
 
 
 def final_metrics(trial: TrialState) -> list[Metric]:
@@ -39,10 +61,10 @@ def final_metrics(trial: TrialState) -> list[Metric]:
     return [Metric(name, float(value), at, 0) for name, value in found.items()]
 
 
-def cause(trial: TrialState) -> list[RunTag]:
+def cause(trial: TrialState) -> dict[str, str]:
     """Why it failed."""
     error = trial.record.outcome.error if trial.record else None
-    return [RunTag("error", error[:5000])] if error else []
+    return {"error": error[:5000]} if error else {}
 
 
 def params_of(trial: TrialState) -> list[Param]:

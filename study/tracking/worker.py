@@ -14,29 +14,64 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
+from random import Random
 from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import StudyState
 from study.storage import Storage, StorageError
 from study.tracking.mirror import Mirror
+from study.tracking.stored import NotTaken
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 60.0
 EXIT_SECONDS = 5.0
+FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between tries at a store that fails
+_CLIENTS_FAULT = range(400, 500)
+_PASSING = (401, 403, 404, 408, 425, 429)  # of these, what is not about the trial
+MOST_REFUSED = 10  # trials in a row of work; then the others wait, too
+
+
+class Waits:
+    """Seconds to wait before another try: longer after each failure, and no two trackers alike."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random, self._next = random or Random(), FIRST_WAIT
+
+    def reset(self) -> None:
+        """It worked."""
+        self._next = FIRST_WAIT
+
+    def next(self) -> float:
+        """It failed."""
+        wait, self._next = self._next, min(2 * self._next, LONGEST_WAIT)
+        return wait * self._random.uniform(0.5, 1.0)
 
 
 class Worker:
-    """One study's state on one side, its runs on the other."""
+    """One study's state on one side, its runs on the other.
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
+    What waits for the store are numbers of trials, however much happened in them meanwhile.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        client: Callable[[str], MlflowClient] = MlflowClient,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._settings, self._client, self._sleep = settings, client, sleep
         self._storage = Storage.open(settings["storage"])
         self._follower, self._state = Follower(self._storage), StudyState()
         self._mirror: Mirror | None = None
         self._behind: dict[int, None] = {}  # numbers of trials whose runs are not up to date
         self._orphaned = threading.Event()
+        self._waits = Waits()
         self._error: str | None = None
         self._beaten = time.monotonic()
         self._busy = 0.0
@@ -45,15 +80,14 @@ class Worker:
         """Work until the study ends; None if it died, else what was done."""
         messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, args=(messages,), daemon=True).start()
-        wait = POLL_SECONDS
         while True:
-            wait = POLL_SECONDS if self._step() else min(2 * wait, 30.0)
+            wait = POLL_SECONDS if self.step() else self._waits.next()
             try:
                 last = messages.get(timeout=wait)
             except queue.Empty:
                 continue
             if last is not None:
-                return self._finish(last)
+                return self.finish(last)
             if self._mirror:
                 self._mirror.abandon()
             return None
@@ -70,7 +104,7 @@ class Worker:
             time.sleep(EXIT_SECONDS)
         os._exit(1)  # nobody waits for us, and a store that hangs must not keep us
 
-    def _step(self) -> bool:
+    def step(self) -> bool:
         """Bring MLflow up to the log; False if the store or the log fails for now."""
         try:
             self._read()
@@ -83,20 +117,39 @@ class Worker:
                 self._beaten = time.monotonic()
             self._catch_up(self._mirror)
         except Exception as error:  # whatever a store raises: it is tried again, and told
-            self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._failed(error)
             return False
         self._error = None
+        self._waits.reset()
         return True
 
+    def _failed(self, error: Exception) -> None:
+        self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+        code = getattr(error, "error_code", None)
+        if isinstance(error, NotTaken) or code == "RESOURCE_DOES_NOT_EXIST":
+            self._mirror = None  # perhaps another store: what it holds is looked up
+            self._behind = dict.fromkeys(self._state.trials)
+
     def _catch_up(self, mirror: Mirror) -> None:
-        began = time.monotonic()
+        began, refused = time.monotonic(), list[MlflowException]()
         for number in list(self._behind):
-            if self._orphaned.is_set():
-                return
+            if self._orphaned.is_set() or len(refused) == MOST_REFUSED:
+                break
             trial = self._state.trials[number]
-            mirror.sync(trial, self._state.verifications.get(trial.trial_id))
-            del self._behind[number]
+            try:
+                mirror.sync(trial, self._state.verifications.get(trial.trial_id))
+            except MlflowException as error:
+                if not _refused(error):
+                    raise
+                refused.append(error)
+                del self._behind[number]  # the others need not wait for this one
+                self._behind[number] = None
+            else:
+                del self._behind[number]
+                self._waits.reset()
         self._busy += time.monotonic() - began
+        if refused:
+            raise refused[0]
 
     def _read(self) -> None:
         for event in self._follower.poll():
@@ -114,14 +167,22 @@ class Worker:
 
     def _connect(self) -> Mirror:
         settings = self._settings
-        mirror = Mirror(settings["uri"], settings["name"], self._state.study_id, settings["owner"])
+        client = self._client(settings["uri"])
+        mirror = Mirror(client, settings["name"], self._state.study_id, settings["owner"])
         mirror.reconcile(settings["params"])
         return mirror
 
-    def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
-        began = time.monotonic()
+    def finish(self, last: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring MLflow up to the log's end and close the runs.
+
+        A store that fails is given up after ``patience`` seconds in which nothing was got done.
+        """
+        began, left = time.monotonic(), len(self._behind)
         while not self._close(last) and time.monotonic() - began < last["patience"]:
-            time.sleep(1.0)
+            self._sleep(self._waits.next())
+            if len(self._behind) < left:
+                began = time.monotonic()
+            left = len(self._behind)
         return {
             "runs": self._mirror.runs if self._mirror else 0,
             "missing": len(self._behind),
@@ -129,8 +190,8 @@ class Worker:
             "seconds": round(self._busy, 3),
         }
 
-    def _close(self, last: dict[str, Any]) -> bool:
-        if not self._step() or self._mirror is None:
+    def _close(self, last: Mapping[str, Any]) -> bool:
+        if not self.step() or self._mirror is None:
             return self._mirror is None and self._error is None
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -144,11 +205,15 @@ class Worker:
                 reports = [f"report/{name}" for name in self._storage.list("report")]
                 files = [n for n in ["study.json", *reports] if self._has(n)]
                 paths = [self._fetch(name, folder) for name in files]
-                self._mirror.finish(last["status"], last["metrics"], paths)
-        except Exception as error:  # as in _step
-            self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._mirror.finish(last["status"], last["metrics"], paths, self._ended_at())
+        except Exception as error:  # as in step
+            self._failed(error)
             return False
         return True
+
+    def _ended_at(self) -> float:
+        """When the study was closed: a second tracker says the same."""
+        return self._state.closed[-1].at if self._state.closed else time.time()
 
     def _has(self, name: str) -> bool:
         try:
@@ -164,6 +229,12 @@ class Worker:
         with open(path, "wb") as file:
             file.write(self._storage.read_bytes(name))
         return path
+
+
+def _refused(error: MlflowException) -> bool:
+    """Whether the store works and will never take this: no other trial is to wait for it."""
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    return status in _CLIENTS_FAULT and status not in _PASSING
 
 
 def main() -> int:

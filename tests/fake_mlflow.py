@@ -1,0 +1,216 @@
+"""An MLflow store in memory that fails by a schedule, to the client that the tracker uses."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from types import SimpleNamespace
+
+from mlflow.entities import FileInfo, Metric, Run, RunData, RunInfo, RunTag
+from mlflow.entities import Param as MlflowParam
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+
+class Fault(Enum):
+    """What becomes of a request."""
+
+    NONE = "it is answered"
+    REFUSED = "it never arrives"
+    UNANSWERED = "it is done, the answer is lost"
+    LATE = "it is given up, and is done after the next one"
+    EMPTY = "something else answers, with nothing"
+    DIES = "the tracker dies of it, the request is done"
+
+
+class TrackerDied(BaseException):
+    """kill -9, as far as one process can show it."""
+
+
+class Page(list):
+    token = None
+
+
+@dataclass
+class Stored:
+    """A run as the store has it; points of one key, step, time and value stand there once."""
+
+    run_id: str
+    name: str
+    start: int
+    status: str = "RUNNING"
+    end: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[tuple[str, int, int, float]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
+
+    def shown(self) -> Run:
+        latest: dict[str, tuple[int, int, float]] = {}
+        for key, *point in self.points:
+            latest[key] = max(latest.get(key, (-1, -1, 0.0)), tuple(point))
+        info = RunInfo(self.run_id, "1", "me", self.status, self.start, self.end, "active")
+        data = RunData(
+            [Metric(k, value, at, step) for k, (step, at, value) in latest.items()],
+            [MlflowParam(k, v) for k, v in self.params.items()],
+            [RunTag(k, v) for k, v in self.tags.items()],
+        )
+        return Run(info, data)
+
+
+class FakeMlflow:
+    """One store for many clients. ``faults`` are those of the next requests; then all is well."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.faults = list(faults)
+        self.runs: dict[str, Stored] = {}
+        self.experiment: str | None = None
+        self.requests = 0
+        self._late = None
+
+    def active(self) -> list[Stored]:
+        return [run for run in self.runs.values() if not run.deleted]
+
+    def content(self) -> dict[str, object]:
+        """All that is shown, by what a run is of; runs' ids are the store's own.
+
+        Without times: a trial that is begun again has two, and the store has that of which it was
+        told.
+        """
+        of = {run.run_id: run.tags.get("paretune.trial", "study") for run in self.active()}
+        own = {"paretune.owner", "paretune.beat"}
+        found = {}
+        for run in self.active():
+            tags = {k: of.get(v, v) for k, v in run.tags.items() if k not in own}
+            name = of[run.run_id]
+            assert name not in found, f"two runs of {name}"
+            points = sorted((key, step, value) for key, step, at, value in run.points)
+            found[name] = (run.name, run.status, run.end, tags, run.params, points, run.files)
+        return found
+
+    def client(self, uri: str = "") -> FakeMlflow:
+        return self
+
+    def _request(self, action, empty):
+        """Do it, or not, as the schedule says."""
+        self.requests += 1
+        fault = self.faults.pop(0) if self.faults else Fault.NONE
+        late, self._late = self._late, None
+        try:
+            if fault is Fault.REFUSED:
+                raise MlflowException("503: the server is away")
+            if fault is Fault.EMPTY:
+                return empty
+            if fault is Fault.LATE:
+                self._late = action
+                raise MlflowException("timed out")
+            answer = action()
+            if fault is Fault.UNANSWERED:
+                raise MlflowException("the connection was closed")
+            if fault is Fault.DIES:
+                raise TrackerDied
+            return answer
+        finally:
+            if late is not None:
+                late()
+
+    def _run(self, run_id: str) -> Stored:
+        run = self.runs.get(run_id)
+        if run is None:
+            raise MlflowException(f"Run '{run_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return run
+
+    def get_experiment_by_name(self, name):
+        found = SimpleNamespace(experiment_id=self.experiment) if self.experiment else None
+        return self._request(lambda: found, SimpleNamespace(experiment_id=""))
+
+    def create_experiment(self, name):
+        def make():
+            if self.experiment:
+                raise MlflowException("exists")
+            self.experiment = "1"
+            return "1"
+
+        return self._request(make, "")
+
+    def search_runs(self, experiments, condition, view, most, order, token):
+        tags = re.findall(r"tags\.`([^`]+)` (=|!=) '([^']*)'", condition)
+        status = re.findall(r"attributes\.status = '(\w+)'", condition)
+
+        def find():
+            return Page(
+                run.shown()
+                for run in self.active()
+                if all((run.tags.get(k) == v) == (op == "=") for k, op, v in tags)
+                and all(run.status == s for s in status)
+            )
+
+        return self._request(find, Page())
+
+    def create_run(self, experiment, start_time=None, tags=None, run_name=None):
+        def make():
+            run = Stored(f"r{len(self.runs)}", run_name, start_time or 1, tags=dict(tags))
+            self.runs[run.run_id] = run
+            return run.shown()
+
+        return self._request(make, Stored("", "", 0).shown())
+
+    def get_run(self, run_id):
+        return self._request(lambda: self._run(run_id).shown(), Stored("", "", 0).shown())
+
+    def delete_run(self, run_id):
+        def delete():
+            self._run(run_id).deleted = True
+
+        self._request(delete, None)
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()):
+        assert len(metrics) + len(params) + len(tags) <= 1000
+        assert max(len(params), len(tags)) <= 100
+
+        def log():
+            run = self._run(run_id)
+            if run.deleted:
+                raise MlflowException("the run must be active")
+            for metric in metrics:
+                point = (metric.key, metric.step, metric.timestamp, metric.value)
+                if point not in run.points:
+                    run.points.append(point)
+            run.params |= {p.key: p.value for p in params}
+            run.tags |= {t.key: t.value for t in tags}
+
+        self._request(log, None)
+
+    def _settled(self, run_id, status, end=None):
+        def change():
+            run = self._run(run_id)
+            run.status, run.end = status, end or run.end
+
+        self._request(change, None)
+
+    def update_run(self, run_id, status):
+        self._settled(run_id, status)
+
+    def set_terminated(self, run_id, status, end_time=None):
+        self._settled(run_id, status, end_time)
+
+    def log_text(self, run_id, text, name):
+        self._request(lambda: self._run(run_id).files.update({name: text}), None)
+
+    def log_artifact(self, run_id, path, folder=None):
+        with open(path) as file:
+            text, name = file.read(), os.path.basename(path)
+        name = f"{folder}/{name}" if folder else name
+        self._request(lambda: self._run(run_id).files.update({name: text}), None)
+
+    def list_artifacts(self, run_id, path=None):
+        def find():
+            files = self._run(run_id).files.items()
+            under = [(k, v) for k, v in files if os.path.dirname(k) == (path or "")]
+            return [FileInfo(k, False, len(v.encode())) for k, v in under]
+
+        return self._request(find, [])
