@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ DEFAULT_STORAGE = "results"
 RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
 SPEED = "speed.json"
+CHECKSUM = "checksum"
 
 
 class StudyDataError(ValueError):
@@ -134,9 +137,17 @@ def parse_info(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise StudyDataError(f"{where}: expected an object, got {type(info).__name__}")
     check_schema(info, where)
+    if (stated := info.pop(CHECKSUM, None)) not in (None, checksum(info)):
+        raise StudyDataError(f"{where}: is damaged: its checksum is not {stated!r}")
     if found := list(problems(info)):
         raise StudyDataError("; ".join(f"{where}: {text}" for text in found))
     return info
+
+
+def checksum(info: Mapping[str, Any]) -> str:
+    """Eight digits of what a `study.json` says, whatever its layout: the CRC-32 of its JSON."""
+    text = json.dumps(info, sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def check_schema(data: Mapping[str, Any], where: str) -> None:
@@ -183,8 +194,8 @@ def parse_verification(text: str, where: str) -> Verification:
 
 def _read_columns(filesystem: fs.FileSystem, path: str, names: Iterable[str]) -> list[list[Any]]:
     try:
-        table = parquet.read_table(path, filesystem=filesystem)
-    except (pa.ArrowException, OSError) as error:
+        table = parquet.read_table(path, filesystem=filesystem, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise StudyDataError(f"{path}: is not a readable Parquet file: {reason}") from error
     missing = [name for name in names if name not in table.column_names]

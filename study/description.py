@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.load import CHECKSUM, checksum
 from study.config import StudyConfig
 from study.constraints import Demands
 from study.files import FILE
@@ -102,5 +103,7 @@ def describe(
 
 
 def write(storage: Storage, description: Mapping[str, Any]) -> None:
-    """Write ``study.json`` anew."""
-    storage.write_text(FILE, json.dumps(description, indent=1, sort_keys=False) + "\n")
+    """Write ``study.json`` anew, with its checksum."""
+    # As it is read back: tuples are lists by then.
+    plain = json.loads(json.dumps(description))
+    storage.write_text(FILE, json.dumps({**plain, CHECKSUM: checksum(plain)}, indent=1) + "\n")

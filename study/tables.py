@@ -160,5 +160,5 @@ def _parquet(
     named = [(name.replace(METRIC, metric), kind) for name, kind in columns.items()]
     table = pa.Table.from_pylist(rows, schema=pa.schema(named))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     return sink.getvalue()

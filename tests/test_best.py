@@ -28,6 +28,7 @@ from study.storage import Storage
 from trainables.record import Choice, Paired, Verification
 
 FRACTION = {"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}
+DOUBLINGS = {"name": "log2_ratio", "direction": "maximize", "unit": "doublings"}
 DENSE_ACCURACY = 0.95
 
 
@@ -220,7 +221,7 @@ def folder(tmp_path):
     events = events_of(FRONT)
     storage = Storage.open(tmp_path / "made")
     storage.write_bytes(log.FILE, b"".join(map(log.to_line, events)))
-    storage.write_text(FILE, json.dumps({"objectives": [FRACTION]}))
+    storage.write_text(FILE, json.dumps({"objectives": [FRACTION, DOUBLINGS]}))
     for member in StudyState(events).frozen.members:
         storage.write_bytes(artifact(member.trial_id), b"not the one")
     return tmp_path

@@ -13,8 +13,10 @@ from synthetic_study import ORIGIN
 
 from analysis.columns import AXES, front
 from analysis.findings import findings
-from analysis.load import Row, StudyData, StudyDataError, find_study, load_study
+from analysis.load import Row, StudyData, StudyDataError, find_study, load_study, parse_info
 from analysis.report import write_report
+from study import description
+from study.storage import Storage
 from trainables.record import Choice, Outcome, Record, Status
 
 COLUMNS = """trial_id method init adapter rank optimizer epochs_done val_accuracy test_accuracy drop
@@ -203,3 +205,17 @@ def test_a_folder_that_cannot_be_written(study, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyDataError, match="cannot be written"):
         report(study, tmp_path / "file/report")
+
+
+def test_a_study_json_that_was_changed_is_refused(tmp_path):
+    storage = Storage.open(tmp_path)
+    description.write(storage, {"name": "s", "reference": {"val_accuracy": 0.1}, "front": ()})
+    text = storage.read_text("study.json")
+    assert parse_info(text, "there") == {
+        "name": "s",
+        "reference": {"val_accuracy": 0.1},
+        "front": [],
+    }
+    with pytest.raises(StudyDataError, match=r"there: is damaged"):
+        parse_info(text.replace("0.1", "0.5"), "there")
+    assert parse_info('{"name": "of before there were checksums"}', "there")

@@ -24,7 +24,12 @@ from study.warm_start import MOST_STARTS, WarmStart, Wish, plan, problems, take_
 from trainables.record import Fingerprint, Status, from_json, to_json
 
 HERE = Fingerprint("w", "d")  # what the fake runner's trials are run on
-INFO = {"objectives": [{"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}]}
+INFO = {
+    "objectives": [
+        {"name": "val_accuracy", "direction": "maximize", "unit": "fraction"},
+        {"name": "log2_ratio", "direction": "maximize", "unit": "doublings"},
+    ]
+}
 
 
 def written(folder, events, **info):
