@@ -119,7 +119,7 @@ def _nothing(study: StudyData, x: str, y: Objective) -> str:
         return f"{where}: no finished trial yet, only baselines; let the study run"
     found = Counter(r.record.outcome.status for r in searched)
     causes = Counter(r.record.outcome.error for r in searched if r.record.outcome.error)
-    if found[Status.FAILED] == len(searched):
+    if found[Status.FAILED] + found[Status.OUT_OF_MEMORY] == len(searched):
         cause, count = causes.most_common(1)[0]
         return f"{where}: no trial finished: all {len(searched)} failed, {count} of them: {cause}"
     if shortfall := study.info.get("shortfall"):

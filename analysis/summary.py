@@ -171,9 +171,11 @@ def _described(point: Point, found: Findings) -> str:
 def _left_out(found: Findings) -> Iterable[str]:
     searched = [row for row in found.study.rows if row.role == "search"]
     status = Counter(row.record.outcome.status for row in searched)
+    memory = status[Status.OUT_OF_MEMORY]
     yield (
         f"{counted(len(searched), 'trial')}: {status[Status.COMPLETED]} completed, "
-        f"{status[Status.STOPPED]} stopped early, {status[Status.FAILED]} failed; "
+        f"{status[Status.STOPPED]} stopped early, {status[Status.FAILED]} failed"
+        f"{f', {memory} out of memory' if memory else ''}; "
         f"on the front: {len(found.front)}."
     )
     yield from run_again(found)
@@ -184,7 +186,7 @@ def _left_out(found: Findings) -> Iterable[str]:
     for cause, count in causes.most_common(5):
         yield f"Failed, {count}: {safe(str(cause).splitlines()[0])}"
     lost = sum(
-        row.record.outcome.sha256 is None and row.record.outcome.status is not Status.FAILED
+        row.record.outcome.sha256 is None and not row.record.outcome.failed
         for row in searched
     )
     if lost:

@@ -13,7 +13,7 @@ from study.limits import Limits
 from study.objectives import LATENCY, Aim
 from study.space import Space
 from study.state import StudyState
-from trainables.record import Origin, Outcome, Scalar, Status, Trial
+from trainables.record import Origin, Outcome, Scalar, Trial
 
 
 class Log(Protocol):
@@ -47,6 +47,7 @@ class Plan:
     ``origin`` makes the origin of a record that begins now; ``memory`` in bytes is what the trials
     share; ``confirm`` says what is to be run again, with other seeds, once the search is over:
     what of it has no record yet. ``latency`` in ms of a trial's form is by the study's table.
+    A trial whose worker was lost is run again so many times as ``max_retries`` says.
     """
 
     space: Space
@@ -60,9 +61,9 @@ class Plan:
     confirm: Callable[[StudyState], Sequence[Replicate]] | None = None
     demands: Demands = Demands()
     latency: Callable[[Trial], float | None] = lambda trial: None
+    max_retries: int = 3
 
     def untimed(self, outcome: Outcome) -> bool:
         """Whether a trial lacks the latency that it is to be judged by: nobody can say it later."""
         names = [aim.name for aim in self.aims] + [c.name for c in self.demands.constraints]
-        measured = outcome.status is not Status.FAILED
-        return measured and LATENCY in names and outcome.latency_ms is None
+        return not outcome.failed and LATENCY in names and outcome.latency_ms is None

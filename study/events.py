@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from trainables.record import Record, Report, Trial, Verification
 from trainables.serial import (
@@ -94,14 +95,29 @@ class Reported:
     report: Report
 
 
+class Cause(StrEnum):
+    """Why a trial is run once more.
+
+    It ran out of ``memory``: once more, with no other trial beside it. Its ``worker`` died: so many
+    times as the study allows. The ``node`` went away, or the ``storage`` took no file: not the
+    trial's fault.
+    """
+
+    MEMORY = "memory"
+    WORKER = "worker"
+    NODE = "node"
+    STORAGE = "storage"
+
+
 @dataclass(frozen=True)
 class Retried:
-    """The trial ran out of memory. It is run once more, with no other trial beside it."""
+    """The trial was put back, to be run again: from its last checkpoint, where there is one."""
 
     number: int
     trial_id: str
     error: str
     at: float
+    cause: Cause = Cause.MEMORY
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ class Live:
         if not self.state.ended:
             return f"0/{self.trials} trials  starting the workers"
         parts = [f"{self._ran(counts)}/{self.trials} trials", f"{counts['running']} running"]
-        parts += [f"{counts[k]} {k}" for k in ("stopped", "failed", "answered") if counts[k]]
+        shown = ("stopped", "failed", "out_of_memory", "answered")
+        parts += [f"{counts[k]} {k.replace('_', ' ')}" for k in shown if counts[k]]
         front = self.front()
         volume = self._shown_value(self._hypervolume(front), 3)
         parts.append(f"front {len(front)}, hypervolume {volume}")
@@ -157,7 +158,7 @@ class Live:
         return f"{value:.{decimals}f}" if self.objective.is_fraction else f"{value:.5g}"
 
     def _ran(self, counts: Mapping[str, int]) -> int:
-        return counts["completed"] + counts["stopped"] + counts["failed"]
+        return counts["ran"]
 
     def seconds_left(self) -> float | None:
         """From the pace since this process's first trial ended; None before the second."""

@@ -112,7 +112,7 @@ class StudySearch(OptunaSearch):
             aim.objective.value(loss) for aim, loss in zip(self._aims, losses, strict=True)
         ]
         violations = {}
-        if self._violations and record.outcome.status is not Status.FAILED:
+        if self._violations and not record.outcome.failed:
             violations = dict(self._violations(record))
         attributes: dict[str, Any] = {PREDICTION: values} if stated else {}
         if self._searcher.learns_of_reports and (end := final(self._aims, record.outcome)):
@@ -185,7 +185,7 @@ class StudySearch(OptunaSearch):
     def _truth(self, record: Record) -> tuple[TrialState, tuple[float, ...] | None, bool]:
         """State and losses to be told, and whether these are a prediction."""
         outcome = record.outcome
-        if outcome.status is Status.FAILED:
+        if outcome.failed:
             return TrialState.FAIL, None, False
         if outcome.status is Status.STOPPED:
             if self._learns_of == NOTHING:

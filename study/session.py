@@ -110,7 +110,7 @@ class Session:
             self.demands.met,
         )
         if resumed:
-            done = before["completed"] + before["stopped"] + before["failed"]
+            done = before["ran"]
             left = max(0, config.trials - done - again)
             live.say(f"resuming {self.setting.name}: {done} done, {again} again, {left} left")
         if warm := self.setting.warm:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import singledispatchmethod
 
 from study.errors import StudyError
@@ -13,6 +11,7 @@ from study.events import (
     CONFIRM,
     SEARCH,
     Answered,
+    Cause,
     Closed,
     Ended,
     Event,
@@ -25,51 +24,16 @@ from study.events import (
     Suggested,
     Verified,
 )
-from trainables.record import Record, Report, Scalar, Trial, Verification
+from study.trial_state import ENDED, OPEN, Phase, TrialState
+from trainables.record import Record, Verification
 from trainables.serial import digest
+
+
+__all__ = ["OPEN", "Phase", "StateError", "StudyState", "TrialState"]
 
 
 class StateError(StudyError, ValueError):
     """Events that contradict each other, e.g. the end of a trial that nobody suggested."""
-
-
-class Phase(StrEnum):
-    """Where a trial stands. The last three are those of ``trainables.record.Status``."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    ANSWERED = "answered"
-    INHERITED = "inherited"
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-OPEN = (Phase.WAITING, Phase.RUNNING)
-
-
-@dataclass
-class TrialState:
-    """One suggestion and what became of it.
-
-    ``reports`` are those of the latest start: an interrupted trial begins again. An answered trial
-    has the record it was answered with. ``alone`` is one that ran out of memory before. ``source``
-    is the study from which its record was taken over.
-    """
-
-    number: int
-    role: str
-    params: Mapping[str, Scalar]
-    trial: Trial
-    trial_id: str
-    phase: Phase = Phase.WAITING
-    starts: int = 0
-    alone: bool = False
-    reports: list[Report] = field(default_factory=list)
-    record: Record | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    source: str | None = None
 
 
 class StudyState:
@@ -147,22 +111,25 @@ class StudyState:
     def _(self, event: Started) -> None:
         trial = self._open_trial(event.number, event.trial_id, "started")
         self._move(trial, Phase.RUNNING)
-        trial.reports, trial.starts, trial.started_at = [], trial.starts + 1, event.at
+        trial.starts, trial.started_at = trial.starts + 1, event.at
         self._touch(event.at)
 
     @apply.register
     def _(self, event: Reported) -> None:
         trial = self._open_trial(event.number, event.trial_id, "reported")
+        trial.rewind(event.report.epochs_done)
         self._work(trial, event.report.seconds)
-        trial.reports.append(event.report)
+        trial.take(event.report)
 
     @apply.register
     def _(self, event: Retried) -> None:
         trial = self._open_trial(event.number, event.trial_id, "retried")
-        if trial.alone:
-            raise StateError(f"trial {event.number} was retried twice")
+        if event.cause is Cause.MEMORY:
+            if trial.alone:
+                raise StateError(f"trial {event.number} was retried twice")
+            trial.alone = True
         self._move(trial, Phase.WAITING)
-        trial.alone = True
+        trial.setbacks.append(event)
         self._touch(event.at)
 
     @apply.register
@@ -264,10 +231,14 @@ class StudyState:
         return [t for t in self._sorted() if t.phase in OPEN]
 
     def counts(self, role: str = SEARCH) -> dict[str, int]:
-        """Trials of a role by phase (every phase is a key), and ``done``: all but the open ones."""
+        """Trials of a role by phase (every phase is a key), and by two groups of them.
+
+        ``ran`` are those that ended in this study, ``done`` all but the open ones.
+        """
         found = {phase: self._phases[role, phase] for phase in Phase}
         return {phase.value: n for phase, n in found.items()} | {
-            "done": sum(n for phase, n in found.items() if phase not in OPEN)
+            "ran": sum(found[phase] for phase in ENDED),
+            "done": sum(n for phase, n in found.items() if phase not in OPEN),
         }
 
     def _sorted(self) -> list[TrialState]:

@@ -21,7 +21,7 @@ from study.finished import Finished, find, read
 from study.space import Space
 from study.state import Phase, StudyState, TrialState
 from study.storage import Storage, StorageError
-from trainables.record import Fingerprint, Record, Scalar, Status
+from trainables.record import Fingerprint, Record, Scalar
 
 MOST_STARTS = 10
 OPTION = "--warm-start"
@@ -180,7 +180,7 @@ def plan(source: Finished, space: Space, seed: int, on: Fingerprint | None = Non
 def _unfit(space: Space, seed: int, trial: TrialState) -> str | None:
     """Why nothing can come of a trial here."""
     outcome = trial.record.outcome if trial.record else None
-    if outcome is None or outcome.status is Status.FAILED:  # it may work now
+    if outcome is None or outcome.failed:  # it may work now
         return f"failed there: {outcome.cause if outcome else 'no record'}"
     if found := problems(space, trial.params):
         return found[0]

@@ -15,7 +15,7 @@ from study.storage import StorageError
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.calibration import calibrated
-from trainables.checkpoint import State
+from trainables.checkpoint import State, StateRefused
 from trainables.probes import probe, tensor_hash
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
 from trainables.shelf import ShelfError
@@ -270,10 +270,10 @@ def test_a_restored_trial_ends_as_an_undisturbed_one(at, optimizer):
     straight = begin(shelf=shelf, optimizer=optimizer, epochs=5)
     if at:
         straight.advance(milestones=(at,))
-    saved = straight.state().to_bytes()
+    saved, there = straight.state().to_bytes(), dict(shelf.files)
     expected = finish(straight)
 
-    resumed = begin(optimizer=optimizer, epochs=5)
+    resumed = begin(shelf=Shelf(there), optimizer=optimizer, epochs=5)
     resumed.restore(State.from_bytes(saved))
     assert timeless(finish(resumed)) == timeless(expected)
     assert resumed.shelf.files == shelf.files
@@ -283,7 +283,7 @@ def test_a_restored_trial_keeps_its_best_epoch():
     script = [0.1, 0.9, 0.3, 0.2, 0.2]
     straight = begin(Scripted(script))
     straight.advance(milestones=(2,))
-    resumed = begin(Scripted(script[3:]))
+    resumed = begin(Scripted(script[3:]), shelf=straight.shelf)
     resumed.restore(straight.state())
     outcome = finish(resumed)
     assert outcome.best_epoch == 1
@@ -309,12 +309,21 @@ def test_a_trial_not_begun_says_so():
     assert not attempt.finished
 
 
-def test_going_on_with_another_base_is_refused():
+def test_going_on_with_another_trial_s_state_is_refused():
     attempt = begin(epochs=3)
     attempt.advance(milestones=(1,))
-    state, other = attempt.state(), begin(epochs=3, method="rtn")
-    with pytest.raises(ValueError, match="not the one that was trained on"):
-        other.restore(state)
+    with pytest.raises(StateRefused, match=f"is of trial {attempt.trial_id}"):
+        begin(epochs=3, method="rtn").restore(attempt.state())
+
+
+def test_going_on_with_another_base_is_refused(monkeypatch):
+    attempt = begin(epochs=3)
+    attempt.advance(milestones=(1,))
+    state, other = attempt.state(), begin(epochs=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(attempts, "base_hash", lambda model: "another")
+        with pytest.raises(StateRefused, match="not the one that was trained on"):
+            other.restore(state)
     same = begin(epochs=3)
     same.restore(state)
     assert finish(same).status is Status.COMPLETED

@@ -9,8 +9,8 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -20,23 +20,15 @@ from compression.artifact import serialize
 from compression.model import adapter_tensors, as_saved, compression_of
 from trainables import features
 from trainables.build import about, build, calibration_seconds, count_macs, measure_size
-from trainables.checkpoint import State, flatten, unflatten
+from trainables.checkpoint import State, StateRefused, flatten, unflatten
 from trainables.frozen.recall import recalling
 from trainables.hardware import devices
 from trainables.hardware.memory import Meter, is_out_of_memory
 from trainables.probes import base_hash, probe, tensor_hash
 from trainables.recipes import RECIPES, Run
-from trainables.record import (
-    OUT_OF_MEMORY,
-    Outcome,
-    Report,
-    Size,
-    Status,
-    Trial,
-    from_json,
-    to_json,
-)
+from trainables.record import OUT_OF_MEMORY, Outcome, Report, Size, Status, Trial
 from trainables.shelf import Shelf, ShelfError
+from trainables.so_far import SoFar, holding
 from trainables.stage import Stage, whole
 from trainables.tasks.base import Forward, Prepared, Task, observe
 
@@ -45,16 +37,6 @@ PATIENCE = 1.0  # seconds of training after which a step reports in any case
 
 class NonFiniteMetric(ArithmeticError):
     """A validation metric is NaN or infinite; the message names it and the epoch."""
-
-
-class Shelved(NamedTuple):
-    """An epoch's file: its bytes and work, its hash and that of its probe; None without a file."""
-
-    epoch: int
-    size: Size
-    macs: int
-    sha256: str | None = None
-    probe: str | None = None
 
 
 class Attempt:
@@ -82,11 +64,18 @@ class Attempt:
         self.stage: Stage | None = None
         self.shipped: Stage | None = None  # on the CPU; the same one if that is the device
         self.run: Run | None = None
-        self.curve: list[Report] = []
-        self.best = -1
-        self.best_params: list[Tensor] = []
-        self.shelved: Shelved | None = None
-        self.seconds = 0.0
+        self.so_far = SoFar()
+        self.restored = -1  # epochs of the checkpoint that it went on from
+        self._checkpoint: State | None = None
+        self._base: str | None = None
+        self.refusals: list[str] = []
+
+    def go_on(self, checkpoint: State) -> None:
+        """Begin where :meth:`state` was taken; anew, if that is refused: ``refusals`` says why.
+
+        The first :meth:`advance` then trains nothing: it says where the trial stands.
+        """
+        self._checkpoint = checkpoint
 
     def advance(self, milestones: Sequence[int] = (), weighed: bool = False) -> list[Report]:
         """Train to the next milestone, the end, or for :data:`PATIENCE` seconds; new reports.
@@ -97,7 +86,7 @@ class Attempt:
         Raises:
             ShelfError: its file could not be put away, which is no error of the trial.
         """
-        before = len(self.curve)
+        before = len(self.so_far.curve)
         started = time.perf_counter()
         try:
             self._advance(milestones, started, weighed and self.stage is None)
@@ -106,35 +95,33 @@ class Attempt:
         except Exception as error:  # the boundary of a trial: whatever it raises is its result
             self.finished = True
             self.outcome = self._failure(error)
-        return self.curve[before:]
+        return self.so_far.curve[before:]
 
     def _advance(self, milestones: Sequence[int], started: float, weighed: bool) -> None:
-        spent = self.seconds
+        if self._checkpoint is not None and self._resume(self._checkpoint):
+            self.outcome = self._outcome()
+            return
+        so_far, spent = self.so_far, self.so_far.seconds
         if self.stage is None:
             self._begin()
             spent += calibration_seconds(self.task, self.data, self.trial)
             self._report(None, spent + time.perf_counter() - started)
-        while self.run is not None and self.epochs_done < self.trial.epochs and not weighed:
+        while self.run is not None and so_far.epochs_done < self.trial.epochs and not weighed:
             progress = self.run.advance()
-            self.seconds = spent + time.perf_counter() - started
-            self._report(progress.train_loss, self.seconds)
-            if self.epochs_done in milestones or time.perf_counter() - started > PATIENCE:
+            so_far.seconds = spent + time.perf_counter() - started
+            self._report(progress.train_loss, so_far.seconds)
+            if so_far.epochs_done in milestones or time.perf_counter() - started > PATIENCE:
                 break
-        self.finished = self.epochs_done == self.trial.epochs
-        if self.finished or self.epochs_done in milestones:
+        self.finished = so_far.epochs_done == self.trial.epochs
+        if self.finished or so_far.epochs_done in milestones:
             self._shelve()
-        self.seconds = spent + time.perf_counter() - started
+        so_far.seconds = spent + time.perf_counter() - started
         self.outcome = self._outcome()
-
-    @property
-    def epochs_done(self) -> int:
-        """Epochs trained so far."""
-        return self.curve[-1].epochs_done if self.curve else 0
 
     def _begin(self) -> None:
         model = build(self.task, self.data, self.trial)
         with as_saved(model):
-            self.size, self.macs = self._sizes(model)
+            self.so_far.size, self.so_far.macs = self._sizes(model)
         self.shipped = self.stage = self._staged(model)
         if self.device.type != "cpu":
             there = self._staged(copy.deepcopy(model))
@@ -156,22 +143,22 @@ class Attempt:
         return recalling(stage) if self.trial.epochs else stage
 
     def _report(self, train_loss: float | None, seconds: float) -> None:
-        run, model = self.run, self._stage().model
+        run, model, so_far = self.run, self._stage().model, self.so_far
         settled, resizes = (run.settled, run.resizes) if run is not None else (True, False)
-        epoch = self.epochs_done + 1 if self.curve else 0
+        epoch = so_far.epochs_done + 1 if so_far.curve else 0
         with run.shipping() if run is not None else nullcontext():
             raw = [tensor.clone() for tensor in adapter_tensors(model)]
             with as_saved(model):
                 metrics = self._validate()
-                size, macs = self._sizes(model) if resizes else (self.size, self.macs)
+                size, macs = self._sizes(model) if resizes else (so_far.size, so_far.macs)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(f"val/{name} is {value} after epoch {epoch}")
         length = size.file_bytes if resizes else None
-        self.curve.append(Report(epoch, metrics, train_loss, seconds, length, settled))
-        if self.best < 0 or self._rank(self.curve[-1]) > self._rank(self.curve[self.best]):
-            self.best, self.best_params = epoch, raw
-            self.size, self.macs = size, macs
+        so_far.curve.append(Report(epoch, metrics, train_loss, seconds, length, settled))
+        if so_far.best < 0 or self._rank(so_far.curve[-1]) > self._rank(so_far.curve[so_far.best]):
+            so_far.best, so_far.best_params = epoch, raw
+            so_far.size, so_far.macs = size, macs
 
     def _rank(self, report: Report) -> tuple[bool, float, float]:
         """What has its final form, the primary metric, better first; among equals less loss."""
@@ -195,37 +182,34 @@ class Attempt:
 
     def _shelve(self) -> None:
         """Put the best epoch's file away, unless it is there already."""
-        if self.shelved and self.shelved.epoch == self.best:
+        so_far, stage = self.so_far, self._shipped()
+        if so_far.shelved and so_far.shelved.epoch == so_far.best:
             return
-        stage = self._shipped()
-        current = [tensor.clone() for tensor in adapter_tensors(stage.model)]
-        _set_params(stage.model, self.best_params)
-        with as_saved(stage.model):
+        with holding(stage.model, so_far.best_params), as_saved(stage.model):
             artifact = serialize(stage.model, about(self.trial))
             logits = probe(stage.forward, stage.validation)
-        _set_params(stage.model, current)
         self.shelf.write_bytes(f"{self.trial_id}.safetensors", artifact)
         self.shelf.write_bytes(
             f"{self.trial_id}.probe.safetensors", safetensors.torch.save({"logits": logits})
         )
         sums = hashlib.sha256(artifact).hexdigest(), tensor_hash(logits)
-        self.shelved = Shelved(self.best, self.size, self.macs, *sums)
+        so_far.shelved = replace(so_far.best_without_file, sha256=sums[0], probe=sums[1])
 
     def _outcome(self) -> Outcome:
         """What is on the shelf, if anything; else the best so far, without a file."""
-        kept = self.shelved or Shelved(self.best, self.size, self.macs)
+        kept = self.so_far.shelved or self.so_far.best_without_file
         return Outcome(
             status=Status.COMPLETED if self.finished else Status.STOPPED,
-            epochs_done=self.epochs_done,
+            epochs_done=self.so_far.epochs_done,
             best_epoch=kept.epoch,
-            metrics={"val": self.curve[kept.epoch].metrics},
+            metrics={"val": self.so_far.curve[kept.epoch].metrics},
             size=kept.size,
             macs=kept.macs,
-            seconds=self.seconds,
+            seconds=self.so_far.seconds,
             peak_memory=self.meter.peak(),
             sha256=kept.sha256,
             probe=kept.probe,
-            curve=tuple(self.curve),
+            curve=tuple(self.so_far.curve),
             notes=compression_of(self._stage().model).notes,
         )
 
@@ -235,17 +219,17 @@ class Attempt:
         kind = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
         return Outcome(
             status=Status.FAILED,
-            epochs_done=self.epochs_done,
-            seconds=self.seconds,
+            epochs_done=self.so_far.epochs_done,
+            seconds=self.so_far.seconds,
             peak_memory=self.meter.peak(),
-            curve=tuple(self.curve),
+            curve=tuple(self.so_far.curve),
             error=f"{kind}: {error} ({where})",
         )
 
     def drop(self) -> None:
         """Let go of model and training. What it came to, stays."""
         self.stage = self.shipped = self.run = None
-        self.best_params = []
+        self.so_far.best_params = []
 
     def _stage(self) -> Stage:
         if self.stage is None:
@@ -261,43 +245,53 @@ class Attempt:
         """Everything needed to go on in another process: training, curve, best epoch."""
         if self.run is None:
             return flatten({})
+        if self._base is None:  # it takes a look at every byte of the model
+            self._base = base_hash(self._shipped().model)
         return flatten(
             {
-                "base": base_hash(self._shipped().model),
+                "trial": self.trial_id,
+                "epochs_done": self.so_far.epochs_done,
+                "base": self._base,
                 "run": unflatten(self.run.state()),
-                "curve": [to_json(report) for report in self.curve],
-                "size": to_json(self.size),
-                "macs": self.macs,
-                "best": self.best,
-                "best_params": self.best_params,
-                "seconds": self.seconds,
+                "so_far": self.so_far.to_tree(),
             }
         )
 
+    def _resume(self, checkpoint: State) -> bool:
+        """Whether the checkpoint could be restored; else nothing is left of it."""
+        self._checkpoint = None
+        try:
+            self.restore(checkpoint)
+        except StateRefused as error:
+            self.refusals.append(str(error))
+            self.restore(flatten({}))
+            return False
+        self.restored = self.so_far.epochs_done
+        return True
+
     def restore(self, state: State) -> None:
-        """Go on from :meth:`state`; the file is written anew when the trial ends.
+        """Go on from :meth:`state`.
 
         Raises:
-            ValueError: compressed again, the model is another than the one that was trained on:
-                calibrated methods round differently on another machine.
+            StateRefused: it is of another trial or of another version of this program; or,
+                compressed again, the model is another than the one that was trained on: calibrated
+                methods round differently on another machine.
         """
         saved = unflatten(state)
-        self.stage = self.shipped = self.run = self.shelved = None
-        self.curve, self.best, self.seconds, self.finished = [], -1, 0.0, False
+        self.stage = self.shipped = self.run = self._base = None
+        self.so_far, self.finished = SoFar(), False
         if not saved:
             return
+        if saved.get("trial") != self.trial_id:
+            raise StateRefused(f"is of trial {saved.get('trial')}")
         self._begin()
-        if base_hash(self._shipped().model) != saved["base"]:
-            raise ValueError("compressed here, the model is not the one that was trained on")
-        if self.run is not None:
-            self.run.restore(flatten(saved["run"]))
-        self.curve = [from_json(Report, row) for row in saved["curve"]]
-        self.size, self.macs = from_json(Size, saved["size"]), saved["macs"]
-        self.best, self.seconds = saved["best"], saved["seconds"]
-        self.best_params = list(saved["best_params"])
-
-
-@torch.no_grad()
-def _set_params(model: nn.Module, values: Sequence[Tensor]) -> None:
-    for tensor, value in zip(adapter_tensors(model), values, strict=True):
-        tensor.copy_(value)
+        self._base = base_hash(self._shipped().model)
+        if self._base != saved.get("base"):
+            raise StateRefused("compressed here, the model is not the one that was trained on")
+        try:
+            self.so_far = SoFar.from_tree(saved["so_far"])
+            if self.run is not None:
+                self.run.restore(flatten(saved["run"]))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+            raise StateRefused(f"is of another version of this program: {kind}: {error}") from error

@@ -1,8 +1,13 @@
-"""Training state as tensors and JSON: nested containers flattened to one dict of tensors."""
+"""Training state as tensors and JSON: nested containers flattened to one dict of tensors.
+
+As bytes it carries the hash of itself: a state that is damaged is refused, never gone on from.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +19,13 @@ from torch import Tensor
 from trainables.serial import parse_json
 
 _TENSOR = "$tensor"
+_SEAL = b"paretune-seal:"
+_OPEN = _SEAL + b"0" * 64  # stands where the hash is put
+_SEALED = re.compile(re.escape(_SEAL) + rb"[0-9a-f]{64}")
 
 
-class CheckpointError(ValueError):
-    """Bytes that are no checkpoint, or a damaged one."""
+class StateRefused(ValueError):
+    """A state that cannot be gone on from; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +36,34 @@ class State:
     tree: Any
 
     def to_bytes(self) -> bytes:
-        """One safetensors file with the tree in its header."""
+        """One safetensors file with the tree in its header, and the file's SHA-256."""
         tensors = {k: v.contiguous() for k, v in self.tensors.items()}
-        return safetensors.torch.save(tensors, {"tree": json.dumps(self.tree)})
+        about = {"tree": json.dumps(self.tree), "seal": _OPEN.decode()}
+        data = safetensors.torch.save(tensors, about)
+        return data.replace(_OPEN, _seal(data), 1)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> State:
         """The inverse of :meth:`to_bytes`.
 
         Raises:
-            CheckpointError: they are no checkpoint, or a damaged one.
+            StateRefused: they are no checkpoint, or a bit of it is another than when it was written.
         """
+        found = _SEALED.search(data)
+        if found is None:
+            raise StateRefused("is damaged, or no checkpoint: it has no checksum")
+        if found[0] != _seal(data[: found.start()] + _OPEN + data[found.end() :]):
+            raise StateRefused("is damaged: its checksum does not fit")
         try:
             tensors = safetensors.torch.load(data)
             header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return cls(tensors, parse_json(header["__metadata__"]["tree"], finite=False))
         except (SafetensorError, ValueError, LookupError, TypeError) as error:
-            raise CheckpointError(f"a damaged checkpoint, or none: {error}") from error
+            raise StateRefused(f"is damaged, or no checkpoint: {error}") from error
+
+
+def _seal(data: bytes) -> bytes:
+    return _SEAL + hashlib.sha256(data).hexdigest().encode()
 
 
 def flatten(value: Any) -> State:

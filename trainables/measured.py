@@ -16,11 +16,15 @@ OUT_OF_MEMORY = "out of memory"
 
 
 class Status(StrEnum):
-    """How a trial ended: at its full budget, ended early by the scheduler, or by an error."""
+    """How a trial ended: at its full budget, ended early by the scheduler, or by an error.
+
+    Running out of memory is an error of its own: with more of it the trial may well succeed.
+    """
 
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+    OUT_OF_MEMORY = "out_of_memory"
 
 
 def check_metrics(metrics: Mapping[str, Any], where: str) -> None:
@@ -165,17 +169,29 @@ class Outcome:
     latency_ms: float | None = None
 
     def __post_init__(self) -> None:
-        """Completed needs finite metrics and a size; failed needs a cause."""
+        """Completed needs finite metrics and a size; failed needs a cause.
+
+        What failed for memory gets the status of that, in records from before there was one, too.
+        """
         for split, metrics in self.metrics.items():
             check_metrics(metrics, f"Outcome.metrics.{split}")
-        if self.status is Status.FAILED:
+        if self.failed:
             require(bool(self.error), "Outcome.error: a failed trial needs its cause")
+            memory = self.cause == OUT_OF_MEMORY
+            object.__setattr__(
+                self, "status", Status.OUT_OF_MEMORY if memory else Status.FAILED
+            )
         else:
             require(
                 bool(self.metrics.get("val")), f"Outcome.metrics.val: needed when {self.status}"
             )
             require(self.size is not None, f"Outcome.size: needed when {self.status}")
             require(self.error is None, f"Outcome.error: must be absent when {self.status}")
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error ended it, that of having no room included."""
+        return self.status in (Status.FAILED, Status.OUT_OF_MEMORY)
 
     @property
     def cause(self) -> str | None:

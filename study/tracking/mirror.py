@@ -181,8 +181,8 @@ class Mirror:
             return self._store.reopen(run)
         if trial.record is not None:
             self._store.text(run, canonical(trial.record), "record.json")
-        status = "FAILED" if trial.phase is Phase.FAILED else "FINISHED"
-        self._store.end(run, status, milliseconds(trial.ended_at))
+        failed = trial.record is not None and trial.record.outcome.failed
+        self._store.end(run, "FAILED" if failed else "FINISHED", milliseconds(trial.ended_at))
 
     def _verify(self, trial: TrialState, run: StoredRun, found: Verification) -> None:
         at = milliseconds(trial.ended_at)

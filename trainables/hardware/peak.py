@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.attempt import Attempt
 from trainables.hardware.devices import RESIDENT, pick, total_memory
 from trainables.hardware.memory import release
-from trainables.record import Status, Trial
+from trainables.record import Trial
 from trainables.splits import Inputs, Split
 from trainables.tasks.base import Prepared, Task
 
@@ -36,7 +36,7 @@ def measure(task: Task, data: Prepared, trial: Trial) -> Peak:
     outcome, found = attempt.outcome, _card(device)
     attempt.drop()
     release()
-    return Peak(error=outcome.error) if outcome.status is Status.FAILED else found
+    return Peak(error=outcome.error) if outcome.failed else found
 
 
 def rehearse(task: Task, data: Prepared, trial: Trial, device: torch.device) -> Attempt:
