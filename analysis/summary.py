@@ -186,8 +186,7 @@ def _left_out(found: Findings) -> Iterable[str]:
     for cause, count in causes.most_common(5):
         yield f"Failed, {count}: {safe(str(cause).splitlines()[0])}"
     lost = sum(
-        row.record.outcome.sha256 is None and not row.record.outcome.failed
-        for row in searched
+        row.record.outcome.sha256 is None and not row.record.outcome.failed for row in searched
     )
     if lost:
         yield f"Finished without an artifact, so no members of the front: {lost}."

@@ -124,6 +124,8 @@ class StudyConfig(Section):
     keep: Keep = as_written({})
     confirm: Confirm | None = None
     resources: Resources = as_written({})
+    max_retries: Annotated[StrictInt, Field(ge=0)] = 3
+    checkpoint_seconds: Annotated[float, PlainValidator(parse_duration)] = 5.0
     calibration: Calibrate = as_written({})
     space: SpaceConfig = as_written({})
 

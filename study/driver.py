@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from study.events import (
     CONFIRM,
     SEARCH,
     Answered,
+    Cause,
     Ended,
     Event,
     Reported,
@@ -25,12 +26,12 @@ from study.events import (
     Started,
     Suggested,
 )
-from study.objectives import standing
+from study.judge import Judge
 from study.placement import Room
-from study.schedulers import Rungs, Standing
-from study.state import StudyState
+from study.retries import Loss, Retries
+from study.schedulers import Rungs
+from study.state import StudyState, TrialState
 from trainables.record import (
-    OUT_OF_MEMORY,
     Outcome,
     Record,
     Report,
@@ -44,7 +45,6 @@ from trainables.record import (
 FINISHED = "FINISHED"  # ray.tune.search.Searcher.FINISHED
 MOST_DUPLICATES = 100  # in a row; then the space counts as exhausted
 UNTIMED = "NoLatency: the study asks for latency_ms, and no form like this one could be timed"
-LOUD = 3  # failures in a row from one cause
 
 
 class Driver:
@@ -62,15 +62,15 @@ class Driver:
         say: Callable[[str], None] = print,
     ) -> None:
         self.plan, self.log, self.state = plan, log, state
-        self.search, self.rungs, self.views, self.say = search, rungs, views, say
+        self.search, self.views, self.say = search, views, say
         self.stopping: str | None = None
         self.searched_enough: str | None = None
         self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_until(time.time())
         self._running: dict[str, int] = {}
         self._aliases: dict[str, list[int]] = {}
-        self._failures: deque[str | None] = deque(maxlen=LOUD)
-        self._lost = 0
+        self._judge = Judge(plan, rungs)
+        self._retries = Retries(plan.max_retries, say)
         self._wanted: tuple[tuple[int, int], Sequence[Replicate]] | None = None
         self._room = Room(plan.concurrency, plan.memory, say)
         self._fingerprint = plan.origin().fingerprint
@@ -82,11 +82,10 @@ class Driver:
         self._refill()
 
     def _refill(self) -> None:
-        """Bring the rungs back from the reports of an earlier process."""
+        """Bring back what the reports of an earlier process tell of rungs and room."""
         for trial in self.state.trials.values():
             self._room.take(trial.record.outcome.peak_memory if trial.record else None)
-            if trial.role == SEARCH and trial.record and trial.record.outcome.size:
-                self._judge(trial.number, trial.trial_id, trial.reports, trial.record.outcome)
+            self._judge.recall(trial)
 
     def emit(self, event: Event) -> None:
         """Log, apply, show."""
@@ -118,18 +117,13 @@ class Driver:
         if len(self._running) >= self._room.limit or (self._running and self._crowded):
             return None
         number = self._next_number()
-        if number is None:  # what runs may still call for confirmations
-            return None if self.plan.confirm and self._running else FINISHED
+        if number is None:  # what runs may come to need another run, or call for confirmations
+            return None if self._running else FINISHED
         trial = self.state.trials[number]
         self._running[tune_id] = number
         self.emit(Started(number, trial.trial_id, time.time()))
-        config = {"number": number, "trial": canonical(trial.trial)}
+        config = {"number": number, "trial": canonical(trial.trial), "begun": trial.starts > 1}
         return config | ({"until": trial.params["until"]} if trial.role == CONFIRM else {})
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether a trial came to need another run after FINISHED was said."""
-        return bool(self._alone) and not self.should_stop()
 
     @property
     def _crowded(self) -> bool:
@@ -137,17 +131,17 @@ class Driver:
         return bool(self._alone) or any(self.state.trials[n].alone for n in self._running.values())
 
     def _next_number(self) -> int | None:
-        """What needs the place to itself, baselines, what was interrupted, new suggestions."""
+        """What needs the place to itself, what was interrupted, baselines, new suggestions."""
         if self._alone:
             return self._alone.popleft()
+        while self._queue:
+            if (number := self._unless_known(self._queue.popleft())) is not None:
+                return number
         if self._baselines:
             role = next(iter(self._baselines))
             trial = self._baselines.pop(role)
             taken = len(self.state.baselines)
             return self._suggest(self._first_baseline + taken, role, {}, trial)
-        while self._queue:
-            if (number := self._unless_known(self._queue.popleft())) is not None:
-                return number
         number = self._search()
         return self._confirm() if number is None else number
 
@@ -198,10 +192,7 @@ class Driver:
         """Search trials that were run or are being run; answered ones cost no budget."""
         counts = self.state.counts()
         waiting = sum(map(len, self._aliases.values()))
-        return (
-            sum(counts[k] for k in ("completed", "stopped", "failed", "running", "waiting"))
-            - waiting
-        )
+        return counts["ran"] + counts["running"] + counts["waiting"] - waiting
 
     def _suggest(self, number: int, role: str, params: Mapping[str, Scalar], trial: Trial) -> int:
         trial_id = trial.trial_id(self._fingerprint)
@@ -221,70 +212,80 @@ class Driver:
 
     def _settles(self, outcome: Outcome) -> bool:
         """Whether a duplicate need not be run: there is a file, or there would be none again."""
-        if outcome.sha256 or outcome.status is Status.FAILED:
+        if outcome.sha256 or outcome.failed:
             return True
         return any(self.plan.demands.hopeless(report, outcome) for report in outcome.curve)
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Take a worker's result; whether its trial may go on."""
         number = self._running.get(tune_id)
-        if number is None or "outcome" not in result:
+        if number is None:
             return True
-        self._lost = 0
+        if "trouble" in result:
+            self._put_back(tune_id, Loss(Cause.STORAGE, str(result["trouble"])))
+            return False
+        if "outcome" not in result:
+            return True
+        self._retries.lived()
         outcome = from_json(Outcome, json.loads(result["outcome"]))
         reports = [from_json(Report, r) for r in json.loads(result["reports"])]
         trial = self.state.trials[number]
         outcome = replace(outcome, latency_ms=self.plan.latency(trial.trial))
+        restored = int(result.get("restored", -1))
+        self._say_where(trial, restored, json.loads(result.get("remarks", "[]")))
+        known = min(trial.reported, restored - 1)  # what it stands at is said again, and judged
         for report in reports:
-            self.emit(Reported(number, trial.trial_id, report))
+            if report.epochs_done > known:
+                self.emit(Reported(number, trial.trial_id, report))
         if trial.role == SEARCH and self.plan.untimed(outcome):
             self._end(tune_id, Outcome(Status.FAILED, error=UNTIMED, seconds=outcome.seconds))
             return False
-        go_on = self._judge(number, trial.trial_id, reports, outcome)
+        go_on = self._judge.go_on(trial, reports, outcome, restored)
         if result.get("done") or not go_on:
             self._end_or_retry(tune_id, outcome)
         return go_on
 
-    def _judge(
-        self, number: int, trial_id: str, reports: Iterable[Report], outcome: Outcome
-    ) -> bool:
-        trial = self.state.trials[number]
-        if outcome.size is None or outcome.status is Status.FAILED:
-            return True
-        if trial.role == CONFIRM:  # as long as the one that it repeats
-            return outcome.epochs_done < int(trial.params["until"])
-        if trial.role != SEARCH:
-            return True
-        go_on = True
-        for report in reports:
-            if self.plan.demands.hopeless(report, outcome):
-                return False
-            if (losses := standing(self.plan.aims, report, outcome)) is not None:
-                at = Standing(report.epochs_done, losses, report.seconds)
-                go_on = self.rungs.on_report(trial_id, at) and go_on
-        return go_on
-
-    def on_lost(self, tune_id: str, cause: str) -> None:
+    def on_lost(self, tune_id: str, loss: Loss) -> None:
         """A worker raised outside a trial's own code, or died."""
         if tune_id not in self._running or self.stopping:
             return
-        if cause.startswith(OUT_OF_MEMORY):  # of this trial's making: no sign of a broken study
-            return self._end_or_retry(tune_id, Outcome(Status.FAILED, error=cause))
-        self._end(tune_id, Outcome(Status.FAILED, error=f"worker lost: {cause}"))
-        self._lost += 1
-        if self._lost == LOUD:
+        trial = self.state.trials[self._running[tune_id]]
+        reported = any(t.furthest >= 0 for t in self.state.trials.values())
+        if self._retries.lost(loss, reported):
             self.broken = True
-            self.stop(f"{LOUD} workers in a row were lost: {cause}")
+            self._put_back(tune_id, loss)
+            self.stop(f"no worker lives long enough to report: {loss.error}")
+        elif self._retries.allow(trial, loss.cause):
+            self._put_back(tune_id, loss)
+        else:
+            self._end(tune_id, self._retries.given_up(trial, loss))
 
     def _end_or_retry(self, tune_id: str, outcome: Outcome) -> None:
         """A trial without room for it gets one more run with nothing beside it."""
         trial = self.state.trials[self._running[tune_id]]
-        if outcome.cause != OUT_OF_MEMORY or trial.alone:
-            return self._end(tune_id, outcome)
-        del self._running[tune_id]
-        self._alone.append(trial.number)
-        self.emit(Retried(trial.number, trial.trial_id, str(outcome.error), time.time()))
-        self.say(f"{trial.trial_id}: {outcome.error}; it is run once more, alone")
+        memory = outcome.status is Status.OUT_OF_MEMORY
+        if memory and self._retries.allow(trial, Cause.MEMORY):
+            self._put_back(tune_id, Loss(Cause.MEMORY, str(outcome.error)))
+        else:
+            self._end(tune_id, outcome)
+
+    def _put_back(self, tune_id: str, loss: Loss) -> None:
+        """The trial is the next to be run, or is run alone."""
+        trial = self.state.trials[self._running.pop(tune_id)]
+        if loss.cause is Cause.MEMORY:
+            self._alone.append(trial.number)
+        else:
+            self._queue.appendleft(trial.number)
+        self.emit(Retried(trial.number, trial.trial_id, loss.error, time.time(), loss.cause))
+        again = "once more, alone" if loss.cause is Cause.MEMORY else "again"
+        self.say(f"{trial.trial_id}: {loss.error}; it is run {again}")
+
+    def _say_where(self, trial: TrialState, restored: int, remarks: Sequence[str]) -> None:
+        """Where a trial that was begun before goes on, and what its worker had to say."""
+        for remark in remarks:
+            self.say(f"{trial.trial_id}: {remark}")
+        if restored >= 0:
+            self.say(f"{trial.trial_id}: goes on after epoch {restored} of {trial.trial.epochs}")
 
     def _end(self, tune_id: str, outcome: Outcome) -> None:
         number = self._running.pop(tune_id)
@@ -294,10 +295,4 @@ class Driver:
         self.emit(Ended(number, trial.trial_id, record, time.time()))
         for waiting in self._aliases.pop(trial.trial_id, []):
             self.emit(Answered(waiting, trial.trial_id))
-        self._watch(outcome)
-
-    def _watch(self, outcome: Outcome) -> None:
-        """Say it loudly when one cause fails several trials in a row."""
-        self._failures.append(outcome.cause)
-        if outcome.cause and list(self._failures) == [outcome.cause] * LOUD:
-            self.say(f"{LOUD} trials in a row failed from one cause: {outcome.error}")
+        self._retries.watch(outcome)

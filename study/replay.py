@@ -152,7 +152,7 @@ def _run(
         milestones = (*milestones, until)
     attempt = Attempt(config.task, data, trial, shelf, device, cached)
     attempt.advance(milestones, weighed=True)
-    while not attempt.finished and attempt.epochs_done < until:
+    while not attempt.finished and attempt.so_far.epochs_done < until:
         attempt.advance(milestones)
     gpus, card = (1.0, describe(device)) if device.type == "cuda" else (0.0, "")
     place = str(Placement(config.resources.cpus, gpus, 1, card))

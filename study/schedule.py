@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from study.retries import Loss, loss_of
 from trainables.hardware.memory import Kills
-from trainables.record import OUT_OF_MEMORY
 
 
 class Judge(Protocol):
@@ -18,7 +18,7 @@ class Judge(Protocol):
     def on_result(self, trial: str, result: Mapping[str, Any]) -> bool:
         """Take a result; whether the trial may go on."""
 
-    def on_lost(self, trial: str, cause: str) -> None:
+    def on_lost(self, trial: str, loss: Loss) -> None:
         """The trial's worker raised or died."""
 
 
@@ -40,11 +40,10 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         """See :class:`Judge`."""
-        told = str(trial.get_pickled_error() or trial.get_error() or "no cause is known").strip()
-        cause = told.splitlines()[-1]
-        if self._kills.is_one(told):
-            cause = f"{OUT_OF_MEMORY}: the worker was killed: {cause}"
-        self._judge.on_lost(trial.trial_id, cause)
+        error = trial.get_pickled_error() or trial.get_error()
+        told, preempted = str(error or ""), bool(getattr(error, "preempted", False))
+        loss = loss_of(told, preempted, self._kills.is_one(told))
+        self._judge.on_lost(trial.trial_id, loss)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it holds; nobody reads that pickle."""

@@ -29,7 +29,9 @@ from study.schedulers import Budget, Rungs
 from study.setting import Setting
 from study.signals import Interrupts
 from study.state import StudyState
+from study.sweeper import Sweeper
 from study.tracking.optuna_view import in_optuna
+from trainables.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from study.search import StudySearch
@@ -69,6 +71,8 @@ class Searching:
             config.resources.cpus,
             self.cached,
             bool(self.demands.of_form),
+            setting.storage.sub(CHECKPOINTS),
+            config.checkpoint_seconds,
         )
         search = self._searcher()
         with connected(setting.address, setting.cpus, threads=config.resources.cpus):
@@ -129,6 +133,7 @@ class Searching:
             self._confirming(),
             self.demands,
             self.table.of,
+            config.max_retries,
         )
         retention = Retention(setting.storage, self.state, self.aims, config.margin, self.demands)
         return Driver(
@@ -138,7 +143,7 @@ class Searching:
             search,
             rungs,
             baselines(setting.space, config.seed),
-            (retention, live, *others),
+            (retention, Sweeper(setting.storage.sub(CHECKPOINTS)), live, *others),
             live.say,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import singledispatchmethod
 
 from study.errors import StudyError
@@ -27,7 +27,6 @@ from study.events import (
 from study.trial_state import ENDED, OPEN, Phase, TrialState
 from trainables.record import Record, Verification
 from trainables.serial import digest
-
 
 __all__ = ["OPEN", "Phase", "StateError", "StudyState", "TrialState"]
 

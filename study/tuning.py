@@ -63,25 +63,22 @@ def tune_until_done(
     search.source = driver.next
     # So many workers may be on their way at a time: they start side by side.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
-    while True:
-        workers = min(placement.concurrency, driver.left)
-        door = ray.remote(num_cpus=0)(Door).remote(workers) if workers > 1 else None
-        trainable: Any = tune.with_parameters(
-            CompressionTrial, shared=shared, device=placement.device, door=door
+    workers = min(placement.concurrency, driver.left)
+    door = ray.remote(num_cpus=0)(Door).remote(workers) if workers > 1 else None
+    trainable: Any = tune.with_parameters(
+        CompressionTrial, shared=shared, device=placement.device, door=door
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        tune.run(
+            tune.with_resources(trainable, placement.resources),
+            name="study",
+            storage_path=scratch,
+            search_alg=search,
+            scheduler=JudgeScheduler(driver),
+            stop=StopWhen(driver.should_stop),
+            num_samples=-1,
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            log_to_file=False,
+            verbose=0,
         )
-        with tempfile.TemporaryDirectory() as scratch:
-            tune.run(
-                tune.with_resources(trainable, placement.resources),
-                name="study",
-                storage_path=scratch,
-                search_alg=search,
-                scheduler=JudgeScheduler(driver),
-                stop=StopWhen(driver.should_stop),
-                num_samples=-1,
-                reuse_actors=True,
-                raise_on_failed_trial=False,
-                log_to_file=False,
-                verbose=0,
-            )
-        if not driver.unfinished:  # else the last trials ran out of memory, side by side
-            return

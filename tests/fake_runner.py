@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from study.baselines import baselines
@@ -116,15 +116,32 @@ def outcome_of(trial: Trial, epochs_done: int, fails: bool = False) -> Outcome:
     )
 
 
+@dataclass
+class Running:
+    """A trial on a worker."""
+
+    trial: Trial
+    start: int
+    done: int = -1
+    ends: list[int] = field(default_factory=list)
+    restores: int | None = None
+
+
 class FakeRunner:
     """Runs the trials of a driver as Tune would, ``concurrency`` at a time, in turn."""
 
     def __init__(self, config=None, events=(), breaks_after=None, concurrency=1, fails=None,
-                 crowds=None, gpus=0.0, latency=lambda trial: None):  # fmt: skip
+                 crowds=None, gpus=0.0, latency=lambda trial: None, loses=None,
+                 checkpoints=None, keeps=True):  # fmt: skip
         self.config = config or usual()
         self.fails = fails or (lambda trial: False)
         # Whether a trial runs out of memory with so many others beside it.
         self.crowds = crowds or (lambda trial, others: False)
+        # Why the worker of a trial is lost in its so-manieth start, before it says what it came to
+        # after so many epochs; and after how many its state is kept, by trial: a shelf.
+        self.loses = loses or (lambda trial, start, epochs: None)
+        self.checkpoints: dict[str, int] = {} if checkpoints is None else checkpoints
+        self.keeps = keeps
         self.log = ListLog(events, breaks_after)
         self.state = StudyState(self.log)
         self.said: list[str] = []
@@ -158,6 +175,7 @@ class FakeRunner:
                 confirm=partial(wanted, goals, rule, self.config.seed, met=met) if rule else None,
                 demands=self.demands,
                 latency=latency,
+                max_retries=self.config.max_retries,
             ),
             self.log,
             self.state,
@@ -171,11 +189,9 @@ class FakeRunner:
 
     def run(self) -> FakeRunner:
         """Until the driver has no more."""
-        running: dict[str, tuple[Trial, int]] = {}
-        stops: dict[str, tuple[int, ...]] = {}
+        running: dict[str, Running] = {}
         finished = False
-        while running or not finished or self.driver.unfinished:
-            finished = finished and bool(running)
+        while running or not finished:
             while not finished:
                 tune_id = f"t{self.started}"
                 config = self.driver.next(tune_id)
@@ -185,22 +201,42 @@ class FakeRunner:
                     finished = True
                     break
                 self.started += 1
-                stops[tune_id] = tuple(config[k] for k in ("until",) if k in config)
-                running[tune_id] = (from_json(Trial, json.loads(config["trial"])), -1)
+                running[tune_id] = self._began(config)
             for tune_id in list(running)[:1]:
-                trial, done = running.pop(tune_id)
-                ends = sorted((*self.milestones, *stops[tune_id]))
-                upto = next((m for m in ends if m > done), trial.epochs)
-                upto = 0 if self.demands.of_form and done < 0 else min(upto, trial.epochs)
-                outcome = outcome_of(trial, upto, self.fails(trial))
-                if self.crowds(trial, len(running)):
-                    outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 9 GB (a.py:{done})")
-                ended = upto == trial.epochs or outcome.status is Status.FAILED
-                result = {
-                    "outcome": json.dumps(to_json(outcome)),
-                    "reports": json.dumps(to_json(outcome.curve[done + 1 :])),
-                    "done": ended,
-                }
-                if self.driver.on_result(tune_id, result) and not ended:
-                    running[tune_id] = (trial, upto)
+                if not self._step(tune_id, running[tune_id], len(running) - 1):
+                    del running[tune_id]
         return self
+
+    def _began(self, config) -> Running:
+        trial = from_json(Trial, json.loads(config["trial"]))
+        one = Running(trial, self.state.trials[config["number"]].starts)
+        one.ends = sorted((*self.milestones, *(config[k] for k in ("until",) if k in config)))
+        if config["begun"]:
+            one.restores = self.checkpoints.get(canonical(trial))
+        return one
+
+    def _step(self, tune_id: str, one: Running, others: int) -> bool:
+        """Run a trial to where it may be stopped; whether it goes on."""
+        trial, restored, done = one.trial, one.restores, one.done
+        one.restores = None
+        upto = next((m for m in one.ends if m > done), trial.epochs)
+        upto = 0 if self.demands.of_form and done < 0 else min(upto, trial.epochs)
+        if restored is not None:
+            upto = restored
+        outcome = outcome_of(trial, upto, self.fails(trial))
+        if self.crowds(trial, others):
+            outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 9 GB (a.py:{done})")
+        ended = (upto == trial.epochs and restored is None) or outcome.failed
+        if not ended and restored is None and self.keeps:
+            self.checkpoints[canonical(trial)] = upto
+        if (loss := self.loses(trial, one.start, upto)) is not None:
+            self.driver.on_lost(tune_id, loss)
+            return False
+        result = {
+            "outcome": json.dumps(to_json(outcome)),
+            "reports": json.dumps(to_json(outcome.curve[done + 1 :])),
+            "restored": -1 if restored is None else restored,
+            "done": ended,
+        }
+        one.done = upto
+        return self.driver.on_result(tune_id, result) and not ended

@@ -76,7 +76,7 @@ def test_a_study_goes_on_where_trials_have_no_room(tmp_path, cpus):
     hungry = [t for t in found.ended if t.trial.layers[0].rank == 2]
     assert hungry
     for trial in hungry:
-        assert trial.record.outcome.status is Status.FAILED
+        assert trial.record.outcome.status is Status.OUT_OF_MEMORY
         assert trial.record.outcome.cause == OUT_OF_MEMORY
         assert (trial.starts, trial.alone) == (2, True)
     others = [t for t in found.ended if t.trial.layers[0].rank != 2]

@@ -10,7 +10,8 @@ from fake_runner import CONFIG, FakeRunner, Regretful
 
 from study.config import parse_config
 from study.driver import Driver
-from study.events import BASELINES, SEARCH, Answered, Ended, Reported, Started, Suggested
+from study.events import BASELINES, SEARCH, Answered, Cause, Ended, Reported, Started, Suggested
+from study.retries import Loss
 from study.state import Phase, StudyState
 from study.storage import Storage
 from study.tables import write_parquet
@@ -114,25 +115,6 @@ def test_three_failures_from_one_cause_are_said_loudly():
     assert all(r.outcome.metrics == {} for r in failed)
 
 
-def test_a_lost_worker_fails_its_trial_with_the_cause():
-    runner = FakeRunner()
-    assert runner.driver.next("t") is not None
-    runner.driver.on_lost("t", "the node died")
-    (record,) = runner.state.records
-    assert record.outcome.status is Status.FAILED
-    assert "the node died" in record.outcome.error
-
-
-def test_workers_that_never_live_end_the_study():
-    runner = FakeRunner()
-    for i in range(3):
-        assert not runner.driver.should_stop()
-        assert runner.driver.next(f"t{i}") != "FINISHED"
-        runner.driver.on_lost(f"t{i}", "no module of that name")
-    assert runner.driver.broken
-    assert "no module of that name" in runner.driver.stopping
-
-
 def test_a_suggestion_that_equals_a_baseline_is_a_result_of_the_search(tmp_path):
     config = parse_config(
         "task: digits\ntrials: 3\nepochs: 3\nsearcher: random\nspace:\n"
@@ -154,7 +136,7 @@ def test_a_stop_starts_nothing_more_and_ends_nothing():
     runner.driver.stop("by hand")
     assert runner.driver.should_stop()
     assert runner.driver.next("u") == "FINISHED"
-    runner.driver.on_lost("t", "killed with the study")
+    runner.driver.on_lost("t", Loss(Cause.WORKER, "killed with the study"))
     assert len(runner.state.interrupted()) == 1
 
 

@@ -7,9 +7,10 @@ import torch
 from fake_runner import CONFIG, FakeRunner
 
 from study.config import parse_config
-from study.events import Ended, Retried, Started
+from study.events import SEARCH, Ended, Retried, Started
+from study.retries import loss_of
 from trainables.hardware import memory
-from trainables.record import OUT_OF_MEMORY, Outcome, Status
+from trainables.record import OUT_OF_MEMORY, Outcome, Status, from_json, to_json
 
 CROWD = 2
 
@@ -45,7 +46,7 @@ def test_what_has_room_alone_succeeds_and_nothing_runs_beside_it():
     retried = [e for e in runner.log if isinstance(e, Retried)]
     assert retried
     assert set(_alone_spans(runner.log)) == {0}
-    assert not [r for r in runner.state.records if r.outcome.status is Status.FAILED]
+    assert not [r for r in runner.state.records if r.outcome.failed]
     for event in retried:
         trial = runner.state.trials[event.number]
         assert (trial.starts, trial.alone) == (2, True)
@@ -56,9 +57,12 @@ def test_what_has_room_alone_succeeds_and_nothing_runs_beside_it():
 
 def test_what_has_no_room_alone_is_infeasible():
     runner = FakeRunner(concurrency=3, crowds=_never).run()
-    failed = [r for r in runner.state.records if r.outcome.status is Status.FAILED]
+    failed = [r for r in runner.state.records if r.outcome.status is Status.OUT_OF_MEMORY]
     assert failed
     assert {r.outcome.cause for r in failed} == {OUT_OF_MEMORY}
+    assert not [r for r in runner.state.records if r.outcome.status is Status.FAILED]
+    searched = [t for t in runner.state.ended if t.role == SEARCH and t.phase == "out_of_memory"]
+    assert runner.state.counts()["out_of_memory"] == len(searched) > 0
     numbers = [e.number for e in runner.log if isinstance(e, Retried)]
     assert len(numbers) == len(set(numbers)) == len(failed)
     told = [t.state.name for t in runner.search._optuna.trials]
@@ -72,7 +76,7 @@ def test_the_last_trial_is_retried_though_the_searcher_has_finished():
     runner.run()
     assert any(isinstance(e, Retried) for e in runner.log)
     assert not runner.state.interrupted()
-    assert not [r for r in runner.state.records if r.outcome.status is Status.FAILED]
+    assert not [r for r in runner.state.records if r.outcome.failed]
 
 
 def _told(runner):
@@ -102,7 +106,7 @@ def test_killed_workers_are_retried_and_do_not_end_the_study():
     for i in range(8):  # four baselines, each killed twice
         assert runner.driver.next(f"t{i}") != "FINISHED"
         assert runner.driver.next("another") is None
-        runner.driver.on_lost(f"t{i}", f"{OUT_OF_MEMORY}: the worker was killed: low memory")
+        runner.driver.on_lost(f"t{i}", loss_of("low memory", False, out_of_memory=True))
     assert not runner.driver.broken
     assert [r.outcome.cause for r in runner.state.records] == [OUT_OF_MEMORY] * 4
 
@@ -155,6 +159,17 @@ def test_deaths_are_told_apart(monkeypatch, told, kills, expected):
 def test_the_cause_has_no_place_in_it():
     outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 3 GB (recover.py:70)")
     assert outcome.cause == OUT_OF_MEMORY
+
+
+def test_a_record_from_before_the_status_has_it_now():
+    """Then it was written as failed, with the cause that tells."""
+    old = {"status": "failed", "error": f"{OUT_OF_MEMORY}: 3 GB (recover.py:70)"}
+    read = from_json(Outcome, old)
+    assert read.status is Status.OUT_OF_MEMORY
+    assert read.failed
+    assert from_json(Outcome, to_json(read)) == read
+    other = from_json(Outcome, {"status": "failed", "error": "ValueError: out of memory, I say"})
+    assert other.status is Status.FAILED
 
 
 def test_the_meter_starts_anew():

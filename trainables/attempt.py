@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compression.artifact import serialize
 from compression.model import adapter_tensors, as_saved, compression_of
@@ -154,7 +154,7 @@ class Attempt:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise NonFiniteMetric(f"val/{name} is {value} after epoch {epoch}")
-        length = size.file_bytes if resizes else None
+        length = size.file_bytes if resizes and size is not None else None
         so_far.curve.append(Report(epoch, metrics, train_loss, seconds, length, settled))
         if so_far.best < 0 or self._rank(so_far.curve[-1]) > self._rank(so_far.curve[so_far.best]):
             so_far.best, so_far.best_params = epoch, raw

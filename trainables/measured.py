@@ -178,9 +178,7 @@ class Outcome:
         if self.failed:
             require(bool(self.error), "Outcome.error: a failed trial needs its cause")
             memory = self.cause == OUT_OF_MEMORY
-            object.__setattr__(
-                self, "status", Status.OUT_OF_MEMORY if memory else Status.FAILED
-            )
+            object.__setattr__(self, "status", Status.OUT_OF_MEMORY if memory else Status.FAILED)
         else:
             require(
                 bool(self.metrics.get("val")), f"Outcome.metrics.val: needed when {self.status}"

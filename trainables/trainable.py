@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from trainables.attempt import Attempt
 from trainables.checkpoint import State
+from trainables.checkpoints import Checkpoints, Store
 from trainables.hardware.allocator import keep_freed_memory
 from trainables.hardware.devices import limit_threads, pick
 from trainables.hardware.memory import release
 from trainables.hardware.peak import measure
 from trainables.hardware.sharing import put_together, take_apart
 from trainables.record import Trial, from_json, to_json
-from trainables.shelf import Shelf
+from trainables.shelf import Shelf, ShelfError
 from trainables.tasks.base import Prepared, Task
 
 PATIENCE = 20.0
@@ -50,7 +51,8 @@ class Context:
     ``milestones`` are the epochs at which a trial may be stopped; there, and at its end, its
     artifact is put on the ``shelf``. A trial computes with so many ``threads``, and on features
     unless ``cached`` says that these can't be kept. ``weighed`` says that it may be stopped for its
-    size, too, before it trains.
+    size, too, before it trains. Its state goes into ``checkpoints``, where there is such a store,
+    at most once in so many seconds.
     """
 
     task: Task
@@ -60,6 +62,8 @@ class Context:
     threads: int = 1
     cached: bool = True
     weighed: bool = False
+    checkpoints: Store | None = None
+    checkpoint_seconds: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,42 +144,74 @@ class CompressionTrial(tune.Trainable):
         if door is not None:
             door.arrive.remote()
         self.device = pick(device)
+        store, every = self.context.checkpoints, self.context.checkpoint_seconds
+        self.checkpoints = None if store is None else Checkpoints(store, every)
         self.reset_config(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        """Take up another trial."""
+        """Take up another trial: from its checkpoint, if the config says that it was begun."""
         trial, shared = from_json(Trial, json.loads(new_config["trial"])), self.context
         until = new_config.get("until")  # where one is to end that the scheduler does not judge
         self.milestones = (*shared.milestones, *(() if until is None else (until,)))
         self.attempt = Attempt(
             shared.task, shared.data, trial, shared.shelf, self.device, shared.cached
         )
+        if self.checkpoints is not None:
+            self.checkpoints.begin(self.attempt.trial_id)
+            if new_config.get("begun") and (state := self.checkpoints.find()) is not None:
+                self.attempt.go_on(state)
         return True
 
     def step(self) -> dict[str, Any]:
         """Train on to where the trial may be stopped, and say what came out.
 
         ``reports`` are the epochs since the last step, ``outcome`` is the trial's, should it end
-        here. An error ends this trial, not the worker.
+        here. An error ends this trial, not the worker. The first step of a trial that goes on from
+        a checkpoint reports all that was ``restored``: so many epochs. ``trouble`` is why a file
+        could not be put away: the trial ends here without an outcome. ``remarks`` are for people.
         """
         self._wait()
-        reports = self.attempt.advance(self.milestones, self.context.weighed)
+        try:
+            reports = self.attempt.advance(self.milestones, self.context.weighed)
+        except ShelfError as error:
+            self._let_go()
+            return {"epochs_done": 0, "trouble": str(error), "done": True}
+        restored, self.attempt.restored = self.attempt.restored, -1
         outcome = self.attempt.outcome
         if self.attempt.finished:  # a worker that waits for its next trial holds nothing
-            self.attempt.drop()
-            release()
+            self._let_go()
+        elif self.checkpoints is not None and restored < 0:
+            self.checkpoints.keep(self.attempt.state)
         return {
             "epochs_done": outcome.epochs_done,
             "reports": json.dumps(to_json(reports)),
             "outcome": json.dumps(to_json(outcome)),
+            "restored": restored,
+            "remarks": json.dumps(self._remarks()),
             "done": self.attempt.finished,
         }
+
+    def _let_go(self) -> None:
+        self.attempt.drop()
+        release()
+
+    def _remarks(self) -> list[str]:
+        """What was not said yet about checkpoints."""
+        found = [f"its checkpoint {text}" for text in self.attempt.refusals]
+        self.attempt.refusals.clear()
+        if self.checkpoints is not None:
+            found += self.checkpoints.remarks
+            self.checkpoints.remarks = []
+        return found
 
     def _wait(self) -> None:
         """Before a worker's first trial: until the others are ready, or have had time to be."""
         deadline = time.monotonic() + PATIENCE
         while self.door is not None and time.monotonic() < deadline:
-            if ray.get(self.door.is_open.remote()):
+            try:
+                if ray.get(self.door.is_open.remote()):
+                    break
+            except ray.exceptions.RayActorError:  # it went away with its machine
                 break
             time.sleep(0.05)
         self.door = None

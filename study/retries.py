@@ -1,0 +1,88 @@
+"""Trials whose worker was lost: why, whether they are run again, and when the study gives up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from study.events import Cause
+from study.trial_state import TrialState
+from trainables.record import OUT_OF_MEMORY, Outcome, Status
+
+LOUD = 3  # in a row, from one cause
+MOST_MOVES = 100
+"""How often machines may go away under a trial that gets no further meanwhile."""
+
+# Ray's words where the machine went away and not the process alone; a worker that can't be reached
+# may live on behind a cut cable.
+_NODE = re.compile(r"node (has died|was (terminated|preempted))|is unavailable", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Why a trial came to no end, and in whose words."""
+
+    cause: Cause
+    error: str
+
+
+def loss_of(told: str, preempted: bool, out_of_memory: bool) -> Loss:
+    """What Ray's account of a lost worker comes to."""
+    lines = [line.strip() for line in told.strip().splitlines() if line.strip()]
+    error = lines[-1] if lines else "no cause is known"
+    if out_of_memory:
+        return Loss(Cause.MEMORY, f"{OUT_OF_MEMORY}: the worker was killed: {error}")
+    moved = preempted or _NODE.search(told)
+    return Loss(Cause.NODE if moved else Cause.WORKER, error)
+
+
+class Retries:
+    """How often a trial is run again, and whether any worker lives."""
+
+    def __init__(self, most: int, say: Callable[[str], None]) -> None:
+        self._most = {Cause.MEMORY: 1, Cause.WORKER: most, Cause.NODE: MOST_MOVES}
+        self._say = say
+        self._failures: deque[str | None] = deque(maxlen=LOUD)
+        self._lost = 0
+
+    def allow(self, trial: TrialState, cause: Cause) -> bool:
+        """Whether a trial may be run again after one more setback."""
+        if cause is Cause.MEMORY:
+            return not trial.alone
+        before = Counter(setback.cause for setback in trial.setbacks)
+        return cause not in self._most or before[cause] < self._most[cause]
+
+    def lived(self) -> None:
+        """A worker reported."""
+        self._lost = 0
+
+    def lost(self, loss: Loss, ever_reported: bool) -> bool:
+        """Whether so many workers in a row were lost, without a report, that none will live.
+
+        A study in which none ever reported is stopped before one trial is given up. Later it takes
+        as many as several trials are allowed: a single one that kills its workers is given up.
+        """
+        if loss.cause is not Cause.WORKER:
+            return False
+        self._lost += 1
+        once = 1 + self._most[Cause.WORKER]
+        return self._lost >= (LOUD * once if ever_reported else max(LOUD, once))
+
+    def given_up(self, trial: TrialState, loss: Loss) -> Outcome:
+        """The end of a trial that is not run again: all that happened to it since it got further.
+
+        It was lost in the same place each time, so no searcher is to suggest the like of it.
+        """
+        if loss.cause is Cause.MEMORY:
+            return Outcome(Status.FAILED, error=loss.error)
+        errors = [setback.error for setback in trial.setbacks] + [loss.error]
+        causes = "; ".join(f"{e} ({n}x)" if n > 1 else e for e, n in Counter(errors).items())
+        return Outcome(Status.FAILED, error=f"worker lost {len(errors)} times: {causes}")
+
+    def watch(self, outcome: Outcome) -> None:
+        """Say it loudly when one cause fails several trials in a row."""
+        self._failures.append(outcome.cause)
+        if outcome.cause and list(self._failures) == [outcome.cause] * LOUD:
+            self._say(f"{LOUD} trials in a row failed from one cause: {outcome.error}")

@@ -1,0 +1,24 @@
+"""Deletes the checkpoints of trials that have come to their end."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from study.events import Answered, Ended, Event
+from study.storage import Storage, StorageError
+from trainables.checkpoints import file_names
+
+
+class Sweeper:
+    """A :class:`study.brief.View`: what has a record in the log needs no checkpoint."""
+
+    def __init__(self, checkpoints: Storage) -> None:
+        self._checkpoints = checkpoints
+
+    def put(self, event: Event) -> None:
+        """See :class:`study.brief.View`."""
+        if not isinstance(event, Ended | Answered):
+            return
+        for name in file_names(event.trial_id):
+            with suppress(StorageError):  # only room is lost; the trial's end is in the log
+                self._checkpoints.delete(name)
