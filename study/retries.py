@@ -12,6 +12,7 @@ from study.trial_state import TrialState
 from trainables.record import OUT_OF_MEMORY, Outcome, Status
 
 LOUD = 3  # in a row, from one cause
+HOPELESS = 10  # trials that are lost in a row, with all their retries
 MOST_MOVES = 100
 """How often machines may go away under a trial that gets no further meanwhile."""
 
@@ -61,14 +62,14 @@ class Retries:
     def lost(self, loss: Loss, ever_reported: bool) -> bool:
         """Whether so many workers in a row were lost, without a report, that none will live.
 
-        A study in which none ever reported is stopped before one trial is given up. Later it takes
-        as many as several trials are allowed: a single one that kills its workers is given up.
+        A study in which none ever reported is stopped before one trial is given up for it. Later it
+        takes :data:`HOPELESS` trials: it may well be the trials of one kind that kill workers.
         """
         if loss.cause is not Cause.WORKER:
             return False
         self._lost += 1
         once = 1 + self._most[Cause.WORKER]
-        return self._lost >= (LOUD * once if ever_reported else max(LOUD, once))
+        return self._lost >= (HOPELESS * once if ever_reported else max(LOUD, once))
 
     def given_up(self, trial: TrialState, loss: Loss) -> Outcome:
         """The end of a trial that is not run again: all that happened to it since it got further.

@@ -29,6 +29,10 @@ from trainables.record import (
     Verification,
 )
 
+ERRORS = {
+    Status.FAILED: "ValueError: loss is nan at step 3",
+    Status.OUT_OF_MEMORY: "out of memory: 3 GB (recover.py:70)",
+}
 FINGERPRINT = Fingerprint("weights", "data")
 SIZE = Size(Parts(10, header=6), Parts(10), Parts(58, header=6), Parts(58), 8, 320)
 
@@ -50,8 +54,8 @@ def reports(count: int = 5) -> tuple[Report, ...]:
 
 
 def make_record(number: int = 0, status: Status = Status.COMPLETED) -> Record:
-    if status is Status.FAILED:
-        outcome = Outcome(status, error="ValueError: loss is nan at step 3")
+    if status in ERRORS:
+        outcome = Outcome(status, error=ERRORS[status])
     else:
         curve = reports()
         best = {"val": dict(curve[-1].metrics)}

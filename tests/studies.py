@@ -36,14 +36,16 @@ def command(folder: Path, *options: str, config: str = SMALL) -> list[str]:
     return [sys.executable, "-m", "study.run", "--config", "small.yaml", *options]
 
 
-def run(folder: Path, *options: str, config: str = SMALL) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *options: str, config: str = SMALL, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         command(folder, *options, config=config),
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=timeout,
     )
 
 

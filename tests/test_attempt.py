@@ -270,10 +270,10 @@ def test_a_restored_trial_ends_as_an_undisturbed_one(at, optimizer):
     straight = begin(shelf=shelf, optimizer=optimizer, epochs=5)
     if at:
         straight.advance(milestones=(at,))
-    saved, there = straight.state().to_bytes(), dict(shelf.files)
+    saved = straight.state().to_bytes()
     expected = finish(straight)
 
-    resumed = begin(shelf=Shelf(there), optimizer=optimizer, epochs=5)
+    resumed = begin(optimizer=optimizer, epochs=5)
     resumed.restore(State.from_bytes(saved))
     assert timeless(finish(resumed)) == timeless(expected)
     assert resumed.shelf.files == shelf.files
@@ -283,7 +283,7 @@ def test_a_restored_trial_keeps_its_best_epoch():
     script = [0.1, 0.9, 0.3, 0.2, 0.2]
     straight = begin(Scripted(script))
     straight.advance(milestones=(2,))
-    resumed = begin(Scripted(script[3:]), shelf=straight.shelf)
+    resumed = begin(Scripted(script[3:]))
     resumed.restore(straight.state())
     outcome = finish(resumed)
     assert outcome.best_epoch == 1

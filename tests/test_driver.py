@@ -12,6 +12,7 @@ from study.config import parse_config
 from study.driver import Driver
 from study.events import BASELINES, SEARCH, Answered, Cause, Ended, Reported, Started, Suggested
 from study.retries import Loss
+from study.schedulers import Budget
 from study.state import Phase, StudyState
 from study.storage import Storage
 from study.tables import write_parquet
@@ -152,12 +153,13 @@ def test_what_is_done_before_the_first_trial_is_time_of_the_study():
     later = FakeRunner(runner.config, events=[early])  # the killed one did nothing that is known
     assert later.driver.spent_seconds < 1700
     state = StudyState([early])
-    driver = Driver(runner.driver.plan, runner.log, state, runner.search, runner.driver.rungs, {})
+    rungs = runner.config.scheduler.start(Budget(runner.config.epochs))
+    driver = Driver(runner.driver.plan, runner.log, state, runner.search, rungs, {})
     assert 1800 <= driver.spent_seconds < 1900
     assert not driver.should_stop()
     driver = Driver(
         runner.driver.plan, runner.log, StudyState([replace(early, at=early.at - 1800)]),
-        runner.search, runner.driver.rungs, {},
+        runner.search, rungs, {},
     )  # fmt: skip
     assert driver.next("t") == "FINISHED"
     assert driver.stopping == "the time budget is spent"

@@ -80,7 +80,7 @@ def run_as_a_worker(config, data, trial, ends):
     space = config.search_space()
     milestones = config.scheduler.milestones(Budget(config.epochs, space.min_fidelity()))
     attempt = Attempt(config.task, data, trial, Shelf())
-    while not attempt.finished and (not attempt.curve or attempt.epochs_done < ends):
+    while not attempt.finished and (not attempt.so_far.curve or attempt.so_far.epochs_done < ends):
         attempt.advance(milestones)
     return attempt.outcome, files
 

@@ -87,7 +87,7 @@ def test_stopped_and_resumed_it_ends_as_one_that_was_not(name):
     straight = finish(begin(name))
     first = begin(name)
     first.advance([EPOCHS // 2])
-    assert first.epochs_done == EPOCHS // 2
+    assert first.so_far.epochs_done == EPOCHS // 2
     again = begin(name)
     again.restore(State.from_bytes(first.state().to_bytes()))
     finish(again)

@@ -32,8 +32,8 @@ def test_every_kind():
     state = StudyState(every_kind())
     assert state.counts() == {
         "waiting": 0, "running": 0, "answered": 1, "inherited": 0, "completed": 1,
-        "stopped": 0, "failed": 0,
-        "done": 2,
+        "stopped": 0, "failed": 0, "out_of_memory": 0,
+        "ran": 1, "done": 2,
     }  # fmt: skip
     assert state.records == [make_record(0)]
     assert state.trials[1].record == state.record_of(trial_id(0)) == make_record(0)
@@ -57,9 +57,12 @@ def test_a_killed_session_is_interrupted_and_begins_again():
     assert state.trials[0].phase is Phase.WAITING
     assert state.spent_seconds == pytest.approx(10.0)
     state.apply(Started(0, trial_id(0), 510.0))
-    assert state.trials[0].reports == []
     assert state.trials[0].starts == 2
-    for event in [*curve(0), *end(0, 520.0)]:
+    assert state.trials[0].reported == 2  # until it says how far it is
+    again = curve(0)
+    state.apply(again[0])
+    assert state.trials[0].reports == [again[0].report]
+    for event in [*again[1:], *end(0, 520.0)]:
         state.apply(event)
     assert state.records == [make_record(0)]
     assert state.spent_seconds == pytest.approx(30.0)

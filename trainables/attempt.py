@@ -270,7 +270,7 @@ class Attempt:
         return True
 
     def restore(self, state: State) -> None:
-        """Go on from :meth:`state`.
+        """Go on from :meth:`state`; the best epoch's file, if it was put away, is so again.
 
         Raises:
             StateRefused: it is of another trial or of another version of this program; or,
@@ -295,3 +295,6 @@ class Attempt:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             kind = type(error).__name__
             raise StateRefused(f"is of another version of this program: {kind}: {error}") from error
+        if (shelved := self.so_far.shelved) and shelved.epoch == self.so_far.best:
+            self.so_far.shelved = None
+            self._shelve()
