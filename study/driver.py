@@ -65,6 +65,7 @@ class Driver:
         self.search, self.views, self.say = search, views, say
         self.stopping: str | None = None
         self.searched_enough: str | None = None
+        self.refused: str | None = None  # what a storage would not take
         self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_until(time.time())
         self._running: dict[str, int] = {}
@@ -222,7 +223,9 @@ class Driver:
         if number is None:
             return True
         if "trouble" in result:
-            self._put_back(tune_id, Loss(Cause.STORAGE, str(result["trouble"])))
+            self.refused = str(result["trouble"])  # the worker has tried for long enough
+            self._put_back(tune_id, Loss(Cause.STORAGE, self.refused))
+            self.stop(self.refused)
             return False
         if "outcome" not in result:
             return True
@@ -263,8 +266,7 @@ class Driver:
     def _end_or_retry(self, tune_id: str, outcome: Outcome) -> None:
         """A trial without room for it gets one more run with nothing beside it."""
         trial = self.state.trials[self._running[tune_id]]
-        memory = outcome.status is Status.OUT_OF_MEMORY
-        if memory and self._retries.allow(trial, Cause.MEMORY):
+        if outcome.status is Status.OUT_OF_MEMORY and self._retries.allow(trial, Cause.MEMORY):
             self._put_back(tune_id, Loss(Cause.MEMORY, str(outcome.error)))
         else:
             self._end(tune_id, outcome)

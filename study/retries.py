@@ -18,6 +18,7 @@ MOST_MOVES = 100
 
 # Ray's words where the machine went away and not the process alone; a worker that can't be reached
 # may live on behind a cut cable.
+_GUESSES = " Some common causes include"
 _NODE = re.compile(r"node (has died|was (terminated|preempted))|is unavailable", re.IGNORECASE)
 
 
@@ -32,7 +33,8 @@ class Loss:
 def loss_of(told: str, preempted: bool, out_of_memory: bool) -> Loss:
     """What Ray's account of a lost worker comes to."""
     lines = [line.strip() for line in told.strip().splitlines() if line.strip()]
-    error = lines[-1] if lines else "no cause is known"
+    error = lines[-1] if lines else "its worker died, and Ray does not know of what"
+    error = error.partition(_GUESSES)[0]
     if out_of_memory:
         return Loss(Cause.MEMORY, f"{OUT_OF_MEMORY}: the worker was killed: {error}")
     moved = preempted or _NODE.search(told)

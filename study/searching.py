@@ -23,12 +23,14 @@ from study.live import Live
 from study.log import EventLog
 from study.objectives import Aim
 from study.origin import origin
+from study.patience import Patience
 from study.placement import Placement
 from study.retention import Retention
 from study.schedulers import Budget, Rungs
 from study.setting import Setting
 from study.signals import Interrupts
 from study.state import StudyState
+from study.storage import Storage, StorageError
 from study.sweeper import Sweeper
 from study.tracking.optuna_view import in_optuna
 from trainables.checkpoints import FOLDER as CHECKPOINTS
@@ -71,7 +73,7 @@ class Searching:
             config.resources.cpus,
             self.cached,
             bool(self.demands.of_form),
-            setting.storage.sub(CHECKPOINTS),
+            self._checkpoints(),
             config.checkpoint_seconds,
         )
         search = self._searcher()
@@ -90,8 +92,14 @@ class Searching:
             live.say(f"stopped: {reason}")
         if driver.broken:
             raise WorkersLost(driver.stopping)
+        if driver.refused:
+            raise StorageError(driver.refused)
         if driver.exhausted:
             live.say("the space is exhausted: nothing is left to suggest that was not run already")
+
+    def _checkpoints(self) -> Storage:
+        """Where checkpoints are; nobody waits for a storage that refuses them."""
+        return self.setting.storage.sub(CHECKPOINTS).patient(Patience())
 
     @contextmanager
     def _log_first(self) -> Iterator[None]:
@@ -143,7 +151,7 @@ class Searching:
             search,
             rungs,
             baselines(setting.space, config.seed),
-            (retention, Sweeper(setting.storage.sub(CHECKPOINTS)), live, *others),
+            (retention, Sweeper(self._checkpoints()), live, *others),
             live.say,
         )
 

@@ -203,18 +203,19 @@ def test_machines_that_go_away_are_no_fault_of_the_trial_but_not_for_ever():
     assert {t.starts for t in failed} == {MOST_MOVES + 1}
 
 
-def test_a_shelf_that_refuses_costs_a_trial_nothing():
+def test_a_shelf_that_refuses_pauses_the_study_and_costs_the_trial_nothing():
     runner = FakeRunner()
-    for i in range(50):
-        config = runner.driver.next(f"t{i}")
-        assert config["number"] == -4
-        trouble = {"trouble": "cannot write a: No space left on device", "done": True}
-        assert runner.driver.on_result(f"t{i}", trouble) is False
+    assert runner.driver.next("t")["number"] == -4
+    trouble = {"trouble": "cannot write a: No space left on device", "done": True}
+    assert runner.driver.on_result("t", trouble) is False
+    assert runner.driver.next("u") == "FINISHED"
+    assert "No space left" in runner.driver.refused
     trial = runner.state.trials[-4]
-    assert (trial.starts, trial.record) == (50, None)
-    assert {s.cause for s in trial.setbacks} == {Cause.STORAGE}
-    runner.run()
-    assert not [r for r in runner.state.records if r.outcome.failed]
+    assert (trial.starts, trial.record) == (1, None)
+    assert [s.cause for s in trial.setbacks] == [Cause.STORAGE]
+    resumed = FakeRunner(events=list(runner.log)).run()
+    assert not [r for r in resumed.state.records if r.outcome.failed]
+    assert told(resumed) == told(FakeRunner().run())
 
 
 def test_workers_of_which_none_ever_lives_end_the_study_and_no_trial():
