@@ -15,7 +15,7 @@ from study.storage import StorageError
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.calibration import calibrated
-from trainables.checkpoint import State, StateRefused
+from trainables.checkpoint import CheckpointError, State
 from trainables.probes import probe, tensor_hash
 from trainables.record import Choice, LayerRule, Status, from_json, to_json
 from trainables.shelf import ShelfError
@@ -312,7 +312,7 @@ def test_a_trial_not_begun_says_so():
 def test_going_on_with_another_trial_s_state_is_refused():
     attempt = begin(epochs=3)
     attempt.advance(milestones=(1,))
-    with pytest.raises(StateRefused, match=f"is of trial {attempt.trial_id}"):
+    with pytest.raises(CheckpointError, match=f"is of trial {attempt.trial_id}"):
         begin(epochs=3, method="rtn").restore(attempt.state())
 
 
@@ -322,7 +322,7 @@ def test_going_on_with_another_base_is_refused(monkeypatch):
     state, other = attempt.state(), begin(epochs=3)
     with monkeypatch.context() as patched:
         patched.setattr(attempts, "base_hash", lambda model: "another")
-        with pytest.raises(StateRefused, match="not the one that was trained on"):
+        with pytest.raises(CheckpointError, match="not the one that was trained on"):
             other.restore(state)
     same = begin(epochs=3)
     same.restore(state)

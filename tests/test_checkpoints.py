@@ -10,7 +10,7 @@ from tiny_task import Shelf
 
 from trainables import attempt as attempts
 from trainables import checkpoints as module
-from trainables.checkpoint import State, StateRefused, flatten
+from trainables.checkpoint import CheckpointError, State, flatten
 from trainables.checkpoints import Checkpoints, file_names
 from trainables.record import Choice, Status
 from trainables.shelf import ShelfError
@@ -130,7 +130,7 @@ SEALED = begin(epochs=0).state().to_bytes()
 def test_no_flipped_bit_goes_unseen(bit):
     data = bytearray(SEALED)
     data[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(StateRefused, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         State.from_bytes(bytes(data))
 
 
@@ -138,7 +138,7 @@ def test_no_flipped_bit_goes_unseen(bit):
 @given(st.binary(max_size=200) | st.integers(0, len(SEALED)).map(lambda n: SEALED[:n]))
 def test_what_is_no_state_is_refused(data):
     if data != SEALED:
-        with pytest.raises(StateRefused):
+        with pytest.raises(CheckpointError):
             State.from_bytes(data)
 
 

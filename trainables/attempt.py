@@ -20,7 +20,7 @@ from compression.artifact import serialize
 from compression.model import adapter_tensors, as_saved, compression_of
 from trainables import features
 from trainables.build import about, build, calibration_seconds, count_macs, measure_size
-from trainables.checkpoint import State, StateRefused, flatten, unflatten
+from trainables.checkpoint import CheckpointError, State, flatten, unflatten
 from trainables.frozen.recall import recalling
 from trainables.hardware import devices
 from trainables.hardware.memory import Meter, is_out_of_memory
@@ -262,7 +262,7 @@ class Attempt:
         self._checkpoint = None
         try:
             self.restore(checkpoint)
-        except StateRefused as error:
+        except CheckpointError as error:
             self.refusals.append(str(error))
             self.restore(flatten({}))
             return False
@@ -273,7 +273,7 @@ class Attempt:
         """Go on from :meth:`state`; the best epoch's file, if it was put away, is so again.
 
         Raises:
-            StateRefused: it is of another trial or of another version of this program; or,
+            CheckpointError: it is of another trial or of another version of this program; or,
                 compressed again, the model is another than the one that was trained on: calibrated
                 methods round differently on another machine.
         """
@@ -283,18 +283,20 @@ class Attempt:
         if not saved:
             return
         if saved.get("trial") != self.trial_id:
-            raise StateRefused(f"is of trial {saved.get('trial')}")
+            raise CheckpointError(f"is of trial {saved.get('trial')}")
         self._begin()
         self._base = base_hash(self._shipped().model)
         if self._base != saved.get("base"):
-            raise StateRefused("compressed here, the model is not the one that was trained on")
+            raise CheckpointError("compressed here, the model is not the one that was trained on")
         try:
             self.so_far = SoFar.from_tree(saved["so_far"])
             if self.run is not None:
                 self.run.restore(flatten(saved["run"]))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             kind = type(error).__name__
-            raise StateRefused(f"is of another version of this program: {kind}: {error}") from error
+            raise CheckpointError(
+                f"is of another version of this program: {kind}: {error}"
+            ) from error
         if (shelved := self.so_far.shelved) and shelved.epoch == self.so_far.best:
             self.so_far.shelved = None
             self._shelve()

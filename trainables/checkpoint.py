@@ -24,7 +24,7 @@ _OPEN = _SEAL + b"0" * 64  # stands where the hash is put
 _SEALED = re.compile(re.escape(_SEAL) + rb"[0-9a-f]{64}")
 
 
-class StateRefused(ValueError):
+class CheckpointError(ValueError):
     """A state that cannot be gone on from; the message says why."""
 
 
@@ -47,19 +47,19 @@ class State:
         """The inverse of :meth:`to_bytes`.
 
         Raises:
-            StateRefused: they are no checkpoint, or a bit of it is another than when it was written.
+            CheckpointError: they are no checkpoint, or a bit of it is another than as written.
         """
         found = _SEALED.search(data)
         if found is None:
-            raise StateRefused("is damaged, or no checkpoint: it has no checksum")
+            raise CheckpointError("is damaged, or no checkpoint: it has no checksum")
         if found[0] != _seal(data[: found.start()] + _OPEN + data[found.end() :]):
-            raise StateRefused("is damaged: its checksum does not fit")
+            raise CheckpointError("is damaged: its checksum does not fit")
         try:
             tensors = safetensors.torch.load(data)
             header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return cls(tensors, parse_json(header["__metadata__"]["tree"], finite=False))
         except (SafetensorError, ValueError, LookupError, TypeError) as error:
-            raise StateRefused(f"is damaged, or no checkpoint: {error}") from error
+            raise CheckpointError(f"is damaged, or no checkpoint: {error}") from error
 
 
 def _seal(data: bytes) -> bytes:

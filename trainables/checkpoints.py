@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from trainables.checkpoint import State, StateRefused
+from trainables.checkpoint import CheckpointError, State
 from trainables.shelf import Shelf, ShelfError
 
 FOLDER = "checkpoints"
@@ -77,7 +77,7 @@ class Checkpoints:
                 if self.store.exists(name):
                     state = State.from_bytes(self.store.read_bytes(name))
                     found.append((_epochs(state), generation, state))
-            except (ShelfError, StateRefused) as error:
+            except (ShelfError, CheckpointError) as error:
                 self.remarks.append(f"checkpoint {name}: {error}")
         if not found:
             return None
@@ -90,5 +90,5 @@ def _epochs(state: State) -> int:
     tree = state.tree
     epochs = tree.get(".epochs_done") if isinstance(tree, dict) else None
     if not isinstance(epochs, int):
-        raise StateRefused("is of another version of this program")
+        raise CheckpointError("is of another version of this program")
     return epochs
