@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from study.upgrades import marked, upgraded
 from trainables.record import Record, Report, Trial, Verification
 from trainables.serial import (
     RecordError,
@@ -208,22 +209,26 @@ _NAMES = {cls: kind for kind, cls in KINDS.items()}
 
 def encode(event: Event) -> str:
     """One line of ASCII JSON; the inverse of :func:`decode`."""
-    data = {"kind": _NAMES[type(event)], **to_json(event)}
+    data = marked({"kind": _NAMES[type(event)], **to_json(event)})
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 def decode(text: str | bytes) -> Event:
-    """The inverse of :func:`encode`.
+    """The inverse of :func:`encode`, also of what earlier versions of this program wrote.
 
     Raises:
         RecordError: an unknown kind or a field that breaks its rule; names it.
     """
     data = parse_json(text)
     require(isinstance(data, dict), f"event: expected an object, got {shown(data)}")
+    data = upgraded(data)
     kind = data.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise RecordError(
             f"event: unknown kind {shown(kind)}; this version knows {', '.join(KINDS)}, "
-            "a later one may have written it: upgrade"
+            "a later one may have written it: upgrade Paretune"
         )
-    return from_json(KINDS[kind], data, kind)
+    try:
+        return from_json(KINDS[kind], data, kind)
+    except RecordError as error:
+        raise RecordError(f"{error}; if a later version wrote it: upgrade Paretune") from None

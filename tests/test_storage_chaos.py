@@ -1,0 +1,253 @@
+"""The study log on real stores that fail: S3 by a server of its own, and a small disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+from log_helpers import opened, whole
+
+from study import lease, log, patience
+from study.log import EventLog, event_log
+from study.patience import GaveUp, Patience
+from study.storage import Storage
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+KILLS = 3
+EVENTS = [opened(), *(event for n in range(40) for event in whole(n))]
+
+
+class S3:
+    """A moto server. ``before`` sees each request, and may answer it in place of the store."""
+
+    def __init__(self):
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self.before = lambda method, path: None
+        self.server = make_server("127.0.0.1", 0, self, threaded=True)
+        self.uri = (
+            f"s3://key:secret@bucket/study?scheme=http&region=us-east-1"
+            f"&endpoint_override=127.0.0.1:{self.server.server_port}"
+        )
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __call__(self, environ, start_response):
+        status = self.before(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        if status is None:
+            return self._app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Length", "0")])
+        return [b""]
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    pytest.importorskip("moto")
+    from pyarrow import fs
+
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = S3()
+    maker = fs.S3FileSystem(
+        access_key="key",
+        secret_key="secret",
+        region="us-east-1",
+        scheme="http",
+        endpoint_override=f"127.0.0.1:{server.server.server_port}",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
+    maker.create_dir("bucket")
+    yield server
+    server.before = lambda method, path: None
+    maker.delete_dir("bucket")
+    server.server.shutdown()
+
+
+def put_of(what):
+    """Whether a request stores a file of this kind."""
+    return lambda method, path: method == "PUT" and what in path
+
+
+WRITER = """
+import sys
+sys.path.insert(0, "tests")
+from test_storage_chaos import EVENTS
+from study import lease
+from study.log import EventLog, event_log, writers
+from study.storage import Storage
+lease.SETTLE_SECONDS, event_log.SYNC_SECONDS, writers.PART_BYTES = 0.0, 1e6, 20000
+with EventLog(Storage.open(sys.argv[1])) as log:
+    for number, event in enumerate(EVENTS[len(log.events):]):
+        log.append(event)
+        if number % 5 == 4:
+            log.flush()
+            print(len(log.events) + number + 1, flush=True)
+    log.flush()
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("between", ["before the data", "data and head", "after the head"])
+def test_s3_writer_is_killed_at_every_turn(s3, between):
+    """Each process is killed within its third batch; the last one is left alone."""
+    storage, where = Storage.open(s3.uri), {"before the data": "/log/"}.get(between, "/log.head-")
+    stored, done, kills = 0, False, 0
+
+    def killer(process, seen):
+        def kill(method, path):
+            if not put_of(where)(method, path):
+                return None
+            seen.append(path)
+            if len(seen) != 5:
+                return None
+            if between == "after the head":
+                threading.Timer(0.02, process.kill).start()
+                return None
+            os.kill(process.pid, signal.SIGKILL)
+            return "503 Service Unavailable"
+
+        return kill
+
+    while not done:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, s3.uri], stdout=subprocess.PIPE, text=True
+        )
+        s3.before = killer(process, []) if kills < KILLS else lambda method, path: None
+        for line in process.stdout:
+            done = line == "done\n"
+            stored = stored if done else int(line)
+        process.wait()
+        kills += process.returncode == -signal.SIGKILL
+        found = log.read(storage)
+        assert found == EVENTS[: len(found)]
+        assert len(found) >= stored
+    assert kills == KILLS
+    assert log.read(storage) == EVENTS
+
+
+def test_s3_that_answers_503_and_slowly(s3, monkeypatch):
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(event_log, "SYNC_SECONDS", 0.02)
+    chance, said = random.Random(3), []
+
+    def trouble(method, path):
+        if method == "PUT" and chance.random() < 0.5:
+            return "503 Slow Down"
+        time.sleep(chance.random() * 0.05)
+        return None
+
+    storage = Storage.open(s3.uri).patient(Patience(120.0, said.append))
+    with EventLog(storage) as writer:
+        s3.before = trouble
+        for event in EVENTS[:60]:
+            writer.append(event)
+            time.sleep(0.02)
+    s3.before = lambda method, path: None
+    assert log.read(storage) == EVENTS[:60]
+
+
+def test_s3_that_is_gone_for_good_is_told(s3, monkeypatch):
+    monkeypatch.setattr(event_log, "SYNC_SECONDS", 0.02)
+    storage = Storage.open(s3.uri).patient(Patience(1.0, [].append))
+    writer = EventLog(storage)
+    writer.append(EVENTS[0])
+    writer.flush()
+    s3.before = lambda method, path: "503 Slow Down"
+    writer.append(EVENTS[1])
+    with pytest.raises(GaveUp, match="--resume goes on"):
+        writer.flush()
+    with pytest.raises(GaveUp):
+        writer.close()
+    s3.before = lambda method, path: None
+    assert log.read(storage) == EVENTS[:1]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 16 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder):
+    """Take all the room that is left."""
+    file = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while os.write(file, b"x" * 4096):
+            pass
+    os.close(file)
+
+
+def test_a_full_disk_is_waited_for(disk, monkeypatch):
+    monkeypatch.setattr(event_log, "SYNC_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.2)
+    said = []
+    storage = Storage.open(disk / "study").patient(Patience(60.0, said.append))
+    with EventLog(storage) as writer:
+        writer.append(EVENTS[0])
+        fill(disk)
+        thread = threading.Thread(target=lambda: [writer.append(e) for e in EVENTS[1:]])
+        thread.start()
+        time.sleep(1.0)
+        assert thread.is_alive()
+        assert "No space left on device; trying again" in said[0]
+        found = log.read(storage)
+        assert found == EVENTS[: len(found)]
+        (disk / "filler").unlink()
+        thread.join()
+    assert log.read(storage) == EVENTS
+
+
+def test_a_disk_that_stays_full_leaves_a_log_that_goes_on(disk, monkeypatch):
+    monkeypatch.setattr(event_log, "SYNC_SECONDS", 0.02)
+    storage = Storage.open(disk / "study").patient(Patience(0.5, [].append))
+    writer = EventLog(storage)
+    fill(disk)
+    taken = []
+    with suppress(GaveUp):
+        for event in EVENTS:
+            writer.append(event)
+            taken.append(event)
+    assert len(taken) < len(EVENTS)
+    with pytest.raises(GaveUp, match="No space left on device.*--resume goes on"):
+        writer.append(EVENTS[0])
+    with pytest.raises(GaveUp):
+        writer.close()
+    (disk / "filler").unlink()
+    assert log.read(storage) == taken
+    with EventLog(storage) as again:
+        assert again.events == taken
+
+
+def test_a_disk_that_is_read_only_for_a_while(disk):
+    said = []
+    storage = Storage.open(disk / "study").patient(Patience(60.0, said.append))
+    storage.write_bytes("study.json", b"old")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    back = threading.Timer(
+        0.5, lambda: subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    )
+    back.start()
+    storage.write_bytes("study.json", b"new")
+    back.join()
+    assert storage.read_bytes("study.json") == b"new"
+    assert storage.list() == ["study.json"]
+    assert "Read-only file system" in said[0]
