@@ -140,8 +140,10 @@ class Room:
 
     def take(self, peak: int | None) -> None:
         """A trial ended that took so many bytes at most."""
-        fits = self.limit if not peak else max(1, int(self._memory // peak))
-        if peak and fits < self.limit:
+        if not peak or self._memory >= peak * self.limit:  # it may be infinite: nobody knows it
+            return
+        fits = max(1, int(self._memory // peak))
+        if fits < self.limit:
             self.limit = fits
             self._say(
                 f"memory for {fits} trial{'s' if fits > 1 else ''} at once: one took "

@@ -39,7 +39,8 @@ def upgraded(data: dict[str, Any]) -> dict[str, Any]:
         raise RecordError(f"event: {shown(found)} is no version")
     if found > version():
         raise RecordError(
-            f"event: of version {shown(found)}, this program reads up to {version()}: upgrade Paretune"
+            f"event: of version {shown(found)}; this program reads up to {version()}: "
+            "upgrade Paretune"
         )
     for step in STEPS[found - 1 :]:
         data = step(data)

@@ -173,3 +173,9 @@ def test_the_environment_is_put_back(monkeypatch):
     with local.connected("auto", 4, threads=2):
         pass
     assert seen["runtime_env"]["env_vars"] == dict.fromkeys(THREADS, "2")
+
+
+def test_a_machine_whose_memory_nobody_knows_has_room():
+    room = Room(8, float("inf"), [].append)
+    room.take(10**9)
+    assert room.limit == 8

@@ -9,14 +9,13 @@ it came from a process that had lost the study to another one, and does not coun
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from study.log.lines import frame, unframe
 from study.storage import Storage
+from trainables.serial import RecordError, canonical, from_json, parse_json
 
 NAMES = ("log.head-0", "log.head-1")
 
@@ -93,27 +92,15 @@ class Heads:
         if saved == self._head.saved and not always:
             return
         head = replace(self._head, turn=self._head.turn + 1, saved=saved)
-        self._storage.write_bytes(NAMES[head.turn % 2], frame(_to_json(head)))
+        self._storage.write_bytes(NAMES[head.turn % 2], frame(canonical(head).encode()))
         self._head = head
-
-
-def _to_json(head: Head) -> bytes:
-    saved = head.saved
-    data = {
-        "session": head.session,
-        "turn": head.turn,
-        "events": saved.events,
-        "files": {name: [extent.length, extent.crc] for name, extent in saved.files.items()},
-        "open": saved.open,
-    }
-    return json.dumps(data, separators=(",", ":")).encode()
 
 
 def _parse(data: bytes) -> Head | None:
     text = unframe(data.removesuffix(b"\n"))
     if text is None:
         return None
-    found: dict[str, Any] = json.loads(text)
-    files = {name: Extent(*extent) for name, extent in found["files"].items()}
-    saved = Saved(found["events"], files, found["open"])
-    return Head(found["session"], found["turn"], saved)
+    try:
+        return from_json(Head, parse_json(text))
+    except RecordError:
+        return None
