@@ -128,24 +128,34 @@ def parse_info(text: str | bytes, where: str) -> dict[str, Any]:
     """The content of a `study.json`.
 
     Raises:
-        StudyDataError: Not JSON, not an object, of another form, or of a later version.
+        StudyDataError: Not as it was written, of another form, or of a later version.
     """
-    try:
-        info = parse_json(text)
-    except RecordError as error:
-        raise StudyDataError(f"{where}: {error}") from error
-    if not isinstance(info, dict):
-        raise StudyDataError(f"{where}: expected an object, got {type(info).__name__}")
+    info = parse_sealed(text, where)
     check_schema(info, where)
-    if (stated := info.pop(CHECKSUM, None)) not in (None, checksum(info)):
-        raise StudyDataError(f"{where}: is damaged: its checksum is not {stated!r}")
     if found := list(problems(info)):
         raise StudyDataError("; ".join(f"{where}: {text}" for text in found))
     return info
 
 
+def parse_sealed(text: str | bytes, where: str) -> dict[str, Any]:
+    """A JSON object without its checksum, which files of earlier versions lack.
+
+    Raises:
+        StudyDataError: Not JSON, not an object, or not as it was written.
+    """
+    try:
+        found = parse_json(text)
+    except RecordError as error:
+        raise StudyDataError(f"{where}: {error}") from error
+    if not isinstance(found, dict):
+        raise StudyDataError(f"{where}: expected an object, got {type(found).__name__}")
+    if (stated := found.pop(CHECKSUM, None)) not in (None, checksum(found)):
+        raise StudyDataError(f"{where}: is damaged: its checksum is not {stated!r}")
+    return found
+
+
 def checksum(info: Mapping[str, Any]) -> str:
-    """Eight digits of what a `study.json` says, whatever its layout: the CRC-32 of its JSON."""
+    """Eight digits of what an object says, whatever its layout: the CRC-32 of its JSON."""
     text = json.dumps(info, sort_keys=True, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x}"
 

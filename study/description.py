@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.load import CHECKSUM, checksum
+from study import sealed
 from study.config import StudyConfig
 from study.constraints import Demands
 from study.files import FILE
@@ -52,11 +52,21 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 
 
 def stored_identity(storage: Storage) -> dict[str, Any] | None:
-    """The identity of the study that stands in the folder."""
-    if not storage.exists(FILE):
-        return None
-    found: dict[str, Any] = json.loads(storage.read_text(FILE)).get("identity")
-    return found
+    """The identity of the study that stands in the folder; None if nothing says it.
+
+    Raises:
+        StudyError: ``study.json`` is damaged.
+    """
+    return (stored(storage) or {}).get("identity")
+
+
+def stored(storage: Storage) -> dict[str, Any] | None:
+    """What ``study.json`` says; None without such a file.
+
+    Raises:
+        StudyError: it is damaged.
+    """
+    return sealed.read(storage, FILE, "delete it: the log has it all, --resume writes it anew")
 
 
 def describe(
@@ -103,7 +113,5 @@ def describe(
 
 
 def write(storage: Storage, description: Mapping[str, Any]) -> None:
-    """Write ``study.json`` anew, with its checksum."""
-    # As it is read back: tuples are lists by then.
-    plain = json.loads(json.dumps(description))
-    storage.write_text(FILE, json.dumps({**plain, CHECKSUM: checksum(plain)}, indent=1) + "\n")
+    """Write ``study.json`` anew."""
+    sealed.write(storage, FILE, description)

@@ -7,7 +7,6 @@ these than of the model. So forms (method, adapter, rank) are timed beforehand a
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import platform
 import time
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from compression.registry import InvalidSetting
+from study import sealed
 from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.layerwise.space import LayerwiseSpace
@@ -222,9 +222,9 @@ def _machine(threads: int) -> str:
 
 
 def _read(storage: Storage, say: Callable[[str], None]) -> Table:
-    if not storage.exists(FILE):
+    found = sealed.read(storage, FILE, "delete it, and all is timed anew")
+    if found is None:
         return Table()
-    found = json.loads(storage.read_text(FILE))
     rows = {from_json(LayerRule, r["form"]): from_json(Latency, r["time"]) for r in found["rows"]}
     rests = {
         from_json(Choice, r["rest"]): from_json(Latency, r["time"]) for r in found.get("rests", ())
@@ -240,4 +240,4 @@ def _write(storage: Storage, table: Table, threads: int) -> None:
         "rows": [{"form": to_json(r), "time": to_json(time)} for r, time in table.rows.items()],
         "rests": [{"rest": to_json(r), "time": to_json(time)} for r, time in table.rests.items()],
     }
-    storage.write_text(FILE, json.dumps(content, indent=1) + "\n")
+    sealed.write(storage, FILE, content)

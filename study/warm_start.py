@@ -8,13 +8,13 @@ tried first. Everything else is dropped, and it is said why.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compression.registry import InvalidSetting, Values, naming
+from study import sealed
 from study.events import Event, Inherited
 from study.files import FILE, artifact, probe
 from study.finished import Finished, find, read
@@ -133,7 +133,8 @@ class Wish:
             return plan(read(source), space, seed, on)
 
     def _began_with(self, folder: Storage, source: Storage | None) -> WarmStart | None:
-        known = json.loads(folder.read_text(FILE)) if folder.exists(FILE) else {}
+        remedy = "delete it: the log knows what was taken over"
+        known = sealed.read(folder, FILE, remedy) or {}
         stored = known.get("warm_start")
         if stored is None:
             if source is None:

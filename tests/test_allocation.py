@@ -229,7 +229,7 @@ def test_a_study_begins_with_an_allocation_of_each(tmp_path):
     config = parse_config(text)
     space = config.search_space()
     found = guide(config, space, data, Storage.open(tmp_path), print)
-    kept = json.loads((tmp_path / FILE).read_text())
+    kept = json.loads((tmp_path / FILE).read_text())["allocations"]
     assert [one["by"] for one in kept] == ["mlorq", "measured"]
     wanted = [one["params"] for one in kept]
     assert [dict(start) for start in found.starts[:2]] == list(

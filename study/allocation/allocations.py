@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from functools import partial
 
 from compression.allocation import Allocator
 from compression.registry import InvalidSetting, Scalar
+from study import sealed
 from study.allocation.config import AllocateConfig
 from study.allocation.costs import Evidence
 from study.allocation.refining import refined
@@ -23,6 +23,7 @@ from trainables.build import build
 from trainables.record import Trial
 
 FILE = "allocations.json"
+_REMEDY = "delete it, and it is made anew"
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,20 @@ def allocations(
         if (allocation := next(same, None)) is None:
             allocation = allocated(allocator, evidence, max_bytes, config.refine, seed, name)
             known.append(allocation)
-            storage.write_text(FILE, json.dumps([asdict(a) for a in known], indent=1) + "\n")
+            sealed.write(storage, FILE, {"allocations": [asdict(a) for a in known]})
             say(allocation.note)
         found.append(allocation)
     return found
 
 
 def _read(storage: Storage) -> list[Allocation]:
-    if not storage.exists(FILE):
+    known = sealed.read(storage, FILE, _REMEDY)
+    if known is None:
         return []
     try:
-        return [Allocation(**one) for one in json.loads(storage.read_text(FILE))]
-    except (ValueError, TypeError) as error:
-        text = f"{FILE} in {storage} is damaged ({error}); delete it, and it is made anew"
-        raise StudyError(text) from error
+        return [Allocation(**one) for one in known["allocations"]]
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{storage}/{FILE} is damaged ({error}); {_REMEDY}") from error
 
 
 def allocated(

@@ -6,11 +6,11 @@ the outputs move.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from compression.allocation import Measure
 from compression.model import as_saved
 from compression.registry import InvalidSetting, naming
+from study import sealed
 from study.errors import StudyError
 from study.layerwise.settings import Growths, Rules, corners, effect, evenly
 from study.layerwise.space import LayerwiseSpace
@@ -34,6 +35,7 @@ FILES: Mapping[Measure, str] = {"growth": "sensitivity.json", "distortion": "dis
 MOST = 200  # models that are measured, over all groups
 LEAST = 4  # of each group
 BATCH = 64
+_REMEDY = "delete it, and it is measured anew"
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def sensitivity(
         StudyError: the file there is damaged.
     """
     file = FILES[measure]
-    if storage.exists(file):
-        return _read(storage.read_text(file), f"{file} in {storage}")
+    known = sealed.read(storage, file, _REMEDY)
+    if known is not None:
+        return _parsed(known, f"{storage}/{file}")
     found = measured(space, task, data, samples, seed, measure)
-    storage.write_text(file, json.dumps(found.to_json(), indent=1) + "\n")
+    sealed.write(storage, file, found.to_json())
     models = sum(map(len, found.growths.values()))
     say(
         f"{NAMES[measure]} of {len(space.groups)} groups: {models} models on {found.examples} "
@@ -86,9 +89,8 @@ def sensitivity(
     return found
 
 
-def _read(text: str, source: str) -> Sensitivity:
+def _parsed(data: Mapping[str, Any], source: str) -> Sensitivity:
     try:
-        data = json.loads(text)
         growths = {
             name: {_rules(one["rules"]): float(one["growth"]) for one in found}
             for name, found in data["groups"].items()
@@ -96,8 +98,7 @@ def _read(text: str, source: str) -> Sensitivity:
         own = (float(data["dense"]), growths, int(data["examples"]), float(data["seconds"]))
         return Sensitivity(*own)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"{source} is damaged ({error}); delete it, and it is measured anew"
-        raise StudyError(text) from error
+        raise StudyError(f"{source} is damaged ({error}); {_REMEDY}") from error
 
 
 def _rules(data: list[Mapping[str, object]]) -> Rules:
