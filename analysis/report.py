@@ -12,6 +12,7 @@ from pyarrow import fs
 from analysis import summary, units
 from analysis.findings import Findings, findings
 from analysis.load import StudyData, StudyDataError
+from analysis.masking import cell
 from analysis.plots import Picture, draw, png
 from analysis.published import exported
 
@@ -90,7 +91,8 @@ def table(found: Findings) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(found.front[0].values), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(point.values for point in found.front)
+    rows = ({name: cell(value) for name, value in p.values.items()} for p in found.front)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 

@@ -18,6 +18,7 @@ from analysis import units
 from analysis.columns import setting
 from analysis.fronts import knee
 from analysis.load import DEFAULT_STORAGE, Row
+from analysis.masking import printable
 from compression.registry import InvalidSetting
 from study.bounds import Bound, bounds, nearest
 from study.errors import StudyError, fail
@@ -270,7 +271,7 @@ def _state(study: Finished) -> Iterator[str]:
 
 
 def _say(in_json: bool, data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
-    click.echo(json.dumps(data) if in_json else "\n".join(lines))
+    click.echo(json.dumps(data) if in_json else printable("\n".join(lines)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from analysis.masking import masked
 from compression.registry import (
     InvalidSetting,
     Registry,
@@ -64,7 +65,7 @@ from study.targets import (
     optimizer_problems,
     recipe_problems,
 )
-from study.tracking.optuna_view import check_optuna_storage, without_password
+from study.tracking.optuna_view import check_optuna_storage
 from trainables.tasks import TASKS, Task
 
 Probe = Callable[[Any], str | None]
@@ -202,9 +203,13 @@ class StudyConfig(Section):
     def to_json(self) -> dict[str, Any]:
         """Plain data, defaults filled in; :func:`make_config` makes the same config of it.
 
-        But for a password in ``optuna_storage``: this is what is stored and shown.
+        But for secrets in addresses: this is what is stored and shown.
         """
-        data = dict(self) | {"optuna_storage": without_password(self.optuna_storage)}
+        data = dict(self) | {
+            name: place and masked(place)
+            for name, place in dict(self).items()
+            if name in ("storage", "tracking_uri", "optuna_storage")
+        }
         return {k: plain(dict(v) if isinstance(v, Section) else v) for k, v in data.items()}
 
 

@@ -18,7 +18,7 @@ from compression.export.base import DENSE
 from compression.registry import InvalidSetting
 from study.files import artifact
 from study.finished import Finished
-from study.plugins import PluginFile, load_entry_points
+from study.plugins import PluginFile, load_entry_points, sent_along
 from study.storage import StorageError
 from trainables.build import resolve_task
 from trainables.record import Record
@@ -97,8 +97,7 @@ def subject(chosen: Chosen) -> Subject:
 
 
 def _plugins(of: Finished) -> list[PluginFile]:
-    names = of.info.get("config", {}).get("plugins", ())
-    files = [PluginFile.read(str(name)) for name in names]
+    files = sent_along(of.info)
     load_entry_points()
     for file in files:
         file.load()

@@ -16,6 +16,7 @@ from study.constraints import Demands
 from study.events import Member
 from study.files import FILE
 from study.log import CorruptLog
+from study.names import is_part, is_within
 from study.objectives import RATIO, Aim, aims, final
 from study.state import StateError, StudyState, TrialState
 from study.storage import Storage, StorageError
@@ -94,7 +95,8 @@ def find(study: str, storage: str) -> Storage:
     """
     try:
         root = Storage.open(storage)
-        for folder in (Storage.open(study), root.sub(study)):
+        within = [root.sub(study)] if is_within(study) else []
+        for folder in (Storage.open(study), *within):
             if log.exists(folder):
                 return folder
         known = ", ".join(study_names(root)[-5:]) or "none"
@@ -191,6 +193,8 @@ def _origin(found: Found, storage: str) -> Found:
     if source is None:
         return found
     try:
+        if not is_part(source):  # a log that was sent does not say where to look
+            raise InvalidSetting([f"study {source!r} is in another storage"])
         earlier = read(find(source, storage))
     except InvalidSetting:
         remark = f"run in {source}, which is not here: files may be of other epochs"

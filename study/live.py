@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from analysis.fronts import hypervolume, non_dominated
+from analysis.masking import masked, printable
 from study.events import Ended, Event
 from study.objectives import Aim, final
 from study.state import StudyState, TrialState
@@ -93,6 +94,7 @@ class Live:
 
     def say(self, text: str) -> None:
         """A line of its own, above the panel."""
+        text = printable(masked(text))
         if self._panel is not None:
             self._panel.console.print(text, markup=False, highlight=False)
         else:
@@ -187,7 +189,7 @@ class Live:
 def setting(params: Mapping[str, Any]) -> str:
     """The suggestion in a few words."""
     shown = [str(params.get(key)) for key in ("method", "init", "adapter") if params.get(key)]
-    return " ".join(shown + ([f"rank {params['rank']}"] if "rank" in params else []))
+    return printable(" ".join(shown + ([f"rank {params['rank']}"] if "rank" in params else [])))
 
 
 def _spread(rows: list[tuple[float, float, str]], most: int) -> list[tuple[float, float, str]]:

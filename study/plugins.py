@@ -6,11 +6,14 @@ import hashlib
 import sys
 import traceback
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from compression.registry import InvalidSetting
+from study.names import is_part
 
 GROUP = "paretune.plugins"
 _failed: dict[str, InvalidSetting] = {}
@@ -68,6 +71,28 @@ class PluginFile:
         # Without a frame of its own the file did not even compile.
         line = own[-1] if own else getattr(error, "lineno", None)
         return f"plugin file {self.name}, line {line}: {type(error).__name__}: {error}"
+
+
+def sent_along(info: Mapping[str, Any]) -> list[PluginFile]:
+    """The plugin files that a ``study.json`` names, not yet run: from the current folder alone.
+
+    A study that somebody else made brings names along; what runs is the user's own file.
+
+    Raises:
+        InvalidSetting: a name that is a path, or a file that is not here.
+    """
+    names, sums = info.get("config", {}).get("plugins", ()), info.get("plugins", {})
+    wrong = [
+        f"the study used the plugin file {name} (sha256 {sums.get(name, 'unknown')[:16]}...); "
+        "run this in the folder that holds it"
+        if is_part(name)
+        else f"the study names the plugin file {name!r}: expected a name without folders"
+        for name in names
+        if not (is_part(name) and Path(name).is_file())
+    ]
+    if wrong:
+        raise InvalidSetting(wrong)
+    return [PluginFile.read(name) for name in names]
 
 
 def load_entry_points() -> dict[str, str]:

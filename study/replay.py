@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,18 +104,12 @@ class OtherData(StudyError):
 
 
 def _config(study: Finished) -> StudyConfig:
-    """The study's configuration; its plugins stand in the current folder, or beside the study."""
-    names = [str(name) for name in study.info["config"].get("plugins", ())]
-    if missing := [name for name in names if not Path(name).exists()]:
-        sums = study.info.get("plugins", {})
-        raise InvalidSetting(
-            f"the study used the plugin file {name} (sha256 {sums.get(name, 'unknown')[:16]}...); "
-            "run this in the folder that holds it"
-            for name in missing
-        )
+    """The study's configuration; its plugins stand in the current folder."""
     from study.config import make_config
+    from study.plugins import sent_along
 
-    return make_config(study.info["config"], f"{study.storage}/study.json")
+    config = {**study.info.get("config", {}), "plugins": sent_along(study.info)}
+    return make_config(config, f"{study.storage}/study.json")
 
 
 def _changed_plugins(record: Record, config: StudyConfig) -> Iterator[str]:

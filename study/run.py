@@ -91,11 +91,12 @@ def main(
 
             plan = plan_lines(read)
             return click.echo(json.dumps({"plan": plan}) if as_json else "\n".join(plan))
+        from analysis.masking import printable
         from study.show import as_json as in_json
         from study.show import as_text
 
         result = study.run()
-        click.echo(in_json(result) if as_json else as_text(result))
+        click.echo(in_json(result) if as_json else printable(as_text(result)))
         sys.exit(result.exit_code)
     except InvalidSetting as error:
         fail(2, error.errors)

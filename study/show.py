@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from analysis.masking import masked
 from study.events import SEARCH
 from study.result import StudyResult
 from study.tracking import ui_command
@@ -30,7 +31,7 @@ def as_json(result: StudyResult) -> str:
             "trials": sum(role == SEARCH for role in result.roles),
             "front": json.loads(front),
             "report": dict(result.report),
-            "tracking_uri": result.tracking_uri,
+            "tracking_uri": masked(result.tracking_uri),
             "remarks": list(result.remarks),
         }
     )

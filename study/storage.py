@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,9 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from analysis.masking import masked
 from study.errors import StorageError
+from study.names import is_within
 from study.patience import Patience
 
 __all__ = ["Storage", "StorageError"]
@@ -51,12 +52,12 @@ class Storage:
         try:
             filesystem, root = fs.FileSystem.from_uri(text)
         except (ValueError, ImportError, OSError) as error:
-            raise StorageError(f"storage '{text}': {error}") from error
+            raise StorageError(masked(f"storage '{text}': {error}")) from error
         return cls(filesystem, root.rstrip("/"), text)
 
     def __str__(self) -> str:
         """For people: the path or URI, without keys that stand in it."""
-        return re.sub(r"//[^/@]*@", "//", self.uri.partition("?")[0]) or self.root
+        return masked(self.uri.partition("?")[0]) or self.root
 
     @property
     def is_local(self) -> bool:
@@ -69,7 +70,13 @@ class Storage:
         return self.filesystem.type_name.removeprefix("py::") in _OBJECT_STORES
 
     def path(self, name: str = "") -> str:
-        """The full path of ``name`` on the filesystem."""
+        """The full path of ``name`` on the filesystem.
+
+        Raises:
+            StorageError: it would lead out of the folder.
+        """
+        if name not in ("", ".") and not is_within(name):
+            raise StorageError(f"{name[:200]!r} is no name within {self}: it is not opened")
         return f"{self.root}/{name}" if name else self.root
 
     def sub(self, name: str) -> Storage:

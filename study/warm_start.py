@@ -225,7 +225,7 @@ def take_over(
         say(line)
     records = [_filed(trial, warm.folder, into) for trial in warm.trials]
     beside = _parent(warm.folder) == _parent(into)
-    source = warm.source if beside else warm.folder.uri
+    source = warm.source if beside else str(warm.folder)
     for number, (trial, record) in enumerate(zip(warm.trials, records, strict=True)):
         emit(Inherited(number, trial.params, trial.trial_id, record, source))
 

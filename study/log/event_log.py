@@ -14,6 +14,7 @@ from study.log.head import Heads
 from study.log.lines import to_line
 from study.log.reading import Loaded, load
 from study.log.writers import FileWriter, PartsWriter, Writer
+from study.names import refuse_links
 from study.patience import Patience
 from study.storage import Storage, StorageError, reason
 
@@ -35,8 +36,11 @@ class EventLog:
             LeaseHeld: another process writes it.
             CorruptLog: it is damaged, or shorter than it was.
             StorageError: it cannot be read.
+            UnsafeName: there are links in the folder.
         """
         self._patience, storage = storage.patience, storage.patient(Patience())
+        if storage.is_local:
+            refuse_links(storage.root)
         self._lease = lease.take(storage)
         try:
             found = load(storage)

@@ -10,12 +10,17 @@ import urllib.request
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from analysis.masking import masked
+
 _SQLITE = "sqlite:///"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class TrackingError(OSError):
     """The MLflow store cannot be used; the message says which and why."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(masked(text))
 
 
 def default_tracking_uri() -> str:
@@ -27,12 +32,12 @@ def default_tracking_uri() -> str:
 def ui_command(uri: str) -> str:
     """What a person types (or opens) to see the runs."""
     if _web(uri):
-        return uri
+        return masked(uri)
     at_default = uri == f"{_SQLITE}{os.path.abspath('mlflow.db')}"
     # A folder with old experiments makes plain `mlflow ui` open that folder instead.
     if at_default and not _old_experiments() and "MLFLOW_BACKEND_STORE_URI" not in os.environ:
         return "mlflow ui"
-    return f"mlflow ui --backend-store-uri {uri}"
+    return f"mlflow ui --backend-store-uri {masked(uri)}"
 
 
 def check_reachable(uri: str, timeout: float = 10.0) -> None:
@@ -120,16 +125,10 @@ def _within(timeout: float, uri: str, check: Callable[[], None]) -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(timeout)
-    shown = _without_password(uri)
     if thread.is_alive():
-        raise TrackingError(f"tracking '{shown}': no answer within {timeout:g} s")
+        raise TrackingError(f"tracking '{uri}': no answer within {timeout:g} s")
     if problems and isinstance(problems[0], TrackingError):
         raise problems[0]
     if problems:
         reason = getattr(problems[0], "reason", problems[0])
-        raise TrackingError(f"tracking '{shown}': no answer: {reason}") from problems[0]
-
-
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+        raise TrackingError(f"tracking '{uri}': no answer: {reason}") from problems[0]

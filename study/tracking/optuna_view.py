@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.masking import masked
 from study.events import SEARCH, Answered, Ended, Event
 from study.state import StudyState, TrialState
 from trainables.record import Objective, Status
@@ -52,16 +53,6 @@ def check_optuna_storage(place: str | None) -> str | None:
     if not folder.is_dir():
         raise ValueError(f"{place}: the folder {folder} does not exist")
     return place
-
-
-def without_password(place: str | None) -> str | None:
-    """The place as it may be shown and stored: ``***`` instead of a password."""
-    if place is None or "://" not in place:
-        return place
-    from sqlalchemy import make_url
-
-    url = make_url(place)
-    return place if url.password is None else url.render_as_string(hide_password=True)
 
 
 @contextmanager
@@ -139,7 +130,7 @@ class OptunaView:
         if (error := future.exception()) is not None and not self._failed:
             self._failed = True
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            shown = without_password(self._place) or ""
+            shown = masked(self._place)
             first = first.replace(self._place, shown)
             self._say(f"optuna_storage {shown}: {first}; the study goes on without it")
 

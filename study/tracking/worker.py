@@ -21,6 +21,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from analysis.masking import masked
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import StudyState
@@ -124,7 +125,7 @@ class Worker:
         return True
 
     def _failed(self, error: Exception) -> None:
-        self._error = f"{type(error).__name__}: {error}".splitlines()[0]
+        self._error = masked(f"{type(error).__name__}: {error}".splitlines()[0])
         code = getattr(error, "error_code", None)
         if isinstance(error, NotTaken) or code == "RESOURCE_DOES_NOT_EXIST":
             self._mirror = None  # perhaps another store: what it holds is looked up
