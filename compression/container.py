@@ -122,13 +122,20 @@ def unpack_file(data: bytes, source: str) -> tuple[Header, dict[str, Tensor]]:
         entry = json.loads(text)
         _check_schema(entry)
         _check_sum(data)
-        return _from_json(entry), read_tensors(data)
+        return _from_json(entry), _tensors(data)
     except (ArtifactError, InvalidSetting) as error:
         raise ArtifactError(f"{source}: {error}") from error
     except RecursionError:
         raise ArtifactError(f"{source}: damaged: its header is nested too deeply") from None
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{source}: damaged, or no safetensors file ({error})") from error
+
+
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    found = read_tensors(data)
+    if strange := [name for name, tensor in found.items() if tensor.dtype not in _DTYPES]:
+        raise ArtifactError(f"tensors of a kind that no model has: {', '.join(strange)[:200]}")
+    return found
 
 
 def _metadata(data: bytes) -> str:

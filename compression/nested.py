@@ -9,6 +9,7 @@ number of bytes that is between two of them, layers are chosen exactly, by a kna
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -188,6 +189,8 @@ class Nest:
             return None
         ladders = self.ladders.values()
         costs, sizes = [one.costs for one in ladders], [one.bytes for one in ladders]
+        if not all(math.isfinite(cost) for own in costs for cost in own):
+            raise ArtifactError("weights that are not finite: nothing says which models are better")
         solution = least_sum(Problem.of(costs, sizes, payload))
         return dict(zip(self.ladders, solution.choices, strict=True)) if solution else None
 
