@@ -118,8 +118,8 @@ def read(folder: Storage) -> Finished:
         info = parse_info(folder.read_bytes(FILE), f"{folder}/{FILE}")
     except StudyDataError as error:
         raise InvalidSetting([str(error)]) from None
-    if len(info.get("objectives", ())) < 2:
-        raise InvalidSetting([f"{folder}/{FILE}: objectives: expected the metric and the ratio"])
+    if not info.get("objectives"):
+        raise InvalidSetting([f"{folder}/{FILE}: objectives: the metric is not there"])
     name = folder.root.rpartition("/")[2]
     return Finished(name, folder, info, StudyState(log.read(folder)))
 
