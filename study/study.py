@@ -41,9 +41,13 @@ class Study:
         self.quiet = quiet
         self.name = name or checks.new_name(config.name)
         self.root = Storage.open(config.storage)
-        self.storage = self.root.sub(self.name)
         self.wish = Wish(warm_start, config.storage, self.name, resume)
         self.tracking_uri = config.tracking_uri or default_tracking_uri()
+
+    @property
+    def storage(self) -> Storage:
+        """The study's folder; its name was checked before."""
+        return self.root.sub(self.name)
 
     def check(self) -> None:
         """Find out what is wrong and cheap to know.
@@ -67,7 +71,7 @@ class Study:
         for key, text in problems.items():
             if text:
                 errors.append(f"{said.get(key) or config.where(key)}: {text}")
-        if not problems["storage"]:
+        if not problems["storage"] and not problems["name"]:
             errors += errors_of(lambda: self.wish.answer(space, config.seed))
         if errors:
             raise InvalidSetting(errors)
