@@ -220,7 +220,8 @@ def decode(text: str | bytes) -> Event:
         RecordError: an unknown kind or a field that breaks its rule; names it.
     """
     data = parse_json(text)
-    require(isinstance(data, dict), f"event: expected an object, got {shown(data)}")
+    if not isinstance(data, dict):
+        raise RecordError(f"event: expected an object, got {shown(data)}")
     data = upgraded(data)
     kind = data.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:

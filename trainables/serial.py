@@ -12,7 +12,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -75,7 +75,8 @@ def check_scalar(value: object, where: str) -> None:
 
 def plain_float(value: Any, where: str) -> float:
     """A finite number as a float: 1 and 1.0 must not be two identities."""
-    require(type(value) in (int, float), f"{where}: expected a number, got {shown(value)}")
+    if type(value) not in (int, float):
+        raise RecordError(f"{where}: expected a number, got {shown(value)}")
     check_scalar(value, where)
     return float(value)
 
@@ -114,67 +115,135 @@ def canonical(value: Any, leave_out: Iterable[str] = ()) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
     """The inverse of :func:`to_json`.
 
     Raises:
         RecordError: an unknown or missing field, a wrong type, or a broken rule; names the field.
     """
-    where = where or cls.__name__
-    require(isinstance(data, Mapping), f"{where}: expected an object, got {shown(data)}")
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(data) - set(known)):
-        raise RecordError(f"{where}: unknown field {', '.join(unknown)[:200]}")
-    hints = _hints(cls)  # type: ignore[arg-type]
-    values = {k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()}
-    missing = [
-        k
-        for k, f in known.items()
-        if k not in values and f.default is MISSING and f.default_factory is MISSING
-    ]
-    require(not missing, f"{where}: missing field {', '.join(missing)}")
-    return cls(**values)
+    try:
+        found: T = _reader(cls)(data)  # type: ignore[arg-type]
+    except _Wrong as wrong:
+        raise RecordError(f"{where or cls.__name__}{wrong.path}: {wrong.text}") from None
+    return found
+
+
+class _Wrong(Exception):
+    """A value of the wrong form. The ``path`` to it grows while it is passed up."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text, self.path = text, ""
+
+    def within(self, step: str) -> _Wrong:
+        self.path = step + self.path
+        return self
+
+
+_Reader = Callable[[Any], Any]
 
 
 @cache
-def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    return typing.get_origin(hint), typing.get_args(hint)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = _parts(hint)
+def _reader(hint: Any) -> _Reader:
+    """What makes a value of a type from plain data: put together once, for logs hold many."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
         plain = [a for a in args if a is not type(None)]
-        return _convert(plain[0], value, where) if len(plain) == 1 else _scalar(plain, value, where)
+        inner = _reader(plain[0]) if len(plain) == 1 else _scalar(plain)
+        return _optional(inner) if type(None) in args else inner
     if origin is tuple:
-        require(isinstance(value, list | tuple), f"{where}: expected a list, got {shown(value)}")
-        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        return _several(_reader(args[0]))
     if origin is not None and issubclass(origin, Mapping):
-        require(isinstance(value, Mapping), f"{where}: expected an object, got {shown(value)}")
-        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return _mapping(_reader(args[1]))
     if is_dataclass(hint):
-        return from_json(typing.cast(type, hint), value, where)
+        return _object(typing.cast(type, hint))
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        require(
-            value in list(hint), f"{where}: expected one of {', '.join(hint)}, got {shown(value)}"
-        )
-        return hint(value)
-    return _scalar([hint], value, where)
+        return _word(hint)
+    return _scalar([hint])
 
 
-def _scalar(allowed: list[Any], value: Any, where: str) -> Any:
-    if float in allowed and type(value) is int and int not in allowed:
-        return float(value)
-    names = ", ".join(a.__name__ for a in allowed)
-    require(type(value) in allowed, f"{where}: expected {names}, got {shown(value)}")
-    return value
+def _object(cls: type) -> _Reader:
+    hints, known = typing.get_type_hints(cls), {f.name: f for f in fields(cls)}
+    readers = {name: _reader(hints[name]) for name in known}
+    needed = {
+        name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING
+    }
+
+    def read(data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise _Wrong(f"expected an object, got {shown(data)}")
+        if unknown := data.keys() - readers.keys():
+            raise _Wrong(f"unknown field {', '.join(sorted(unknown))[:200]}")
+        values = dict[str, Any]()
+        for name, value in data.items():
+            try:
+                values[name] = readers[name](value)
+            except _Wrong as wrong:
+                raise wrong.within(f".{name}") from None
+        if missing := needed - values.keys():
+            raise _Wrong(f"missing field {', '.join(name for name in known if name in missing)}")
+        return cls(**values)
+
+    return read
+
+
+def _mapping(inner: _Reader) -> _Reader:
+    def read(data: Any) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise _Wrong(f"expected an object, got {shown(data)}")
+        found = {}
+        for key, value in data.items():
+            try:
+                found[key] = inner(value)
+            except _Wrong as wrong:
+                raise wrong.within(f".{key}") from None
+        return found
+
+    return read
+
+
+def _several(inner: _Reader) -> _Reader:
+    def read(data: Any) -> tuple[Any, ...]:
+        if not isinstance(data, list | tuple):
+            raise _Wrong(f"expected a list, got {shown(data)}")
+        found = []
+        for index, value in enumerate(data):
+            try:
+                found.append(inner(value))
+            except _Wrong as wrong:
+                raise wrong.within(f"[{index}]") from None
+        return tuple(found)
+
+    return read
+
+
+def _optional(inner: _Reader) -> _Reader:
+    return lambda value: None if value is None else inner(value)
+
+
+def _word(words: type[StrEnum]) -> _Reader:
+    known = {word.value: word for word in words}
+
+    def read(value: Any) -> StrEnum:
+        if not isinstance(value, str) or value not in known:
+            raise _Wrong(f"expected one of {', '.join(known)}, got {shown(value)}")
+        return known[value]
+
+    return read
+
+
+def _scalar(allowed: list[Any]) -> _Reader:
+    names, kinds = ", ".join(a.__name__ for a in allowed), frozenset(allowed)
+    widens = float in kinds and int not in kinds
+
+    def read(value: Any) -> Any:
+        if type(value) in kinds:
+            return value
+        if widens and type(value) is int:
+            return float(value)
+        raise _Wrong(f"expected {names}, got {shown(value)}")
+
+    return read
 
 
 def digest(texts: Iterable[str]) -> str:
