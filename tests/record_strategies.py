@@ -66,7 +66,7 @@ def trials(draw):
 @st.composite
 def outcomes(draw):
     status = draw(st.sampled_from(Status))
-    failed = status is Status.FAILED
+    failed = status in (Status.FAILED, Status.OUT_OF_MEMORY)
     val = st.fixed_dictionaries({} if failed else {"val": metrics}, optional={"train": metrics})
     return Outcome(
         status=status,
