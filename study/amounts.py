@@ -40,6 +40,19 @@ def parse_wait(value: object) -> float:
     return found
 
 
+def parse_quota(value: object) -> float | None:
+    """Bytes above 0, as :func:`parse_bytes` reads them.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is None:
+        return None
+    if not (amount := parse_bytes(value)):
+        raise ValueError("expected more than 0 bytes, such as 2 GB")
+    return amount
+
+
 def parse_fraction(value: object) -> float:
     """A fraction from ``0.01`` or ``1pp``.
 

@@ -18,10 +18,7 @@ from pydantic import (
 )
 
 from analysis.masking import masked
-from compression.registry import (
-    InvalidSetting,
-    Registry,
-)
+from compression.registry import InvalidSetting, Registry
 from study import yaml_lines
 from study.allocation.config import AllocateConfig
 from study.allocation.problems import allocation_problems
@@ -30,6 +27,7 @@ from study.amounts import (
     parse_duration,
     parse_precision,
     parse_price,
+    parse_quota,
     parse_wait,
 )
 from study.choices import Located, parse_plugin, plain
@@ -38,7 +36,7 @@ from study.layerwise.config import GroupConfig, LayerwiseConfig
 from study.layerwise.space import build_layerwise
 from study.objectives import objective_problems
 from study.plugins import PluginFile, load_entry_points
-from study.reach import constraint_problems
+from study.reach import constraint_problems, quota_problems
 from study.schedulers import SCHEDULERS, Budget, Scheduler
 from study.searchers import SEARCHERS, Searcher
 from study.sections import (
@@ -123,6 +121,7 @@ class StudyConfig(Section):
     constraints: Texts = ()
     published: Systems = ()
     keep: Keep = as_written({})
+    quota: Annotated[float | None, PlainValidator(parse_quota)] = None
     confirm: Confirm | None = None
     resources: Resources = as_written({})
     max_retries: Annotated[StrictInt, Field(ge=0)] = 3
@@ -161,6 +160,7 @@ class StudyConfig(Section):
             **budget_problems(
                 self.resources, self.accelerator_budget, self.money_budget, self.price_per_hour
             ),
+            ("quota",): quota_problems(self.task, self.quota),
             ("objectives",): objective_problems(self.task, self.objectives),
             ("recipe",): recipe_problems(self.recipe, space, self.task),
             ("space", "adapter"): adapter_problems(space, self.task) if together else [],

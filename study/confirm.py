@@ -137,7 +137,7 @@ class Race:
         has ended: it is left out of the point's mean.
         """
         alive = np.ones(len(self.points), dtype=np.bool_)
-        for k in range(1, self.rule.seeds):
+        for k in range(1, self.rule.seeds) if self.points else ():
             lacking = [(int(i), k) for i in np.flatnonzero(alive) if self._lacks(int(i), k)]
             if lacking:
                 return alive, lacking
@@ -157,6 +157,8 @@ class Race:
 
     def decided(self) -> tuple[list[Member], list[Member]]:
         """Those on the front of means over seeds, and all that were looked at, by ratio."""
+        if not self.points:
+            return [], []
         alive, _ = self.standing
         means = filled(self.losses).mean(axis=1)
         on_front = alive.copy()

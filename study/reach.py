@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compression.container import file_bytes
 from compression.methods import METHODS, Method, NoMethod
@@ -65,12 +65,11 @@ def reach(task: Task, methods: Sequence[Option], rests: Sequence[Option]) -> Rea
         methods: those that the space tries.
         rests: what it tries on the tensors that no rule compresses.
     """
-    model, about = task.skeleton(), {"task": canonical(choice(task))}
+    model, about = task.skeleton(), _about(task)
     layers = target_layers(model, task.targets).values()
     owned = {id(p): p.nbytes for layer in layers for p in layer.parameters()}
     weights = {id(w): w for w in (layer.get_parameter("weight") for layer in layers)}
-    # By identity: a tensor that two layers share is stored once.
-    tensors = {id(t): (name, t) for name, t in model.state_dict(keep_vars=True).items()}
+    tensors = _tensors(model)
     rest = {name: tensor for key, (name, tensor) in tensors.items() if key not in weights}
     dense = file_bytes(dict(tensors.values()), Compression(), about)
     taken = sum(tensor.nbytes for tensor in rest.values())
@@ -85,6 +84,26 @@ def reach(task: Task, methods: Sequence[Option], rests: Sequence[Option]) -> Rea
         sum(owned.values()),
         _least(methods, list(weights.values())),
     )
+
+
+def _about(task: Task) -> dict[str, str]:
+    return {"task": canonical(choice(task))}
+
+
+def _tensors(model: nn.Module) -> dict[int, tuple[str, Tensor]]:
+    """With their names, by identity: a tensor that two layers share is stored once."""
+    return {id(t): (name, t) for name, t in model.state_dict(keep_vars=True).items()}
+
+
+def quota_problems(task: Task, quota: float | None) -> list[str]:
+    """Whether the dense baseline's file alone takes more: every study has and keeps it."""
+    if quota is None:
+        return []
+    tensors = _tensors(task.skeleton())
+    dense = file_bytes(dict(tensors.values()), Compression(), _about(task))
+    if quota >= dense:
+        return []
+    return [f"{quota:,.0f} bytes; the dense model's file alone takes {dense:,}: the least there is"]
 
 
 def _least(methods: Sequence[Option], weights: Sequence[Tensor]) -> int:

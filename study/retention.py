@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from analysis.fronts import non_dominated
 from study.constraints import NO_DEMANDS, Demands
-from study.events import SEARCH, Answered, Ended, Event
+from study.events import SEARCH, Answered, Ended, Event, Retried, Started
 from study.files import FOLDER, artifact, probe
 from study.objectives import Aim, final
+from study.quota import Quota
 from study.state import StudyState, TrialState
 from study.storage import Storage
 from trainables.record import Objective
@@ -43,6 +47,9 @@ class Retention:
     breaks of the constraints counts as a loss, too. Trials that end later can only make it more so:
     what goes is never wanted again. Files of a point's runs with other seeds stay, and those of a
     front that was frozen before, until there is another.
+
+    With a ``quota`` points near the front go, too, the farthest from it first, when it is exceeded:
+    see :meth:`needed` for what stays.
     """
 
     def __init__(
@@ -52,18 +59,73 @@ class Retention:
         aims: Sequence[Aim],
         margin: float,
         demands: Demands = NO_DEMANDS,
+        quota: Quota | None = None,
     ) -> None:
         self.storage, self.aims, self.margin = storage, aims, margin
-        self.demands = demands
+        self.demands, self.quota = demands, quota
         self.kept: dict[str, tuple[float, ...]] = {}
         self._state = state
         for trial in state.searched:
             self._take(trial)
+        self._fit()
 
     def put(self, event: Event) -> None:
         """See :class:`study.brief.View`."""
         if isinstance(event, Ended | Answered):
             self._take(self._state.trials[event.number])
+        if isinstance(event, Ended) and event.record.outcome.sha256 is None:
+            self._drop([event.trial_id])  # what it shelved before it failed
+        if isinstance(event, Started | Retried | Ended | Answered):
+            self._fit()
+
+    def needed(self) -> set[str]:
+        """Trials whose artifacts stay in any case.
+
+        The front as it is, the one that was frozen, the runs of their points with other seeds, the
+        baselines, and trials that have not ended.
+        """
+        frozen = self._state.frozen.members if self._state.frozen else ()
+        points = self.front() | {member.trial_id for member in frozen}
+        again = {t.trial_id for t in self._state.confirmed if t.params.get("of") in points}
+        runs = {trial_id for member in frozen for trial_id in member.replicates}
+        baselines = {trial.trial_id for trial in self._state.baselines.values()}
+        return points | again | runs | baselines | self._unended()
+
+    def front(self) -> set[str]:
+        """Of what is kept that which nothing else beats in all objectives."""
+        if not self.kept:
+            return set()
+        on_front = non_dominated(np.array(list(self.kept.values())))
+        return {i for i, keep in zip(self.kept, on_front, strict=True) if keep}
+
+    def _unended(self) -> set[str]:
+        return {trial.trial_id for trial in self._state.interrupted()}
+
+    def _fit(self) -> None:
+        if self.quota is None:
+            return
+        gone = self.quota.fit(self.needed(), self._unended(), self._groups())
+        self._state.gone |= gone
+        for trial_id in gone:
+            self.kept.pop(trial_id, None)
+
+    def _groups(self) -> list[list[str]]:
+        """What is kept, each with its runs of other seeds, the farthest from the front first."""
+        runs: dict[str, list[str]] = {}
+        for trial in self._state.confirmed:
+            runs.setdefault(str(trial.params.get("of")), []).append(trial.trial_id)
+        order = sorted(self.kept, key=lambda trial_id: -self._behind(self.kept[trial_id]))
+        return [[*runs.get(trial_id, ()), trial_id] for trial_id in order]
+
+    def _behind(self, losses: tuple[float, ...]) -> float:
+        """By how much the primary metric is better in what is no worse otherwise, as the margin."""
+        objective = self.aims[0].objective
+        gaps = [
+            (losses[0] - other[0]) / (objective.allowance(1.0, objective.value(other[0])) or 1.0)
+            for other in self.kept.values()
+            if all(a <= b for a, b in zip(other[1:], losses[1:], strict=True))
+        ]
+        return max(gaps, default=0.0)
 
     def _take(self, trial: TrialState) -> None:
         record = trial.record
@@ -86,7 +148,7 @@ class Retention:
     def _drop(self, trial_ids: Sequence[str]) -> None:
         frozen = self._state.frozen.members if self._state.frozen else ()
         needed = {trial.trial_id for trial in self._state.baselines.values()}
-        needed |= {member.trial_id for member in frozen}
+        needed |= {i for member in frozen for i in (member.trial_id, *member.replicates)}
         for trial_id in trial_ids:
             self.kept.pop(trial_id, None)
             if trial_id in needed:

@@ -25,6 +25,7 @@ from study.objectives import Aim
 from study.origin import origin
 from study.patience import Patience
 from study.placement import Placement
+from study.quota import Quota
 from study.retention import Retention
 from study.schedulers import Budget, Rungs
 from study.setting import Setting
@@ -143,7 +144,10 @@ class Searching:
             self.table.of,
             config.max_retries,
         )
-        retention = Retention(setting.storage, self.state, self.aims, config.margin, self.demands)
+        quota = Quota(setting.storage, config.quota, live.say) if config.quota else None
+        retention = Retention(
+            setting.storage, self.state, self.aims, config.margin, self.demands, quota
+        )
         return Driver(
             plan,
             self.log,

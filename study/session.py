@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.load import StudyDataError, load_study
 from compression.registry import InvalidSetting
-from study import description, reads
+from study import description, disk, reads
 from study.confirm import freeze, front
 from study.constraints import Demands
 from study.events import Closed, Event, Opened, Verified
@@ -50,6 +50,7 @@ class Session:
         self.aims = aims(setting.config.task, setting.config.objectives)
         self.state = StudyState()
         self.cached, self.guide, self.table = True, Guide(), Table()
+        self.used: dict[str, int] = {}
 
     def run(self) -> StudyResult:
         """Work until the study is done, or interrupted.
@@ -62,6 +63,8 @@ class Session:
         began, result = time.time(), None
         with EventLog(self.storage) as log:
             self.log, self.state = log, StudyState(log.events)
+            if removed := disk.tidy(self.storage, self.state):
+                self._tell(removed)
             self.state.gone = missing(self.state, self.storage)
             self.demands = Demands.of(self.config.task, self.config.constraints, self.state)
             self.events = list(log.events)
@@ -80,7 +83,8 @@ class Session:
                 finally:
                     points = [r.trial_id for r in result.front] if result else []
                     summary = tracker.finish(ending(self.state), points, say=self._tell)
-        return replace(result, remarks=(str(summary),)) if summary.error else result
+        behind = (str(summary),) if summary.error else ()
+        return replace(result, remarks=(*behind, disk.as_text(self.used)))
 
     def _tell(self, line: str) -> None:
         if not self.setting.quiet:
@@ -224,7 +228,8 @@ class Session:
         content = description.describe(
             self.config, self.setting.name, self.data, self.state, ledger, self.setting.warm
         )
-        description.write(self.storage, content)
+        self.used = disk.used(self.storage)
+        description.write(self.storage, content | {"disk_bytes": self.used})
 
     def _report(self, live: Live) -> dict[str, str]:
         from analysis.report import write_report  # matplotlib, not before it is needed

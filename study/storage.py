@@ -108,6 +108,14 @@ class Storage:
             selector = fs.FileSelector(self.path(name), allow_not_found=True)
             return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """Lengths in bytes of the files in the folder ``name`` and below, by their names here."""
+        with self._saying("list", name):
+            selector = fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
+            found = self.filesystem.get_file_info(selector)
+        start = len(self.root) + 1
+        return {info.path[start:]: int(info.size) for info in found if info.is_file}
+
     def read_bytes(self, name: str, offset: int = 0) -> bytes:
         """The bytes of a file from ``offset`` on."""
         with self._saying("read", name):

@@ -15,11 +15,12 @@ from analysis.stats import mean_interval
 from compression.registry import InvalidSetting
 from study.config import make_config, parse_config
 from study.confirm import Race, freeze, front, is_exact, near, seed_of, wanted
-from study.events import CONFIRM, SEARCH, Ended, Started, Suggested, decode, encode
+from study.events import CONFIRM, SEARCH, Ended, Frozen, Started, Suggested, decode, encode
 from study.limits import Limits
 from study.objectives import aims, final
 from study.plan import plan_lines
 from study.retention import Retention
+from study.sections import Confirm
 from study.state import StudyState
 from study.storage import Storage
 from study.verify import unverified
@@ -280,3 +281,9 @@ def test_a_point_that_trains_is_not_exact(runner):
     for trial in runner.state.searched:
         trains = trial.trial.epochs > 0
         assert is_exact(trial.trial) == (not trains), canonical(trial.trial)
+
+
+def test_without_a_model_there_is_nothing_to_confirm_and_an_empty_front():
+    state, goals, rule = StudyState(), aims(FakeRunner().config.task), Confirm(seeds=3)
+    assert wanted(goals, rule, 0, state) == []
+    assert freeze(state, goals, 1.0, rule) == Frozen(1.0, ())
