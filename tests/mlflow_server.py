@@ -29,16 +29,8 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 120.0) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--workers",
-            "1",
-        ]
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
         command += ["--artifacts-destination", f"{self.folder}/server"]
         with open(f"{self.folder}/server.log", "ab") as log:
@@ -47,7 +39,9 @@ class MlflowServer:
             )
         until = time.monotonic() + seconds
         while not self.answers():
-            assert time.monotonic() < until, "the server does not start"
+            if time.monotonic() > until:
+                self.kill()
+                raise TimeoutError(f"the server does not start: see {self.folder}/server.log")
             time.sleep(0.2)
 
     def answers(self) -> bool:

@@ -14,7 +14,7 @@ from log_helpers import make_trial
 
 from compression.registry import InvalidSetting
 from study.config import parse_config
-from study.confirm import freeze, front
+from study.confirm import freeze, front, seed_of
 from study.disk import as_text, counted, left_over, tidy, used
 from study.events import CONFIRM, SEARCH, Ended, Opened, Reported, Started, Suggested
 from study.files import CHECKPOINTS, artifact, owner, probe
@@ -50,7 +50,7 @@ class Play:
         shutil.rmtree(folder, ignore_errors=True)
         self.storage, self.most = Storage.open(folder), quota
         self.events = list(events)
-        self.state, self.number = StudyState(), 0
+        self.state, self.number, self.written = StudyState(), 0, set()
         self.resume()
 
     def resume(self):
@@ -93,9 +93,12 @@ class Play:
 
     def checkpoint(self, number, size):
         trial = self.state.trials[number]
+        self.written |= {artifact(trial.trial_id)}
         for generation in (0, 1):
             name = f"{CHECKPOINTS}/{trial.trial_id}.{generation}.safetensors"
             self.storage.write_bytes(name, b"x" * size)
+            self.written |= {name}
+        self.storage.write_bytes(artifact(trial.trial_id), b"x" * size)  # at a milestone
         report = Report(len(trial.reports), {"accuracy": 0.1}, seconds=1.0)
         self.emit(Reported(number, trial.trial_id, report))
 
@@ -109,7 +112,7 @@ class Play:
         filed = {t.trial_id for t in state.ended if t.record.outcome.sha256}
         names = {f(i) for i in ids & filed for f in (artifact, probe)}
         unended = {t.trial_id for t in state.interrupted()}
-        return names | {n for n in self.there() if owner(n) in unended}
+        return names | {n for n in self.written if owner(n) in unended}
 
     def there(self):
         return counted(self.storage)
@@ -168,11 +171,13 @@ class Moves:
         """A point of the front with another seed."""
         points = front(self.state, AIMS)
         taken = {(t.params["of"], t.trial.seed) for t in self.state.confirmed}
-        free = [p for p in points if (p.trial_id, 7) not in taken]
+        seeds = [seed_of(0, k) for k in range(1, RULE.seeds)]
+        free = [(p, s) for s in seeds for p in points if (p.trial_id, s) not in taken]
         if free:
-            trial = replace(free[0].trial, seed=7)
+            point, seed = free[0]
+            trial = replace(point.trial, seed=seed)
             number, self.number = self.number, self.number + 1
-            params, trial_id = {"of": free[0].trial_id, "until": 1}, trial.trial_id(ON)
+            params, trial_id = {"of": point.trial_id, "until": 1}, trial.trial_id(ON)
             self.emit(Suggested(number, CONFIRM, params, trial, trial_id))
             self.emit(Started(number, trial_id, time.time()))
             self.end(number, outcome(Status.COMPLETED, accuracy, size), size)
