@@ -16,7 +16,17 @@ from compression.registry import InvalidSetting
 from study.config import parse_config
 from study.confirm import freeze, front, seed_of
 from study.disk import as_text, counted, left_over, tidy, used
-from study.events import CONFIRM, SEARCH, Ended, Opened, Reported, Started, Suggested
+from study.events import (
+    CONFIRM,
+    SEARCH,
+    Ended,
+    Frozen,
+    Member,
+    Opened,
+    Reported,
+    Started,
+    Suggested,
+)
 from study.files import CHECKPOINTS, artifact, owner, probe
 from study.objectives import aims
 from study.quota import Quota
@@ -265,3 +275,20 @@ def test_a_quota_is_no_part_of_a_study(tmp_path):
     config = parse_config("task: digits\nquota: 2 GB\n")
     assert config.quota == 2e9
     assert parse_config("task: digits\n").quota is None
+
+
+def test_a_frozen_point_that_ships_another_seed_keeps_all_its_runs(tmp_path):
+    """Its test scores over seeds may still be to come."""
+    play = Play(tmp_path / "s", 2_000)
+    first = play.begin()
+    play.end(first, outcome(Status.COMPLETED, 0.5, 1000), 1000)
+    Moves.again(play, [], 0.51, 1000)
+    Moves.again(play, [], 0.49, 1000)
+    runs = tuple(trial.trial_id for trial in play.state.ended)
+    play.emit(Frozen(1.0, (Member(runs[1], runs),)))
+    play.end(play.begin(), outcome(Status.COMPLETED, 0.95, 100), 100)  # beats it by far
+    assert {artifact(i) for i in runs} <= set(play.there())
+    play.check()
+    play.resume()
+    play.check()
+    assert "none of them is deleted" in play.said[0]
