@@ -15,7 +15,7 @@ from study.constraints import Demands
 from study.driver import Driver
 from study.errors import StudyError
 from study.events import Event
-from study.files import FOLDER
+from study.files import CHECKPOINTS, FOLDER
 from study.latency import Table
 from study.layerwise.guide import Guide
 from study.limits import limits
@@ -34,7 +34,6 @@ from study.state import StudyState
 from study.storage import Storage, StorageError
 from study.sweeper import Sweeper
 from study.tracking.optuna_view import in_optuna
-from trainables.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from study.search import StudySearch

@@ -13,7 +13,6 @@ from typing import Protocol
 from trainables.checkpoint import CheckpointError, State
 from trainables.shelf import Shelf, ShelfError
 
-FOLDER = "checkpoints"
 GENERATIONS = 2
 SHARE = 0.02
 """Of a training's time, what its checkpoints may cost."""
