@@ -18,7 +18,10 @@ from study.tracking.worker import Worker
 INFO = {
     "schema": 1,
     "name": "done",
-    "objectives": [{"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}],
+    "objectives": [
+        {"name": "val_accuracy", "direction": "maximize", "unit": "fraction"},
+        {"name": "log2_ratio", "direction": "maximize", "unit": ""},
+    ],
     "config": {"trials": 4, "space": {"method": ["int1"]}},
 }
 
