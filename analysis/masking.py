@@ -9,7 +9,7 @@ _PLAIN = frozenset(
     "region scheme endpoint_override allow_bucket_creation allow_bucket_deletion mode cache uri "
     "timeout charset driver sslmode connect_timeout check_same_thread application_name".split()
 )
-_HIDDEN = "***"
+HIDDEN = "***"
 # A password may hold what should have been escaped; a path after the host may hold an @, too.
 _USER = re.compile(r"(?<=://)(?:[^/?#\s]*@|[^/?#@:\s]*:[^@\s]*@)")
 _QUERY = re.compile(r"([?&;])([\w.%+-]+)=([^&;#\s'\")\]]*)")
@@ -20,12 +20,12 @@ def masked(text: str) -> str:
     """Text with ``***`` for users, passwords and keys in the addresses that stand in it."""
     if "://" not in text:
         return text
-    return _QUERY.sub(_value, _USER.sub(f"{_HIDDEN}@", text))
+    return _QUERY.sub(_value, _USER.sub(f"{HIDDEN}@", text))
 
 
 def _value(found: re.Match[str]) -> str:
     mark, name, value = found.groups()
-    return f"{mark}{name}={value if name.lower() in _PLAIN else _HIDDEN}"
+    return f"{mark}{name}={value if name.lower() in _PLAIN else HIDDEN}"
 
 
 def printable(text: str) -> str:

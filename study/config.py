@@ -55,7 +55,7 @@ from study.sections import (
 from study.space import Space, build_space
 from study.space_config import SpaceConfig
 from study.space_fields import Options, options
-from study.storage import Storage, StorageError
+from study.storage import openable
 from study.targets import (
     adapter_problems,
     hook_problems,
@@ -85,14 +85,6 @@ def _plugin_file(value: object, info: ValidationInfo) -> PluginFile:
     return file
 
 
-def _openable(uri: str) -> str:
-    try:
-        Storage.open(uri)
-    except StorageError as error:
-        raise ValueError(str(error)) from None
-    return uri
-
-
 class StudyConfig(Section):
     """A whole study, made by :func:`load_config`, :func:`parse_config` or :func:`make_config`."""
 
@@ -113,7 +105,7 @@ class StudyConfig(Section):
     recipe: Annotated[Options, options("recipe")] = as_written("recover")
     epochs: Count = 12
     precision: Annotated[str, PlainValidator(parse_precision)] = "float32"
-    storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(_openable)] = "results"
+    storage: Annotated[StrictStr, Field(min_length=1), AfterValidator(openable)] = "results"
     storage_patience: Annotated[float, PlainValidator(parse_wait)] = 300.0
     tracking_uri: StrictStr | None = None
     optuna_storage: Annotated[StrictStr | None, AfterValidator(check_optuna_storage)] = None

@@ -223,3 +223,16 @@ def reason(error: Exception) -> str:
     """The cause in a few words: pyarrow's messages repeat path and detail."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else str(error).strip().splitlines()[0]
+
+
+def openable(uri: str) -> str:
+    """The same address.
+
+    Raises:
+        ValueError: no filesystem is known for it.
+    """
+    try:
+        Storage.open(uri)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+    return uri

@@ -11,6 +11,7 @@ import os
 import click
 
 from analysis.load import DEFAULT_STORAGE
+from analysis.masking import HIDDEN
 from compression.registry import InvalidSetting
 from study import lease
 from study.errors import StudyError, fail
@@ -61,6 +62,19 @@ def sync(finished: Finished, uri: str, patience: float = PATIENCE) -> Summary:
         held.release()
 
 
+def _own(finished: Finished) -> str | None:
+    """The address that the study was run with, as far as it was stored.
+
+    Raises:
+        InvalidSetting: what was stored is without its secrets.
+    """
+    uri: str | None = finished.info.get("config", {}).get("tracking_uri")
+    if uri is not None and HIDDEN in uri:
+        text = f"--tracking-uri: the study has {uri}, its secrets are stored nowhere: give it whole"
+        raise InvalidSetting([text])
+    return uri
+
+
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("study")
 @click.option("--tracking-uri", metavar="URI", help="MLflow's store; by default the study's own.")
@@ -72,8 +86,7 @@ def main(study: str, tracking_uri: str | None, storage: str) -> None:
     """
     try:
         finished = read(find(study, storage))
-        own = finished.info.get("config", {}).get("tracking_uri")
-        uri = tracking_uri or own or default_tracking_uri()
+        uri = tracking_uri or _own(finished) or default_tracking_uri()
         check_reachable(uri)
         summary = sync(finished, uri)
     except InvalidSetting as error:

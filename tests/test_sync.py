@@ -80,6 +80,11 @@ def test_what_is_wrong_is_told(study, store, tmp_path):
     away = CliRunner().invoke(main, [str(study), "--tracking-uri", f"sqlite:///{tmp_path}/no/m.db"])
     assert away.exit_code == 1
     assert "there is no folder" in away.stderr
+    config = {"tracking_uri": "http://***@tracker:5000"}
+    study.write_text("study.json", json.dumps(INFO | {"config": config}))
+    masked = CliRunner().invoke(main, [str(study)])
+    assert masked.exit_code == 2
+    assert "give it whole" in masked.stderr
 
 
 @pytest.mark.parametrize(
