@@ -30,15 +30,14 @@ class Loss:
     error: str
 
 
-def loss_of(told: str, preempted: bool, out_of_memory: bool) -> Loss:
+def loss_of(told: str, out_of_memory: bool) -> Loss:
     """What Ray's account of a lost worker comes to."""
     lines = [line.strip() for line in told.strip().splitlines() if line.strip()]
     error = lines[-1] if lines else "its worker died, and Ray does not know of what"
     error = error.partition(_GUESSES)[0]
     if out_of_memory:
         return Loss(Cause.MEMORY, f"{OUT_OF_MEMORY}: the worker was killed: {error}")
-    moved = preempted or _NODE.search(told)
-    return Loss(Cause.NODE if moved else Cause.WORKER, error)
+    return Loss(Cause.NODE if _NODE.search(told) else Cause.WORKER, error)
 
 
 class Retries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune import Stopper
@@ -40,10 +41,9 @@ class JudgeScheduler(FIFOScheduler):
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         """See :class:`Judge`."""
-        error = trial.get_pickled_error() or trial.get_error()
-        told, preempted = str(error or ""), bool(getattr(error, "preempted", False))
-        loss = loss_of(told, preempted, self._kills.is_one(told))
-        self._judge.on_lost(trial.trial_id, loss)
+        # Not by its `get_error`, which looks where Tune's snapshots would be: these are off.
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._judge.on_lost(trial.trial_id, loss_of(told, self._kills.is_one(told)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it holds; nobody reads that pickle."""

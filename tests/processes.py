@@ -57,11 +57,13 @@ def kill(pid: int) -> bool:
     return True
 
 
-def left_of(processes: dict[int, str], seconds: float) -> list[bytes]:
-    """Commands of those that live on after so many seconds."""
+def left_of(processes: dict[int, str], seconds: float, but: bytes | None = None) -> list[bytes]:
+    """Commands of those that live on after so many seconds, but for those with a word."""
     deadline = time.monotonic() + seconds
     while True:
-        left = [p for p, began in processes.items() if (s := _stat(p)) and s[2] == began]
+        living = [p for p, began in processes.items() if (s := _stat(p)) and s[2] == began]
+        left = [_command(p).strip(b"\0 ")[:80] for p in living]
+        left = [command for command in left if but is None or but not in command]
         if not left or time.monotonic() > deadline:
-            return [_command(p).replace(b"\0", b" ")[:200] for p in left]
+            return left
         time.sleep(0.2)

@@ -106,7 +106,7 @@ def test_killed_workers_are_retried_and_do_not_end_the_study():
     for i in range(8):  # four baselines, each killed twice
         assert runner.driver.next(f"t{i}") != "FINISHED"
         assert runner.driver.next("another") is None
-        runner.driver.on_lost(f"t{i}", loss_of("low memory", False, out_of_memory=True))
+        runner.driver.on_lost(f"t{i}", loss_of("low memory", out_of_memory=True))
     assert not runner.driver.broken
     assert [r.outcome.cause for r in runner.state.records] == [OUT_OF_MEMORY] * 4
 

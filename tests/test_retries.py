@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from fake_runner import CONFIG, FakeRunner
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from study.config import parse_config
 from study.events import Answered, Cause, Ended, Reported, Retried, Started, decode, encode
 from study.retries import HOPELESS, MOST_MOVES, Loss, loss_of
+from study.schedule import JudgeScheduler
 from study.state import StudyState
 from trainables.record import Status, canonical
 
@@ -269,22 +271,34 @@ def test_a_trial_that_began_again_in_an_old_log_has_its_new_reports(undisturbed)
 
 
 @pytest.mark.parametrize(
-    ("words", "preempted", "cause"),
+    ("words", "cause"),
     [
         (
             "The actor died.\nThe actor is dead because its worker process has died.",
-            False,
             "worker",
         ),
-        ("The actor died because its node has died. Node Id: ab", False, "node"),
-        ("The actor died.\nthe actor's node was terminated expectedly: SIGTERM", False, "node"),
-        ("The actor ab is unavailable: Socket closed.", False, "node"),
-        ("The actor died.", True, "node"),
-        ("ModuleNotFoundError: no module of that name", False, "worker"),
-        ("", False, "worker"),
+        ("The actor died because its node has died. Node Id: ab", "node"),
+        ("The actor died.\nthe actor's node was terminated expectedly: SIGTERM", "node"),
+        ("The actor ab is unavailable: Socket closed.", "node"),
+        ("The actor died.\nthe actor's node was preempted", "node"),
+        ("ModuleNotFoundError: no module of that name", "worker"),
+        ("", "worker"),
     ],
 )
-def test_machines_are_told_from_processes(words, preempted, cause):
-    loss = loss_of(words, preempted, out_of_memory=False)
+def test_machines_are_told_from_processes(words, cause):
+    loss = loss_of(words, out_of_memory=False)
     assert loss.cause is Cause(cause)
     assert loss.error
+
+
+def test_the_judge_is_told_what_tune_wrote_of_a_lost_worker(tmp_path):
+    """Tune's own way to it leads to a folder that is only filled by its snapshots."""
+    lost = []
+    judge = SimpleNamespace(on_lost=lambda trial, loss: lost.append((trial, loss)))
+    file = tmp_path / "error.txt"
+    file.write_text("Failure # 1\nThe actor died because its node has died. Node Id: ab\n")
+    JudgeScheduler(judge).on_trial_error(None, SimpleNamespace(trial_id="t", error_file=str(file)))
+    file.write_text("Failure # 1\nray.exceptions.OutOfMemoryError: node low on memory\n")
+    JudgeScheduler(judge).on_trial_error(None, SimpleNamespace(trial_id="u", error_file=str(file)))
+    assert [(trial, loss.cause) for trial, loss in lost] == [("t", Cause.NODE), ("u", Cause.MEMORY)]
+    assert "Node Id: ab" in lost[0][1].error
