@@ -100,7 +100,7 @@ def check_nothing_is_lost(at: Path, name: str, undisturbed) -> None:
     runs = client.search_runs(
         [e.experiment_id for e in client.search_experiments()], max_results=50_000
     )
-    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert {r.info.status for r in runs} <= {"FINISHED", "FAILED"}  # none is left open
     of_trials = [r.data.tags[TRIAL] for r in runs if TRIAL in r.data.tags]
     assert sorted(of_trials) == sorted(t.trial_id for t in found.ended)
 
