@@ -355,7 +355,7 @@ TARGETS_BY_NAME = {
         ),
         Target("parquet", tables, mutate_bytes, _table, (StudyDataError,)),
         Target(
-            "checkpoint", checkpoints, either(mutate_safetensors("tree"), 0.9), _checkpoint,
+            "checkpoint", checkpoints, either(mutate_safetensors("state"), 0.9), _checkpoint,
             (CheckpointError,),
         ),
         Target("features", features, either(_disordered, 0.9), _features, (FeatureCacheError,)),

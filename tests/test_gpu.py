@@ -6,11 +6,12 @@ import pytest
 import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
-from trainables.attempt import Attempt, _set_params
+from trainables.attempt import Attempt
 from trainables.hardware import devices, memory, peak
 from trainables.hardware.sending import send_tensor
 from trainables.probes import probe, tensor_hash
 from trainables.record import OUT_OF_MEMORY, Choice, Status
+from trainables.so_far import holding
 from trainables.tasks import TensorSplit
 
 pytestmark = pytest.mark.gpu
@@ -51,8 +52,9 @@ def test_the_file_is_a_cpu_model_whose_logits_are_bitwise_the_probes(cuda):
     there, _ = run(cuda)
     stage = there.shipped
     assert all(p.device.type == "cpu" for p in stage.model.parameters())
-    _set_params(stage.model, there.best_params)
-    assert tensor_hash(probe(stage.forward, stage.validation)) == there.outcome.probe
+    with holding(stage.model, there.so_far.best_params):
+        found = tensor_hash(probe(stage.forward, stage.validation))
+    assert found == there.outcome.probe
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -183,7 +183,7 @@ class Copied(Attempt):
     def _begin(self):
         model = build(self.task, self.data, self.trial)
         with as_saved(model):
-            self.size, self.macs = self._sizes(model)
+            self.so_far.size, self.so_far.macs = self._sizes(model)
         self.shipped, self.stage = self._staged(model), self._staged(copy.deepcopy(model))
         self.run = self.recipe.start(self.stage, self.task, self.trial)
 

@@ -38,8 +38,9 @@ class State:
     def to_bytes(self) -> bytes:
         """One safetensors file with the tree in its header, and the file's SHA-256."""
         tensors = {k: v.contiguous() for k, v in self.tensors.items()}
-        about = {"tree": json.dumps(self.tree), "seal": _OPEN.decode()}
-        data = safetensors.torch.save(tensors, about)
+        # One entry: of several safetensors writes now this, now that first.
+        about = json.dumps({"seal": _OPEN.decode(), "tree": self.tree})
+        data = safetensors.torch.save(tensors, {"state": about})
         return data.replace(_OPEN, _seal(data), 1)
 
     @classmethod
@@ -57,7 +58,8 @@ class State:
         try:
             tensors = safetensors.torch.load(data)
             header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            return cls(tensors, parse_json(header["__metadata__"]["tree"], finite=False))
+            about = parse_json(header["__metadata__"]["state"], finite=False)
+            return cls(tensors, about["tree"])
         except (SafetensorError, ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"is damaged, or no checkpoint: {error}") from error
 
