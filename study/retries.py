@@ -19,7 +19,10 @@ MOST_MOVES = 100
 # Ray's words where the machine went away and not the process alone; a worker that can't be reached
 # may live on behind a cut cable.
 _GUESSES = " Some common causes include"
-_NODE = re.compile(r"node (has died|was (terminated|preempted))|is unavailable", re.IGNORECASE)
+_NODE = re.compile(
+    r"node (has died|was (terminated|preempted))|ActorUnavailable|The actor \w* ?is unavailable",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def test_killed_after_any_step_it_ends_as_if_it_had_not_been(name):
         following = begin(shelf=one.shelf, **asked)
         checkpoints = Checkpoints(kept, 0.0)
         checkpoints.begin(following.trial_id)
-        if (state := checkpoints.find()) is not None:
-            following.go_on(state)
+        if states := checkpoints.find():
+            following.go_on(states)
             reports = following.advance((2,))
             assert [r.epochs_done for r in reports] == list(range(following.restored + 1))
             assert following.restored == life
@@ -102,7 +102,8 @@ def test_of_two_generations_the_newer_is_found_and_the_older_overwritten():
     disk = Disk()
     for epochs in (1, 2, 3):
         found = kept(disk, epochs)
-        assert (found.tree[".epochs_done"] if found else 0) == epochs - 1
+        stand = [state.tree[".epochs_done"] for state in found]
+        assert stand == list(range(epochs - 1, max(0, epochs - 3), -1))
     held = [State.from_bytes(disk.files[n]).tree[".epochs_done"] for n in file_names("a")]
     assert sorted(held) == [2, 3]
 
@@ -115,10 +116,10 @@ def test_a_damaged_one_is_refused_by_name_and_the_one_before_it_taken():
     checkpoints.begin("a")
     older, newer = file_names("a")
     disk.files[newer] = disk.files[newer][:-1]
-    assert checkpoints.find().tree[".epochs_done"] == 1
+    assert [state.tree[".epochs_done"] for state in checkpoints.find()] == [1]
     assert [r for r in checkpoints.remarks if newer in r and "damaged" in r]
     disk.files[older] = b""
-    assert checkpoints.find() is None
+    assert checkpoints.find() == []
     assert len([r for r in checkpoints.remarks if older in r]) == 1
 
 
@@ -145,7 +146,7 @@ def test_what_is_no_state_is_refused(data):
 def test_another_trial_s_is_refused_and_the_trial_begins_anew():
     other, mine = begin(epochs=3, method="rtn"), begin(epochs=3)
     other.advance((1,))
-    mine.go_on(other.state())
+    mine.go_on([other.state()])
     reports = mine.advance()
     assert (reports[0].epochs_done, mine.restored) == (0, -1)
     assert mine.refusals == [f"is of trial {other.trial_id}"]
@@ -158,7 +159,7 @@ def test_another_machine_s_base_is_refused_and_the_trial_begins_anew(monkeypatch
     state = first.state()
     with monkeypatch.context() as patched:
         patched.setattr(attempts, "base_hash", lambda model: "of this machine")
-        again.go_on(state)
+        again.go_on([state])
         assert again.advance()[0].epochs_done == 0
     assert "not the one that was trained on" in again.refusals[0]
     assert timeless(finish(again)) == timeless(finish(begin(epochs=3)))
@@ -201,7 +202,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_trial(monkeypatch):
     disk.full = False
     clock.now += 1
     checkpoints.keep(clock.state)
-    assert checkpoints.find() is not None
+    assert checkpoints.find()
 
 
 def test_a_state_of_another_version_is_refused():
@@ -210,6 +211,31 @@ def test_a_state_of_another_version_is_refused():
     state = first.state()
     tree = dict(state.tree)
     del tree[".so_far"]
-    again.go_on(State(state.tensors, tree))
+    again.go_on([State(state.tensors, tree)])
     assert again.advance()[0].epochs_done == 0
     assert "of another version" in again.refusals[0]
+
+
+def test_a_state_that_does_not_fit_is_refused_and_the_one_before_it_taken():
+    """Whatever torch, or a plugin, raises of it."""
+    first, again = begin(epochs=3), begin(epochs=3)
+    first.advance((1,))
+    good = first.state()
+    first.advance((2,))
+    newer = first.state()
+    shrunk = {k: v.flatten()[:1] if v.ndim else v for k, v in newer.tensors.items()}
+    again.go_on([State(shrunk, newer.tree), good])
+    assert again.advance()[-1].epochs_done == 1
+    assert again.restored == 1
+    assert "has a tensor of shape (1,) where the model has" in again.refusals[0]
+    assert timeless(finish(again, (2,))) == timeless(finish(first, (2,)))
+
+
+def test_a_state_that_cannot_be_kept_costs_the_checkpoint_and_not_the_trial(monkeypatch):
+    clock, disk = Clock(monkeypatch), Disk()
+    checkpoints = Checkpoints(disk, 1.0)
+    checkpoints.begin("a")
+    clock.now += 1
+    checkpoints.keep(lambda: flatten({"a plugin's": object()}))
+    assert "can't be stored" in checkpoints.remarks[0]
+    assert not disk.files

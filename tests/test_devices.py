@@ -101,11 +101,11 @@ def test_training_in_half_scores_in_single(precision):
     full, _ = run()
     half, shelf = run(precision=precision)
     assert half.outcome.status is Status.COMPLETED
-    losses = [[r.train_loss for r in a.curve[1:]] for a in (full, half)]
+    losses = [[r.train_loss for r in a.so_far.curve[1:]] for a in (full, half)]
     assert losses[0] != losses[1]
     assert torch.tensor(losses[0]) == pytest.approx(torch.tensor(losses[1]), rel=0.05)
     # Before any training nothing was computed in half.
-    assert full.curve[0].metrics == half.curve[0].metrics
+    assert full.so_far.curve[0].metrics == half.so_far.curve[0].metrics
     assert all(p.dtype == torch.float32 for p in half.stage.model.parameters())
 
 
@@ -132,7 +132,7 @@ def test_a_finished_trial_lets_go_and_keeps_its_outcome():
 def test_an_allocation_that_is_refused_is_the_outcomes_cause(monkeypatch):
     monkeypatch.setattr(TASK.__class__, "loss", lambda *_: torch.empty(2**60))
     attempt, _ = run()
-    assert attempt.outcome.status is Status.FAILED
+    assert attempt.outcome.status is Status.OUT_OF_MEMORY
     assert attempt.outcome.cause == "out of memory"
     assert "allocate" in attempt.outcome.error
 

@@ -220,7 +220,7 @@ def test_a_trial_goes_on_elsewhere_as_it_would_have(init):
     again.restore(saved)
     finish(again)
     assert again.outcome.sha256 == straight.outcome.sha256
-    assert [r.metrics for r in again.curve] == [r.metrics for r in straight.curve]
+    assert [r.metrics for r in again.so_far.curve] == [r.metrics for r in straight.so_far.curve]
 
 
 def test_another_base_does_not_fade_in_its_place():

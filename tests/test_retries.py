@@ -282,6 +282,7 @@ def test_a_trial_that_began_again_in_an_old_log_has_its_new_reports(undisturbed)
         ("The actor ab is unavailable: Socket closed.", "node"),
         ("The actor died.\nthe actor's node was preempted", "node"),
         ("ModuleNotFoundError: no module of that name", "worker"),
+        ("RuntimeError: flash attention is unavailable on this platform", "worker"),
         ("", "worker"),
     ],
 )

@@ -260,10 +260,10 @@ def test_what_is_taken_over_costs_nothing_and_is_not_run_again(inherited):
 def test_rungs_hold_newcomers_against_what_was_taken_over(inherited):
     config = parse_config(CONFIG + "scheduler: {asha: {eta: 2}}\n")
     poor = (0.0, 0.0)  # an accuracy of nothing at the dense model's size
-    rungs = FakeRunner(config, events=inherited).driver.rungs
+    rungs = FakeRunner(config, events=inherited).driver._judge.rungs
     first = config.scheduler.milestones(_budget(config))[0]
     assert not rungs.on_report("new", Standing(first, poor))
-    assert FakeRunner(config).driver.rungs.on_report("new", Standing(first, poor))
+    assert FakeRunner(config).driver._judge.rungs.on_report("new", Standing(first, poor))
 
 
 def _budget(config):

@@ -66,16 +66,17 @@ class Attempt:
         self.run: Run | None = None
         self.so_far = SoFar()
         self.restored = -1  # epochs of the checkpoint that it went on from
-        self._checkpoint: State | None = None
+        self._checkpoints: Sequence[State] = ()
         self._base: str | None = None
         self.refusals: list[str] = []
 
-    def go_on(self, checkpoint: State) -> None:
-        """Begin where :meth:`state` was taken; anew, if that is refused: ``refusals`` says why.
+    def go_on(self, checkpoints: Sequence[State]) -> None:
+        """Begin where the first of these that is not refused was taken by :meth:`state`.
 
-        The first :meth:`advance` then trains nothing: it says where the trial stands.
+        If all are, begin anew; ``refusals`` says why. Else the first :meth:`advance` trains
+        nothing: it says where the trial stands.
         """
-        self._checkpoint = checkpoint
+        self._checkpoints = checkpoints
 
     def advance(self, milestones: Sequence[int] = (), weighed: bool = False) -> list[Report]:
         """Train to the next milestone, the end, or for :data:`PATIENCE` seconds; new reports.
@@ -98,7 +99,7 @@ class Attempt:
         return self.so_far.curve[before:]
 
     def _advance(self, milestones: Sequence[int], started: float, weighed: bool) -> None:
-        if self._checkpoint is not None and self._resume(self._checkpoint):
+        if self._resumed():
             self.outcome = self._outcome()
             return
         so_far, spent = self.so_far, self.so_far.seconds
@@ -257,17 +258,19 @@ class Attempt:
             }
         )
 
-    def _resume(self, checkpoint: State) -> bool:
-        """Whether the checkpoint could be restored; else nothing is left of it."""
-        self._checkpoint = None
-        try:
-            self.restore(checkpoint)
-        except CheckpointError as error:
-            self.refusals.append(str(error))
-            self.restore(flatten({}))
-            return False
-        self.restored = self.so_far.epochs_done
-        return True
+    def _resumed(self) -> bool:
+        """Whether a checkpoint could be restored; of one that could not nothing is left."""
+        checkpoints, self._checkpoints = self._checkpoints, ()
+        for checkpoint in checkpoints:
+            try:
+                self.restore(checkpoint)
+            except CheckpointError as error:
+                self.refusals.append(str(error))
+                self.restore(flatten({}))
+            else:
+                self.restored = self.so_far.epochs_done
+                return True
+        return False
 
     def restore(self, state: State) -> None:
         """Go on from :meth:`state`; the best epoch's file, if it was put away, is so again.
@@ -292,7 +295,11 @@ class Attempt:
             self.so_far = SoFar.from_tree(saved["so_far"])
             if self.run is not None:
                 self.run.restore(flatten(saved["run"]))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            with holding(self._shipped().model, self.so_far.best_params):
+                pass  # they fit
+        except Exception as error:  # whatever a plugin raises of a state that it does not know
+            if is_out_of_memory(error) or isinstance(error, CheckpointError):
+                raise
             kind = type(error).__name__
             raise CheckpointError(
                 f"is of another version of this program: {kind}: {error}"

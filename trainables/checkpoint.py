@@ -68,6 +68,18 @@ def _seal(data: bytes) -> bytes:
     return _SEAL + hashlib.sha256(data).hexdigest().encode()
 
 
+def refill(tensor: Tensor, saved: Tensor) -> None:
+    """Copy what was saved into a tensor, in place, without spreading it over another shape.
+
+    Raises:
+        CheckpointError: the shapes differ.
+    """
+    if tensor.shape != saved.shape:
+        has, wanted = tuple(saved.shape), tuple(tensor.shape)
+        raise CheckpointError(f"has a tensor of shape {has} where the model has {wanted}")
+    tensor.copy_(saved)
+
+
 def flatten(value: Any) -> State:
     """Split nested dicts, lists, scalars and tensors into a :class:`State`.
 

@@ -62,14 +62,14 @@ class Checkpoints:
         try:
             self.store.write_bytes(file_names(self._trial_id)[self._turn], state().to_bytes())
             self._turn = (self._turn + 1) % GENERATIONS
-        except ShelfError as error:  # the trial goes on: it would only be farther to go again
+        except Exception as error:  # whatever a plugin's state is: it would only be farther to go
             self.remarks.append(f"no checkpoint: {error}")
         self._cost = time.monotonic() - began
         self._wait()
         return True
 
-    def find(self) -> State | None:
-        """The trial's last state that is whole; the next one is not written over it."""
+    def find(self) -> list[State]:
+        """The trial's states that are whole, the last one first; it is not written over next."""
         found: list[tuple[int, int, State]] = []
         for generation, name in enumerate(file_names(self._trial_id)):
             try:
@@ -78,11 +78,10 @@ class Checkpoints:
                     found.append((_epochs(state), generation, state))
             except (ShelfError, CheckpointError) as error:
                 self.remarks.append(f"checkpoint {name}: {error}")
-        if not found:
-            return None
-        _, generation, state = max(found, key=lambda each: each[:2])
-        self._turn = (generation + 1) % GENERATIONS
-        return state
+        found.sort(key=lambda each: each[:2], reverse=True)
+        if found:
+            self._turn = (found[0][1] + 1) % GENERATIONS
+        return [state for _, _, state in found]
 
 
 def _epochs(state: State) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.model import adapter_tensors
+from trainables.checkpoint import refill
 from trainables.record import Report, Size, from_json, to_json
 
 
@@ -99,4 +100,4 @@ def holding(model: nn.Module, params: Sequence[Tensor]) -> Iterator[None]:
 @torch.no_grad()
 def _set_params(model: nn.Module, values: Sequence[Tensor]) -> None:
     for tensor, value in zip(adapter_tensors(model), values, strict=True):
-        tensor.copy_(value)
+        refill(tensor, value)

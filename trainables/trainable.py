@@ -158,8 +158,8 @@ class CompressionTrial(tune.Trainable):
         )
         if self.checkpoints is not None:
             self.checkpoints.begin(self.attempt.trial_id)
-            if new_config.get("begun") and (state := self.checkpoints.find()) is not None:
-                self.attempt.go_on(state)
+            if new_config.get("begun"):
+                self.attempt.go_on(self.checkpoints.find())
         return True
 
     def step(self) -> dict[str, Any]:

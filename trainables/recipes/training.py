@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compression.acting import Acting, Moment
 from compression.model import adapter_tensors, compression_of, trainable
-from trainables.checkpoint import State, flatten, unflatten
+from trainables.checkpoint import State, flatten, refill, unflatten
 from trainables.distillation import Distillation
 from trainables.hardware.compiling import Raced
 from trainables.hardware.devices import CPU, autocast, scaler
@@ -196,7 +196,7 @@ class Training(Run):
         with torch.no_grad():
             tensors = adapter_tensors(self.stage.model)
             for tensor, value in zip(tensors, saved["adapter"], strict=True):
-                tensor.copy_(value)
+                refill(tensor, value)
         for one, kept in zip(self.acting, saved["acting"], strict=True):
             one.restore(kept)
         self.optimizer.load_state_dict(saved["optimizer"])
