@@ -26,6 +26,7 @@ from study.events import (
     Started,
     Suggested,
 )
+from study.hold import Hold
 from study.judge import Judge
 from study.placement import Room
 from study.retries import Loss, Retries
@@ -60,12 +61,13 @@ class Driver:
         baselines: Mapping[str, Trial],
         views: Sequence[View] = (),
         say: Callable[[str], None] = print,
+        hold: Hold | None = None,
     ) -> None:
         self.plan, self.log, self.state = plan, log, state
         self.search, self.views, self.say = search, views, say
         self.stopping: str | None = None
         self.searched_enough: str | None = None
-        self.refused: str | None = None  # what a storage would not take
+        self.hold, self._refusal = hold, ""
         self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_until(time.time())
         self._running: dict[str, int] = {}
@@ -113,6 +115,9 @@ class Driver:
 
     def next(self, tune_id: str) -> Mapping[str, Any] | str | None:
         """Config of the trial that a worker is to run next; None for not now; or FINISHED."""
+        if self.hold is not None and not self.hold.lifted():
+            self._give_up_waiting()
+            return FINISHED if self.should_stop() else None
         if self.should_stop():
             return FINISHED
         if len(self._running) >= self._room.limit or (self._running and self._crowded):
@@ -223,9 +228,7 @@ class Driver:
         if number is None:
             return True
         if "trouble" in result:
-            self.refused = str(result["trouble"])  # the worker has tried for long enough
-            self._put_back(tune_id, Loss(Cause.STORAGE, self.refused))
-            self.stop(self.refused)
+            self._hold_for(tune_id, str(result["trouble"]))
             return False
         if "outcome" not in result:
             return True
@@ -247,6 +250,26 @@ class Driver:
         if result.get("done") or not go_on:
             self._end_or_retry(tune_id, outcome)
         return go_on
+
+    def _hold_for(self, tune_id: str, refusal: str) -> None:
+        """A file of a trial was refused: it is run again as soon as the storage works."""
+        self._put_back(tune_id, Loss(Cause.STORAGE, refusal))
+        self._refusal = refusal
+        if self.hold is not None:
+            self.hold.begin(refusal)
+        self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        if self.hold is None or self.hold.over:
+            self.stop(self._refusal)
+
+    @property
+    def refused(self) -> str | None:
+        """What a storage would not take, if the search ended for it, or while it was waited."""
+        waiting = self.hold is not None and self.hold.closed
+        if self.stopping is None or not (waiting or self.stopping == self._refusal):
+            return None
+        return f"{self._refusal}; the study is paused, --resume goes on"
 
     def on_lost(self, tune_id: str, loss: Loss) -> None:
         """A worker raised outside a trial's own code, or died."""
@@ -279,8 +302,9 @@ class Driver:
         else:
             self._queue.appendleft(trial.number)
         self.emit(Retried(trial.number, trial.trial_id, loss.error, time.time(), loss.cause))
-        again = "once more, alone" if loss.cause is Cause.MEMORY else "again"
-        self.say(f"{trial.trial_id}: {loss.error}; it is run {again}")
+        if loss.cause is not Cause.STORAGE:
+            again = "once more, alone" if loss.cause is Cause.MEMORY else "again"
+            self.say(f"{trial.trial_id}: {loss.error}; it is run {again}")
 
     def _say_where(self, trial: TrialState, restored: int, remarks: Sequence[str]) -> None:
         """Where a trial that was begun before goes on, and what its worker had to say."""
@@ -298,3 +322,5 @@ class Driver:
         for waiting in self._aliases.pop(trial.trial_id, []):
             self.emit(Answered(waiting, trial.trial_id))
         self._retries.watch(outcome)
+        if self.hold is not None and outcome.sha256:
+            self.hold.stored()

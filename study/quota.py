@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence, Set
 
 from study.disk import counted
 from study.files import CHECKPOINTS, FOLDER, owner
-from study.storage import Storage
+from study.storage import Storage, StorageError
 
 
 class Quota:
@@ -29,7 +29,10 @@ class Quota:
             order: of the other trials those whose files are of some use, in groups that go
                 together, the least useful first. What is in neither goes before them.
         """
-        files = counted(self.storage)
+        try:
+            files = counted(self.storage)
+        except StorageError:  # it is looked at again when the next trial ends
+            return set()
         over = sum(files.values()) - self.most
         if over <= 0:
             return set()
@@ -40,7 +43,7 @@ class Quota:
         gone: set[str] = set()
         for names in [*useless, *([n for n in spare if owner(n) in group] for group in order)]:
             for name in names if over > 0 else ():
-                self.storage.delete(name)
+                self.storage.discard(name)
                 over -= spare.pop(name, 0)
                 gone |= {owner(name)} if name.startswith(FOLDER) else set()
         self._tell(over)

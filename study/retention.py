@@ -153,5 +153,5 @@ class Retention:
             self.kept.pop(trial_id, None)
             if trial_id in needed:
                 continue
-            self.storage.delete(artifact(trial_id))
-            self.storage.delete(probe(trial_id))
+            self.storage.discard(artifact(trial_id))
+            self.storage.discard(probe(trial_id))

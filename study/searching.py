@@ -16,6 +16,7 @@ from study.driver import Driver
 from study.errors import StudyError
 from study.events import Event
 from study.files import CHECKPOINTS, FOLDER
+from study.hold import Hold
 from study.latency import Table
 from study.layerwise.guide import Guide
 from study.limits import limits
@@ -68,7 +69,7 @@ class Searching:
         context = Context(
             config.task,
             setting.data,
-            setting.storage.sub(FOLDER),
+            setting.storage.sub(FOLDER).patient(Patience()),  # it is the driver that waits
             config.scheduler.milestones(budget),
             config.resources.cpus,
             self.cached,
@@ -143,10 +144,9 @@ class Searching:
             self.table.of,
             config.max_retries,
         )
-        quota = Quota(setting.storage, config.quota, live.say) if config.quota else None
-        retention = Retention(
-            setting.storage, self.state, self.aims, config.margin, self.demands, quota
-        )
+        storage = setting.storage.patient(Patience())  # nobody waits to delete a file
+        quota = Quota(storage, config.quota, live.say) if config.quota else None
+        retention = Retention(storage, self.state, self.aims, config.margin, self.demands, quota)
         return Driver(
             plan,
             self.log,
@@ -156,7 +156,19 @@ class Searching:
             baselines(setting.space, config.seed),
             (retention, Sweeper(self._checkpoints()), live, *others),
             live.say,
+            self._hold(live),
         )
+
+    def _hold(self, live: Live) -> Hold | None:
+        """For as long as the user's patience goes; None if there is none."""
+        artifacts = self.setting.storage.sub(FOLDER).patient(Patience())
+
+        def probe() -> None:
+            sizes = [r.outcome.size.file_bytes for r in self.state.records if r.outcome.size]
+            artifacts.check_writable(max(sizes, default=1))
+
+        seconds = self.setting.config.storage_patience
+        return Hold(probe, seconds, live.say) if seconds else None
 
     def _confirming(self) -> Callable[[StudyState], Sequence[Replicate]] | None:
         rule, met = self.setting.config.confirm, self.demands.met

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -157,14 +157,19 @@ class Storage:
 
         return self.patience.call(attempt)
 
-    def check_writable(self) -> None:
-        """Write and delete a small file.
+    def discard(self, name: str) -> None:
+        """Delete a file if that can be done: where it is refused, only room is lost."""
+        with suppress(StorageError):
+            self.delete(name)
+
+    def check_writable(self, size: int = 1) -> None:
+        """Write and delete a file of so many bytes.
 
         Raises:
             StorageError: it cannot be done; says why.
         """
         name = f".writable-{uuid.uuid4().hex[:8]}"
-        self.write_bytes(name, b"x")
+        self.write_bytes(name, b"x" * size)
         self.delete(name)
 
     def _info(self, name: str) -> fs.FileInfo:

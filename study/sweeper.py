@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from study.events import Answered, Ended, Event
-from study.storage import Storage, StorageError
+from study.storage import Storage
 from trainables.checkpoints import file_names
 
 
@@ -20,5 +18,4 @@ class Sweeper:
         if not isinstance(event, Ended | Answered):
             return
         for name in file_names(event.trial_id):
-            with suppress(StorageError):  # only room is lost; the trial's end is in the log
-                self._checkpoints.delete(name)
+            self._checkpoints.discard(name)
