@@ -13,6 +13,8 @@ HIDDEN = "***"
 # A password may hold what should have been escaped; a path after the host may hold an @, too.
 _USER = re.compile(r"(?<=://)(?:[^/?#\s]*@|[^/?#@:\s]*:[^@\s]*@)")
 _QUERY = re.compile(r"([?&;])([\w.%+-]+)=([^&;#\s'\")\]]*)")
+_WORD = re.compile(r"\S+")
+_LONGEST = 4000  # characters of one error that are shown
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -20,7 +22,13 @@ def masked(text: str) -> str:
     """Text with ``***`` for users, passwords and keys in the addresses that stand in it."""
     if "://" not in text:
         return text
-    return _QUERY.sub(_value, _USER.sub(f"{HIDDEN}@", text))
+    return _QUERY.sub(_value, _WORD.sub(_without_user, text))
+
+
+def _without_user(found: re.Match[str]) -> str:
+    """A user ends with an @: behind a word's last one none is sought, which would take long."""
+    head, mark, rest = found[0].rpartition("@")
+    return _USER.sub(f"{HIDDEN}@", head + mark) + rest
 
 
 def _value(found: re.Match[str]) -> str:
@@ -34,6 +42,12 @@ def printable(text: str) -> str:
     Otherwise a name could move the cursor, change the window's title, or hide what stands beside.
     """
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def sayable(text: str) -> str:
+    """An error as a terminal may get it: masked, printable, and cut where it is very long."""
+    hidden = masked(text)  # as a whole: a part of an address may not look like one
+    return printable(hidden if len(hidden) <= _LONGEST else f"{hidden[:_LONGEST]}...")
 
 
 def cell(value: object) -> object:

@@ -15,6 +15,7 @@ from analysis.load import (
     load_study,
     open_folder,
 )
+from analysis.masking import sayable
 from analysis.published import SYSTEMS, check_systems
 
 FORMATS = ("csv", "png", "md")
@@ -74,7 +75,7 @@ def main(
             folder = _folder(study, output, len(loaded) > 1)
             _report(study, x, y, formats, published, folder)
     except StudyDataError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {sayable(str(error))}", err=True)
         sys.exit(2)
 
 

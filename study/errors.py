@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from analysis.masking import masked, printable
+from analysis.masking import sayable
 from trainables.shelf import ShelfError
 
 
@@ -26,5 +26,5 @@ class StorageError(StudyError, ShelfError):
 def fail(code: int, lines: Sequence[str]) -> NoReturn:
     """End the command with an exit code, a line an error."""
     for line in lines:
-        click.echo(printable(masked(line)), err=True)
+        click.echo(sayable(line), err=True)
     sys.exit(code)

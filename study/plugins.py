@@ -86,7 +86,7 @@ def sent_along(info: Mapping[str, Any]) -> list[PluginFile]:
         f"the study used the plugin file {name} (sha256 {sums.get(name, 'unknown')[:16]}...); "
         "run this in the folder that holds it"
         if is_part(name)
-        else f"the study names the plugin file {name!r}: expected a name without folders"
+        else f"the study names the plugin file {repr(name)[:200]}: expected a name without folders"
         for name in names
         if not (is_part(name) and Path(name).is_file())
     ]

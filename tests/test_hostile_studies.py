@@ -116,6 +116,12 @@ def test_a_study_does_not_say_where_plugin_files_are(name, tmp_path, monkeypatch
         sent_along({"config": {"plugins": [name]}})
 
 
+def test_a_very_long_name_of_a_plugin_file_is_cut():
+    with pytest.raises(InvalidSetting, match="expected a name without folders") as refused:
+        sent_along({"config": {"plugins": ["://a:" * 20_000]}})
+    assert len(refused.value.errors[0]) < 500
+
+
 def test_plugin_files_are_the_users_own(tmp_path, monkeypatch):
     sent, own = tmp_path / "sent", tmp_path / "own"
     for folder, text in ((sent, "evil"), (own, "good")):

@@ -1,6 +1,7 @@
 """Secrets in addresses are not shown or stored, and text from files obeys nobody."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -109,3 +110,26 @@ def test_the_tracking_store_is_shown_without_secrets(address):
     with pytest.raises(TrackingError) as caught:
         raise TrackingError(f"tracking '{address}': no answer")
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["://a:", "://", "://a", "a:", "?a", "&a=", "://a:b@", "?", "@"])
+def test_a_long_text_is_masked_in_no_time(part):
+    text = part * (200_000 // len(part))
+    began = time.perf_counter()
+    shown = masked(f"{text} {ADDRESSES[0]} {text}")
+    assert time.perf_counter() - began < 1.0
+    assert CANARY not in shown
+
+
+def test_a_secret_behind_much_else_and_a_long_one_are_hidden():
+    assert CANARY not in masked("://a:" * 40_000 + f"{CANARY}@host")
+    assert masked(f"s3://key:{CANARY * 1000}@bucket/p") == "s3://***@bucket/p"
+
+
+def test_a_very_long_error_is_cut(capsys):
+    with pytest.raises(SystemExit):
+        fail(2, ["x" * 10**6, f"s3://key:{CANARY * 1000}@bucket " + "y" * 10**6])
+    first, second = capsys.readouterr().err.splitlines()
+    assert len(first) < 5000
+    assert first.endswith("xxx...")
+    assert second.startswith("s3://***@bucket yyy")

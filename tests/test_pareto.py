@@ -132,6 +132,18 @@ def test_the_command_says_bad_input_in_one_line(tmp_path):
     assert not (folder / "report").exists()
 
 
+def test_what_the_command_says_holds_no_secret_and_commands_no_terminal(tmp_path):
+    text = "\x1b]0;title\x07 s3://KEY:SECRET@bucket/x"
+    failed = Record(made(2, 0.9).trial, Outcome(Status.FAILED, error=text), ORIGIN)
+    folder = failing(tmp_path, [*synthetic.baselines(), Row(failed)])
+    for argument in (folder, "s3://KEY:SECRET@bucket/x?no_such_option=1"):
+        done = pareto(argument, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "s3://***@bucket/x" in done.stderr
+        assert "SECRET" not in done.stderr
+        assert "\x1b" not in done.stderr
+
+
 def test_a_format_or_axis_that_is_unknown(tmp_path):
     for option in (("--format", "html"), ("--x", "weight")):
         done = pareto(*option, cwd=tmp_path)
