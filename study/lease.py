@@ -15,9 +15,10 @@ import threading
 import time
 import uuid
 import weakref
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-from study.storage import Storage, StorageError
+from study.storage import Storage, StorageError, reason
 
 NAME = "lease.json"
 BEAT_SECONDS = 10.0
@@ -54,6 +55,7 @@ def take(storage: Storage) -> Lease:
 
     Raises:
         LeaseHeld: a living process has it.
+        StorageError: its file cannot be written.
     """
     if storage.is_local:
         try:
@@ -130,8 +132,9 @@ class _FileLock:
         except ImportError as error:
             raise _NoLocks from error
         storage.make()
-        self._storage, self._path = storage, storage.path(NAME)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._storage, self._path, self._file = storage, storage.path(NAME), -1
+        with self._saying():
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -142,8 +145,17 @@ class _FileLock:
             os.close(self._file)
             raise _NoLocks from error
         _held.add(self)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(_about_me()).encode(), 0)
+        with self._saying():
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(_about_me()).encode(), 0)
+
+    @contextlib.contextmanager
+    def _saying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            raise StorageError(f"cannot take {self._storage}/{NAME}: {reason(error)}") from error
 
     def check(self) -> None:
         """The kernel keeps the lock for us, but on this very file: another one is another lock."""

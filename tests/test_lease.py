@@ -229,3 +229,16 @@ def test_a_stopped_owner_keeps_its_lock(tmp_path):
         os.kill(owner.pid, signal.SIGCONT)
         owner.wait()
     lease.take(storage).release()
+
+
+@pytest.mark.parametrize("call", ["open", "ftruncate", "pwrite"])
+def test_a_lease_that_cannot_be_written_says_so(call, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, os.strerror(13))
+
+    storage = Storage.open(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(StorageError, match=r"^cannot take .*/lease\.json: Permission denied$"):
+            lease.take(storage)
+    lease.take(storage).release()  # nothing holds it

@@ -98,3 +98,14 @@ def test_how_a_study_ended_is_in_its_log(study, reason, status):
     assert ending(state) == status
     state.apply(opened(3.0, resumed=True))
     assert ending(state) == "KILLED"
+
+
+def test_a_study_that_may_not_be_written_is_said_in_one_line(study, store, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("study.lease.os.open", refuse)
+    done = run(study)
+    assert done.exit_code == 1
+    assert "lease.json: Permission denied" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
