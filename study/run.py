@@ -146,7 +146,8 @@ def _probes(name: str | None, resume: bool) -> dict[str, Any]:
     def storage(uri: str) -> str | None:
         return storage_problem(uri) or (name_problem(uri, name, resume) if name else None)
 
-    return {"storage": storage, "tracking_uri": tracking_problem}
+    # A study that goes on does not need MLflow to answer.
+    return {"storage": storage} | ({} if resume else {"tracking_uri": tracking_problem})
 
 
 def _name(config: "StudyConfig", resume: bool) -> str:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.masking import sayable
 from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
-from study.patience import Patience
+from study.patience import Patience, to_stderr
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri
@@ -38,7 +39,7 @@ class Study:
         warm_start: str | None = None,
     ) -> None:
         self.config, self.resume, self.address = config, resume, address
-        self.quiet = quiet
+        self.quiet, self._told = quiet, False
         self.name = name or checks.new_name(config.name)
         self.root = Storage.open(config.storage)
         self.wish = Wish(warm_start, config.storage, self.name, resume)
@@ -59,7 +60,7 @@ class Study:
         problems = {
             "storage": checks.storage_problem(config.storage),
             "name": checks.name_problem(config.storage, self.name, self.resume),
-            "tracking_uri": checks.tracking_problem(self.tracking_uri),
+            "tracking_uri": None if self.resume else checks.tracking_problem(self.tracking_uri),
             "address": checks.address_problem(self.address),
             "resources": None if self.address else checks.resources_problem(config.resources),
             "accelerator_budget": None
@@ -76,6 +77,17 @@ class Study:
         if errors:
             raise InvalidSetting(errors)
         self._compare(description.asked(config))
+        self._say_tracking()
+
+    def _say_tracking(self) -> None:
+        """A study that goes on does not wait for MLflow: that it is away is said, once."""
+        if not self.resume or self._told:
+            return
+        self._told = True
+        if problem := checks.tracking_problem(self.tracking_uri):
+            where = self.config.where("tracking_uri")
+            later = f"the study goes on; `python -m study.sync {self.name}` brings MLflow up to it"
+            to_stderr(sayable(f"{where}: {problem}; {later}"))
 
     def _cpus(self) -> int:
         """CPUs to start Ray with: more than there are, if the user wants so many trials at once."""

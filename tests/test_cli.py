@@ -252,3 +252,20 @@ def test_a_resume_with_another_space_shows_the_difference():
         "resume: space.params.new: the study has nothing, now asked: 2",
         "resume: seed: the study has 0, now asked: 1",
     ]
+
+
+def test_a_study_goes_on_where_mlflow_is_away(cli, tmp_path):
+    make_study(tmp_path / "results", "begun")
+    options = ["--name", "begun", "--dry-run", "--tracking-uri", "http://me:s3cret@127.0.0.1:9"]
+    done = cli(*options, "--resume")
+    assert done.exit_code == 0, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "command line: tracking_uri: tracking 'http://***@127.0.0.1:9': no answer"
+    )
+    assert line.endswith("the study goes on; `python -m study.sync begun` brings MLflow up to it")
+    assert "no answer" not in "".join(refused(cli(*options, "--resume", "--set", "epochs=0")))
+    options[1] = "new"
+    assert "no answer" in "".join(refused(cli(*options)))
+    wrong = ["--tracking-uri", "nowhere://x"]
+    assert "expected sqlite:///PATH.db" in "".join(refused(cli("--dry-run", *wrong)))
