@@ -40,6 +40,18 @@ def parse_wait(value: object) -> float:
     return found
 
 
+def parse_interval(value: object) -> float:
+    """Seconds as by :func:`parse_duration`, never nothing.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = parse_duration(value)
+    if found is None:
+        raise ValueError("expected a time above 0 such as 5s or 1m, got nothing; 365d is never")
+    return found
+
+
 def parse_quota(value: object) -> float | None:
     """Bytes above 0, as :func:`parse_bytes` reads them.
 

@@ -25,6 +25,7 @@ from study.allocation.problems import allocation_problems
 from study.amounts import (
     parse_concurrency,
     parse_duration,
+    parse_interval,
     parse_precision,
     parse_price,
     parse_quota,
@@ -117,7 +118,7 @@ class StudyConfig(Section):
     confirm: Confirm | None = None
     resources: Resources = as_written({})
     max_retries: Annotated[StrictInt, Field(ge=0)] = 3
-    checkpoint_seconds: Annotated[float, PlainValidator(parse_duration)] = 5.0
+    checkpoint_seconds: Annotated[float, PlainValidator(parse_interval)] = 5.0
     calibration: Calibrate = as_written({})
     space: SpaceConfig = as_written({})
 

@@ -264,3 +264,13 @@ def test_calibration_is_asked_for_by_what_is_searched():
     assert needs("[[loraprune, gptq]]") == {"inputs"} | METHODS["loraprune"].needs
     with pytest.raises(InvalidSetting, match="calibration.samples"):
         parse_config("task: digits\ncalibration: {samples: 0}\n")
+
+
+def test_checkpoints_have_an_interval():
+    assert parse_config("task: digits\ncheckpoint_seconds: 365d").checkpoint_seconds == 365 * 86400
+    with pytest.raises(InvalidSetting) as refused:
+        parse_config("task: digits\ncheckpoint_seconds: null", "s.yaml")
+    assert list(refused.value.errors) == [
+        "s.yaml:2: checkpoint_seconds: expected a time above 0 such as 5s or 1m, got nothing; "
+        "365d is never"
+    ]
