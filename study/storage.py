@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -21,16 +21,24 @@ __all__ = ["Storage", "StorageError"]
 
 T = TypeVar("T")
 
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, pa.ArrowInvalid)
+
 # There are no folders to make, a file shows up whole on close or not at all, a move is a copy.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+class Hopeless(StorageError):
+    """It would be refused again: a name that leads out of the folder, a file that is not there."""
+
+    passing = False
 
 
 @dataclass(frozen=True)
 class Storage:
     """A folder: ``filesystem`` and the path of its ``root`` there. Names are relative to it.
 
-    ``uri`` opens the same folder in another process. Writing and deleting are tried again for as
-    long as ``patience`` lasts.
+    ``uri`` opens the same folder in another process. What the filesystem refuses is tried again for
+    as long as ``patience`` lasts; a file that is not there is not waited for.
     """
 
     filesystem: fs.FileSystem
@@ -76,7 +84,7 @@ class Storage:
             StorageError: it would lead out of the folder.
         """
         if name not in ("", ".") and not is_within(name):
-            raise StorageError(f"{name[:200]!r} is no name within {self}: it is not opened")
+            raise Hopeless(f"{name[:200]!r} is no name within {self}: it is not opened")
         return f"{self.root}/{name}" if name else self.root
 
     def sub(self, name: str) -> Storage:
@@ -91,37 +99,37 @@ class Storage:
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or a folder of this name stands here."""
-        with self._saying("look at", name):
-            return bool(self._info(name).type != fs.FileType.NotFound)
+        return bool(self._reading("look at", name, self._info).type != fs.FileType.NotFound)
 
     def size(self, name: str) -> int:
         """Length of a file in bytes."""
-        with self._saying("look at", name):
-            info = self._info(name)
+
+        def measure(path: str) -> int:
+            info = self._info(path)
             if info.type != fs.FileType.File:
                 raise FileNotFoundError("no such file")
             return int(info.size)
 
+        return self._reading("look at", name, measure)
+
     def list(self, name: str = "") -> list[str]:
         """Sorted names of the files and folders in the folder ``name``; empty if there is none."""
-        with self._saying("list", name):
-            selector = fs.FileSelector(self.path(name), allow_not_found=True)
-            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in self._infos(name))
 
     def sizes(self, name: str = "") -> dict[str, int]:
         """Lengths in bytes of the files in the folder ``name`` and below, by their names here."""
-        with self._saying("list", name):
-            selector = fs.FileSelector(self.path(name), allow_not_found=True, recursive=True)
-            found = self.filesystem.get_file_info(selector)
-        start = len(self.root) + 1
+        found, start = self._infos(name, recursive=True), len(self.root) + 1
         return {info.path[start:]: int(info.size) for info in found if info.is_file}
 
     def read_bytes(self, name: str, offset: int = 0) -> bytes:
         """The bytes of a file from ``offset`` on."""
-        with self._saying("read", name):
-            with self.filesystem.open_input_file(self.path(name)) as file:
+
+        def read(path: str) -> bytes:
+            with self.filesystem.open_input_file(path) as file:
                 file.seek(offset)
                 return bytes(file.read())
+
+        return self._reading("read", name, read)
 
     def read_text(self, name: str) -> str:
         """A UTF-8 file."""
@@ -172,8 +180,30 @@ class Storage:
         self.write_bytes(name, b"x" * size)
         self.delete(name)
 
-    def _info(self, name: str) -> fs.FileInfo:
-        return self.filesystem.get_file_info(self.path(name))
+    def _reading(self, verb: str, name: str, action: Callable[[str], T]) -> T:
+        """As :meth:`patiently`; what is not there or no file is not waited for."""
+        path = self.path(name)
+
+        def attempt() -> T:
+            try:
+                return action(path)
+            except (OSError, pa.ArrowInvalid) as error:
+                # pyarrow has no class of its own for a folder that was to be read.
+                if not isinstance(error, _ABSENT) and "is a directory" not in str(error):
+                    raise
+                raise Hopeless(f"cannot {verb} {self._called(name)}: {reason(error)}") from error
+
+        return self.patiently(verb, name, attempt)
+
+    def _info(self, path: str) -> fs.FileInfo:
+        return self.filesystem.get_file_info(path)
+
+    def _infos(self, name: str, recursive: bool = False) -> Iterable[fs.FileInfo]:
+        def look(path: str) -> Iterable[fs.FileInfo]:
+            selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+            return tuple(self.filesystem.get_file_info(selector))
+
+        return self._reading("list", name, look)
 
     def _make_folder(self, path: str) -> None:
         folder = path.rpartition("/")[0]
@@ -194,7 +224,7 @@ class Storage:
             raise
 
     def _delete(self, name: str) -> None:
-        kind = self._info(name).type
+        kind = self._info(self.path(name)).type
         if kind == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path(name))
         elif kind == fs.FileType.File:
@@ -220,8 +250,10 @@ class Storage:
         except StorageError:
             raise
         except (OSError, pa.ArrowException) as error:
-            where = self.sub(name) if name else self
-            raise StorageError(f"cannot {verb} {where}: {reason(error)}") from error
+            raise StorageError(f"cannot {verb} {self._called(name)}: {reason(error)}") from error
+
+    def _called(self, name: str) -> Storage:
+        return self.sub(name) if name else self
 
 
 def reason(error: Exception) -> str:

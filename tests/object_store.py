@@ -18,10 +18,14 @@ from study.storage import Storage
 
 @dataclass
 class Store:
-    """``refuse`` is asked before every change and may raise; ``written`` is called after it."""
+    """``refuse`` is asked before every change and may raise; ``written`` is called after it.
+
+    ``refuse_reads`` is asked before every look.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: Callable[[str], None] = lambda path: None
+    refuse_reads: Callable[[str], None] = lambda path: None
     written: Callable[[str], None] = lambda path: None
     writes: list[str] = field(default_factory=list)
 
@@ -77,6 +81,7 @@ class _Handler(fs.FileSystemHandler):
         return [self._info(path) for path in paths]
 
     def _info(self, path):
+        self._store.refuse_reads(path)
         if (data := self._store.files.get(path)) is not None:
             return fs.FileInfo(path, fs.FileType.File, size=len(data))
         folder = any(name.startswith(f"{path}/") for name in self._store.files)
@@ -84,10 +89,12 @@ class _Handler(fs.FileSystemHandler):
 
     def get_file_info_selector(self, selector):
         base = selector.base_dir.rstrip("/") + "/"
+        self._store.refuse_reads(base)
         inside = [name[len(base) :] for name in self._store.files if name.startswith(base)]
         return [self._info(base + name) for name in {n.partition("/")[0] for n in inside}]
 
     def open_input_file(self, path):
+        self._store.refuse_reads(path)
         if path not in self._store.files:
             raise FileNotFoundError(path)
         return pa.PythonFile(io.BytesIO(self._store.files[path]), mode="r")

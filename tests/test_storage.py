@@ -1,11 +1,15 @@
 """Storage: the same few verbs on every filesystem, and errors that name the file."""
 
 import os
+import time
 import uuid
 
 import pytest
+from object_store import Store
 from pyarrow import fs
 
+from study import patience
+from study.patience import Patience
 from study.storage import Storage, StorageError
 
 
@@ -92,3 +96,54 @@ def test_query_of_a_uri_is_kept_and_not_shown():
     assert storage.uri.endswith("/p/s?endpoint_override=localhost:1&scheme=http")
     assert storage.root == "bucket/p/s"
     assert "secret" not in str(storage)
+
+
+READS = {
+    "exists": lambda storage: storage.exists("a"),
+    "size": lambda storage: storage.size("a"),
+    "list": lambda storage: storage.list(),
+    "sizes": lambda storage: storage.sizes(),
+    "read_bytes": lambda storage: storage.read_bytes("a"),
+}
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_read_that_is_refused_is_tried_again(verb, monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.01)
+    store, left, said = Store({"bucket/study/a": b"old"}), [1, 2, 3], []
+    healthy = READS[verb](store.storage())
+
+    def refuse(path):
+        if left:
+            left.pop()
+            raise OSError("503 slow down")
+
+    store.refuse_reads = refuse
+    with pytest.raises(StorageError, match="503"):
+        READS[verb](store.storage())
+    assert READS[verb](store.storage().patient(Patience(60.0, said.append))) == healthy
+    assert not left
+    assert "503 slow down; trying again" in said[0]
+
+
+def test_what_is_not_there_or_leads_out_of_the_folder_is_not_waited_for(storage):
+    storage.write_text("folder/a", "x")
+    patient, said = storage.patient(Patience(60.0, lambda text: said.append(text))), []
+    began = time.monotonic()
+    for wrong in (
+        lambda: patient.read_bytes("gone"),
+        lambda: patient.read_bytes("folder"),
+        lambda: patient.size("gone"),
+        lambda: patient.exists("../a"),
+        lambda: patient.list("../a"),
+        lambda: patient.read_bytes("../a"),
+        lambda: patient.write_bytes("../a", b""),
+        lambda: patient.delete("../a"),
+    ):
+        with pytest.raises(StorageError) as refused:
+            wrong()
+        assert not refused.value.passing
+    assert not patient.exists("gone")
+    assert patient.list("gone") == []
+    assert time.monotonic() - began < 5.0
+    assert said == []
