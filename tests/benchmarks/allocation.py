@@ -1,7 +1,7 @@
 """Bits allotted by layer against the best uniform setting, at equal bytes of the file.
 
     python tests/benchmarks/allocation.py [--task reviews|decoder|digits|crops|solver] [--seeds 5]
-                    [--first 0] [--by measured] [--refine 8] [--bits 3] [--examples 2000]
+                    [--first 0] [--by distortion] [--refine 8] [--bits 3] [--examples 2000]
                     [--output FILE]
 
 The budget is 5% above the file of the task's targets at ``bits`` bits. For each seed validation is
@@ -118,7 +118,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=[*TASKS, "solver"], default="reviews")
-    parser.add_argument("--by", default="measured", help="an allocator; default measured")
+    parser.add_argument("--by", default="distortion", help="an allocator; default distortion")
     numbers = {"seeds": 5, "first": 0, "refine": 8, "bits": 3, "examples": 2000}
     for option, default in numbers.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
