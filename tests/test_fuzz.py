@@ -21,6 +21,8 @@ from compression.artifact import ArtifactError, deserialize, load, serialize
 from compression.container import HEADER_BYTES
 
 SECONDS = 5.0  # that one input may take, on a busy machine
+# PEFT builds an adapter for each shape that a layer may have: of thousands of inputs, seconds.
+SLOW = {"show": 40.0}
 EXAMPLES = {"log": 60, "features": 40, "show": 30, "cut": 30, "config": 30}
 names = pytest.mark.parametrize("name", TARGETS_BY_NAME)
 
@@ -113,4 +115,4 @@ def wrong(target: Target, seed: int) -> str | None:
         where = f"{os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
         return f"{type(error).__name__} at {where}: {str(error)[:120]}"
     took = time.process_time() - began
-    return f"took {took:.1f} s" if took > SECONDS else None
+    return f"took {took:.1f} s" if took > SLOW.get(target.name, SECONDS) else None
