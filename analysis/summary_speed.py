@@ -11,7 +11,7 @@ from analysis.markup import safe, table
 
 __all__ = ["speed_section"]
 
-_HEAD = ("trial", "setting", "form", "batch", "ms", "of dense's speed", "verdict", "keeps MB", "peak MB")
+_HEAD = ("trial", "setting", "form", "batch", "ms", "of dense", "verdict", "keeps MB", "peak MB")
 
 
 def speed_section(found: Findings) -> str:
