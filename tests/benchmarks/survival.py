@@ -43,7 +43,7 @@ class Forgetful:
     """In place of the study log: takes events, writes none."""
 
     events: tuple[Any, ...] = ()
-    cut_bytes = 0
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, *args: Any) -> None:
         self.ends: list[float] = []
@@ -53,6 +53,9 @@ class Forgetful:
 
         if isinstance(event, Ended):
             self.ends.append(event.at)
+
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
