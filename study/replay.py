@@ -16,7 +16,7 @@ import click
 
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, Row
-from clusters.kinds.local import limits
+from clusters.connection import limits
 from compression.registry import InvalidSetting
 from study.errors import StudyError, fail
 from study.files import probe

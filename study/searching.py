@@ -60,7 +60,7 @@ class Searching:
 
     def run(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
-        from clusters.kinds.local import connected
+        from clusters.connection import connected
         from study.tuning import placed, tune_until_done
         from trainables.trainable import Context, Shared
 

@@ -14,7 +14,7 @@ import click
 
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, SPEED, Row
-from clusters.kinds.local import limits
+from clusters.connection import limits
 from compression.registry import InvalidSetting
 from study.best import asking, pick, shown
 from study.errors import StudyError, fail

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from clusters.kinds.local import limits
+from clusters.connection import limits
 from study.errors import StudyError
 from study.files import artifact, probe
 from study.origin import now

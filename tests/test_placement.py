@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_task import TinyTask, make_trial
 
-from clusters.kinds.local import THREADS
+from clusters.connection import THREADS
 from compression.registry import InvalidSetting
 from study.config import parse_config
 from study.placement import Node, Room, largest, nodes_of, place

@@ -11,7 +11,7 @@ import pytest
 from studies import SMALL, command
 
 from clusters import privacy
-from clusters.kinds.local import connected
+from clusters.connection import connected
 
 pytestmark = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
 LISTENING = "0A"

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from studies import run, state
 
-from clusters.kinds.local import limits
+from clusters.connection import limits
 from compression.registry import InvalidSetting
 from study import description, log
 from study.config import parse_config

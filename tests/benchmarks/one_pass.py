@@ -357,7 +357,7 @@ def memory(given: argparse.Namespace) -> Figures:
     """PSS of workers that hold a trial each: all of it, and what the trials added."""
     import ray
 
-    from clusters.kinds.local import connected
+    from clusters.connection import connected
 
     task = Decoded(images=given.images)
     data = task.prepare(0)

@@ -1,0 +1,31 @@
+"""What is particular to a kind of cluster."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from clusters.check import Check
+from clusters.file import ClusterFile
+
+
+class Kind(ABC):
+    """One ``provider.type`` of Ray's cluster launcher."""
+
+    name: str
+
+    @abstractmethod
+    def checks(self, file: ClusterFile) -> Iterator[Check]:
+        """Look at what must be there before a launch: credentials, keys, quota, hosts.
+
+        Changes nothing, asks whom it must with a timeout, and goes on after a failed check.
+        """
+
+    @abstractmethod
+    def idle_command(self, file: ClusterFile) -> str:
+        """What the head runs, as its own user, to end the cluster from within."""
+
+    def gpus(self, file: ClusterFile) -> float | None:
+        """Most GPUs that one of its machines has; None if only the machines know."""
+        found = [node.gpus for node in file.node_types()]
+        return None if None in found or not found else max(g for g in found if g is not None)

@@ -1,0 +1,59 @@
+"""Machines that are there, reached over ssh: Ray's ``local`` provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from clusters.check import Check
+from clusters.file import ClusterFile
+from clusters.kinds.kind import Kind
+from clusters.ssh import Ssh, key_check
+
+
+class OnPrem(Kind):
+    """The hosts of ``provider.head_ip`` and ``provider.worker_ips``."""
+
+    name = "local"
+
+    def checks(self, file: ClusterFile) -> Iterator[Check]:
+        """The key, and every host: it answers, with the right Python."""
+        provider = file.provider
+        if "head_ip" not in provider:
+            where = file.at("provider", "head_ip")
+            yield Check("hosts", problem=f"{where} is missing", mend="name the head's address")
+            return
+        key = key_check(file)
+        yield key
+        if key.failed:
+            return
+        hosts = [provider["head_ip"], *provider.get("worker_ips", [])]
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            yield from pool.map(lambda host: _host(file, str(host)), hosts)
+
+    def idle_command(self, file: ClusterFile) -> str:
+        """Workers of a head that ended stop by themselves."""
+        return "ray stop"
+
+
+def _host(file: ClusterFile, host: str) -> Check:
+    ssh = Ssh.of(file, host)
+    done = ssh.run("python -c 'import sys; print(*sys.version_info[:2], sep=\".\")'", timeout=10)
+    name = f"host {host}"
+    if done.code == 255:
+        said = done.error.strip().splitlines() or ["no answer"]
+        return Check(name, problem=f"ssh: {said[-1]}", mend=f"`{ssh.spelled}` must work")
+    if done.code:
+        return Check(
+            name,
+            problem="it has no command named `python`",
+            mend=f"put Python {file.settings.python} on the PATH of commands run over ssh",
+        )
+    found = done.output.strip()
+    if found != file.settings.python:
+        return Check(
+            name,
+            problem=f"Python {found}, where this machine and the file have {file.settings.python}",
+            mend="put the same minor version first on the PATH there",
+        )
+    return Check(name, f"answers, Python {found}")
