@@ -50,6 +50,12 @@ KINDS = {
 @click.option("--resume", is_flag=True, help="Go on with --name, or with the newest study.")
 @click.option("--warm-start", metavar="STUDY", help="Begin with what an earlier study knows.")
 @click.option("--address", help="Of a running Ray cluster; without it: this machine.")
+@click.option("--cluster", type=click.Path(path_type=Path), metavar="FILE", help="Run it there.")
+@click.option("--attach", is_flag=True, help="Watch the study that runs on --cluster.")
+@click.option("--status", is_flag=True, help="What --cluster does now.")
+@click.option("--stop", is_flag=True, help="End the study on --cluster; it can be resumed.")
+@click.option("--down", is_flag=True, help="Take --cluster down.")
+@click.option("--mlflow", is_flag=True, help="Open a tunnel to the MLflow of --cluster.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--list", "kind", type=click.Choice(list(KINDS)), help="Print the names of a kind.")
 @click.option("--quiet", is_flag=True, help="No live view.")
@@ -61,11 +67,12 @@ def main(
     resume: bool,
     warm_start: str | None,
     address: str | None,
+    cluster: Path | None,
     dry_run: bool,
     kind: str | None,
     quiet: bool,
     as_json: bool,
-    **options: str | None,
+    **others: str | bool | None,
 ) -> None:
     """Find the smallest model at the accuracy you can accept.
 
@@ -80,7 +87,17 @@ def main(
     try:
         if kind:
             return _list(kind, config)
-        read = _read(config or DEFAULT, settings, options, name, resume)
+        flags = {flag for flag, given in others.items() if given is True}
+        options = {k: v for k, v in others.items() if not isinstance(v, bool)}
+        given, wrong = _overrides(settings, options)
+        if cluster or flags:
+            from study.remote.commands import Asked, serve
+
+            asked = Asked(cluster, flags, name, resume, address, warm_start, dry_run, as_json)
+            asked.check()
+            path = config or DEFAULT
+            sys.exit(serve(asked, lambda: (_read(path, given, wrong, {}), path, given)))
+        read = _read(config or DEFAULT, given, wrong, _probes(name, resume))
         from study.study import Study
 
         name = name or _name(read, resume)
@@ -106,17 +123,10 @@ def main(
         fail(130, ("ended at once by a second signal; --resume goes on",))
 
 
-def _read(
-    path: Path,
-    settings: tuple[str, ...],
-    options: dict[str, str | None],
-    name: str | None,
-    resume: bool,
-) -> "StudyConfig":
-    """The config; with errors in it, everything else that is wrong is looked for as well."""
-    from compression.registry import InvalidSetting
-    from study.config import load_config
-
+def _overrides(
+    settings: tuple[str, ...], options: dict[str, str | None]
+) -> tuple[dict[str, str], list[str]]:
+    """What the command line says by config key, and what is wrong with it."""
     # Quoted, so that a folder named 7 stays a word.
     words = ("storage", "tracking_uri")
     given = {
@@ -124,15 +134,24 @@ def _read(
         for k, v in options.items()
         if v is not None
     }
-    overrides = {**dict(s.split("=", 1) for s in settings if "=" in s), **given}
     wrong = [
         f"command line: --set: expected KEY=VALUE, got '{s}'" for s in settings if "=" not in s
     ]
+    return {**dict(s.split("=", 1) for s in settings if "=" in s), **given}, wrong
+
+
+def _read(
+    path: Path, overrides: dict[str, str], wrong: list[str], probes: dict[str, Any]
+) -> "StudyConfig":
+    """The config; with errors in it, everything else that is wrong is looked for as well."""
+    from compression.registry import InvalidSetting
+    from study.config import load_config
+
     try:
         config = load_config(path, overrides)
     except InvalidSetting:
         try:
-            config = load_config(path, overrides, _probes(name, resume))
+            config = load_config(path, overrides, probes)
         except InvalidSetting as error:
             wrong += error.errors
     if wrong:
@@ -168,7 +187,7 @@ def _list(kind: str, config: Path | None) -> None:
 
     load_entry_points()
     if config:
-        _read(config, (), {}, None, False)
+        _read(config, {}, [], _probes(None, False))
     module, registry = KINDS[kind]
     plugins = getattr(importlib.import_module(module), registry)
     width = max(map(len, plugins))

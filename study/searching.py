@@ -81,7 +81,7 @@ class Searching:
         with connected(setting.address, setting.cpus, threads=config.resources.cpus):
             interrupts.arm()
             shared = Shared.put(context, config.plugins)
-            placement = placed(config, shared)
+            placement = placed(config, shared, setting.promised)
             for remark in (*placement.remarks, *config.scheduler.notes(budget)):
                 live.say(remark)
             with self._in_optuna(search, live) as shown:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from study.config import StudyConfig
+from study.placement import Node
 from study.space import Space
 from study.storage import Storage
 from study.warm_start import WarmStart
@@ -26,6 +27,7 @@ class Setting:
     address: str | None = None
     quiet: bool = False
     warm: WarmStart | None = None
+    promised: tuple[Node, ...] = ()
 
     @property
     def storage(self) -> Storage:

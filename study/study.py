@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.masking import sayable
@@ -11,6 +11,7 @@ from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
 from study.patience import Patience, to_stderr
+from study.placement import Node
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri
@@ -27,6 +28,7 @@ class Study:
         address: of a running Ray cluster; this machine where absent.
         quiet: no live view.
         warm_start: an earlier study, by name, path or URI, to begin with what it knows.
+        promised: machines that the cluster would start if there were work for them.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Study:
         address: str | None = None,
         quiet: bool = False,
         warm_start: str | None = None,
+        promised: Sequence[Node] = (),
     ) -> None:
         self.config, self.resume, self.address = config, resume, address
         self.quiet, self._told = quiet, False
+        self._promised = tuple(promised)
         self.name = name or checks.new_name(config.name)
         self.root = Storage.open(config.storage)
         self.wish = Wish(warm_start, config.storage, self.name, resume)
@@ -133,5 +137,6 @@ class Study:
             self.address,
             self.quiet,
             warm,
+            self._promised,
         )
         return Session(setting).run()

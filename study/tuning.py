@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from compression.registry import InvalidSetting
 from study.config import StudyConfig
 from study.driver import Driver
 from study.limits import budget_remarks
-from study.placement import Placement, largest, nodes_of, place
+from study.placement import Node, Placement, largest, nodes_of, place
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
 from trainables.hardware.peak import Peak
@@ -20,8 +21,8 @@ from trainables.record import Trial, canonical
 from trainables.trainable import CompressionTrial, Door, Shared, measure_peak
 
 
-def placed(config: StudyConfig, shared: Shared) -> Placement:
-    """What trials get of the machines that Ray knows.
+def placed(config: StudyConfig, shared: Shared, promised: Sequence[Node] = ()) -> Placement:
+    """What trials get of the machines that Ray knows, and of those that it would start.
 
     Raises:
         InvalidSetting: as :func:`study.placement.place`; or GPUs are budgeted and none is there.
@@ -30,7 +31,7 @@ def placed(config: StudyConfig, shared: Shared) -> Placement:
 
     trial = largest(config.search_space(), config.seed)
     measure = partial(_measured, shared, trial, config.resources.cpus)
-    nodes = nodes_of(ray.nodes())  # type: ignore[no-untyped-call]
+    nodes = [*nodes_of(ray.nodes()), *promised]  # type: ignore[no-untyped-call]
     placement = place(config.resources, config.concurrency, nodes, measure)
     if config.accelerator_budget is not None and not placement.gpus:
         text = "no machine has a GPU whose seconds could be counted; set time_budget instead"

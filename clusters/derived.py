@@ -1,0 +1,108 @@
+"""The file that ``ray up`` really gets: the user's, with what our command adds to each node."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clusters.file import ClusterFile
+
+THERE = "~/.paretune"  # on the nodes
+TOKEN = "~/.ray/auth_token"  # where Ray looks for it
+MLFLOW_PORT, JOBS_PORT, RAY_PORT = 5000, 8265, 6379
+# Left out where the file has commands of its own.
+HEAD_START = (
+    "ray stop",
+    f"ulimit -n 65536; ray start --head --port={RAY_PORT} --object-manager-port=8076"
+    " --autoscaling-config=~/ray_bootstrap_config.yaml",
+)
+WORKER_START = (
+    "ray stop",
+    f"ulimit -n 65536; ray start --address=$RAY_HEAD_IP:{RAY_PORT} --object-manager-port=8076",
+)
+# A link that is cut for some minutes is not a node that is lost: Ray would end it after 15 s.
+PATIENCE = {
+    "RAY_health_check_period_ms": "10000",
+    "RAY_health_check_timeout_ms": "10000",
+    "RAY_health_check_failure_threshold": "30",
+}
+ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **PATIENCE}
+
+
+def derive(
+    file: ClusterFile, token: Path, requirements: Sequence[str], folder: Path, idle_command: str
+) -> dict[str, Any]:
+    """The launcher's configuration; files that it mounts are written to ``folder``."""
+    data = copy.deepcopy(file.data)
+    files = {"requirements.txt": "\n".join(requirements) + "\n", "keeper.py": _keeper()}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    mounts = {f"{THERE}/{name}": str(folder / name) for name in files}
+    data["file_mounts"] = {**(data.get("file_mounts") or {}), **mounts, TOKEN: str(token)}
+    data["setup_commands"] = [*(data.get("setup_commands") or ()), *_setup(file.settings.python)]
+    head = [*(data.get("head_start_ray_commands") or HEAD_START)]
+    worker = [*(data.get("worker_start_ray_commands") or WORKER_START)]
+    data["head_start_ray_commands"] = [*map(_started, head), keeper_command(file, idle_command)]
+    data["worker_start_ray_commands"] = list(map(_started, worker))
+    return data
+
+
+def digest(data: dict[str, Any], folder: Path) -> str:
+    """Of what a node was set up by: another one asks for another ``ray up``."""
+    texts = [(folder / name).read_text() for name in ("requirements.txt", "keeper.py")]
+    return hashlib.sha256(json.dumps([data, texts], sort_keys=True).encode()).hexdigest()
+
+
+def _keeper() -> str:
+    return Path(__file__).with_name("keeper.py").read_text()
+
+
+def _setup(python: str) -> list[str]:
+    """After the user's own commands: they may bring the Python that is to be there."""
+    major, minor = python.split(".")
+    wrong = f"paretune: this node has Python %d.%d, the study needs {python}"
+    code = (
+        "import sys; v = sys.version_info[:2]; "
+        f"sys.exit(None if v == ({major}, {minor}) else {wrong!r} % v)"
+    )
+    install = "python -m pip install --quiet --disable-pip-version-check --requirement"
+    failed = "paretune: a node could not install the packages of the study; see above"
+    return [
+        f"chmod 600 {TOKEN}",
+        f"python -c {shlex.quote(code)}",
+        f"{install} {THERE}/requirements.txt || (echo {shlex.quote(failed)} >&2; false)",
+    ]
+
+
+def _started(command: str) -> str:
+    """A start command with our environment; a head's servers listen on its loopback."""
+    if "ray start" not in command:
+        return command
+    exports = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    if "--head" in command and "--dashboard-host" not in command:
+        command += " --dashboard-host=127.0.0.1"
+    return f"export {exports}; {command}"
+
+
+def keeper_command(file: ClusterFile, idle_command: str) -> str:
+    """Starts the keeper so that it outlives the shell."""
+    ours = file.settings
+    words = [
+        *("--idle-seconds", str(60 * ours.idle_minutes)),
+        *("--command", ours.idle_command or idle_command),
+    ]
+    if ours.tracking_uri is None:
+        words += ["--mlflow", str(MLFLOW_PORT)]
+    quoted = shlex.join(words)
+    if ours.tracking_uri is None:  # $HOME is the node's to fill in
+        quoted += ' --store "sqlite:///$HOME/.paretune/mlflow.db" --artifacts '
+        quoted += shlex.quote(ours.artifacts) if ours.artifacts else '"$HOME/.paretune/artifacts"'
+    return (
+        f"mkdir -p {THERE}; nohup setsid python {THERE}/keeper.py {quoted}"
+        f" >> {THERE}/keeper.log 2>&1 < /dev/null &"
+    )

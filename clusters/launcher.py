@@ -1,0 +1,115 @@
+"""Ray's cluster launcher, as a process of its own: up, down, and where the head is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from clusters.errors import ClusterError, InvalidCluster
+
+_OURS = re.compile(r"paretune: (.*)")  # what the commands of clusters/derived.py say
+_STEP = re.compile(r"^\s*\[\d+/\d+\] .*")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_NODES = re.compile(r"Fetched IP address|Shut down|No nodes remaining", re.IGNORECASE)
+UP_SECONDS, DOWN_SECONDS, ASK_SECONDS = 1800.0, 600.0, 60.0
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """``ray up`` and its like for one file; state and logs are kept in ``folder``."""
+
+    config: Path
+    folder: Path
+
+    def up(self, say: Callable[[str], None], seconds: float = UP_SECONDS) -> None:
+        """Start the head, which starts the workers.
+
+        Raises:
+            InvalidCluster: a node's Python or packages are not as they must be.
+            ClusterError: anything else, with the last that Ray said.
+        """
+        log = self.folder / "up.log"
+        words = ("up", str(self.config), "-y", "--no-config-cache")
+        code, lines = self._stream(words, log, say, seconds)
+        if code == 0:
+            return
+        if ours := [found[1] for line in lines if (found := _OURS.search(line))]:
+            raise InvalidCluster([f"cluster: {ours[-1]} (all of it: {log})"])
+        last = [line.strip() for line in lines if line.strip()][-3:]
+        raise ClusterError(f"`ray up` failed: {' / '.join(last) or 'no word'} (all of it: {log})")
+
+    def down(self, say: Callable[[str], None], seconds: float = DOWN_SECONDS) -> None:
+        """End all its machines.
+
+        Raises:
+            ClusterError: it could not be ended, so that it may go on to cost.
+        """
+        log = self.folder / "down.log"
+        code, lines = self._stream(("down", str(self.config), "-y"), log, say, seconds)
+        if code:
+            last = [line.strip() for line in lines if line.strip()][-3:]
+            raise ClusterError(
+                f"`ray down` failed: {' / '.join(last)}; look whether machines are left "
+                f"(all of it: {log})"
+            )
+
+    def head_address(self) -> str | None:
+        """The head's address; None if there is no head."""
+        words = self._words("get-head-ip", str(self.config))
+        try:
+            done = subprocess.run(
+                words, env=self._environment(), capture_output=True, text=True, timeout=ASK_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        found = done.stdout.strip().splitlines()
+        return found[-1].strip() if done.returncode == 0 and found else None
+
+    def _words(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "ray.scripts.scripts", *words]
+
+    def _environment(self) -> dict[str, str]:
+        # The launcher keeps which hosts are taken in Ray's temporary folder, for all to read.
+        ours = {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0", "NO_COLOR": "1"}
+        return {**os.environ, **ours, "PYTHONUNBUFFERED": "1"}
+
+    def _stream(
+        self, words: tuple[str, ...], log: Path, say: Callable[[str], None], seconds: float
+    ) -> tuple[int, list[str]]:
+        process = subprocess.Popen(
+            self._words(*words),
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        lines = list[str]()
+        try:
+            with log.open("w") as copy:
+                for line in _lines(process.stdout):
+                    copy.write(line + "\n")
+                    lines.append(line)
+                    if _STEP.match(line) or _NODES.search(line):
+                        say(f"  {line.strip()}")
+            return process.wait(), lines
+        finally:
+            timer.cancel()
+            if process.poll() is None:  # an interrupt on the way
+                process.terminate()
+                process.wait()
+
+
+def _lines(stream: IO[str] | None) -> Iterator[str]:
+    for line in stream or ():
+        yield _ESCAPES.sub("", line.rstrip("\n"))

@@ -1,0 +1,98 @@
+"""What ``study.run`` does with ``--cluster``. Imports what is heavy only on use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compression.registry import InvalidSetting
+
+if TYPE_CHECKING:
+    from study.config import StudyConfig
+    from study.remote.client import Order, Remote
+
+VERBS = ("attach", "status", "stop", "down", "mlflow")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The part of the command line that is about a cluster."""
+
+    cluster: Path | None
+    flags: Set[str]
+    name: str | None
+    resume: bool
+    address: str | None
+    warm_start: str | None
+    dry_run: bool
+    as_json: bool
+
+    @property
+    def verbs(self) -> list[str]:
+        """Of ``--attach``, ``--status``, ... those that were given."""
+        return [verb for verb in VERBS if verb in self.flags]
+
+    def check(self) -> None:
+        """Raises InvalidSetting: options that do not go together, all of them."""
+        if errors := list(self._errors()):
+            raise InvalidSetting([f"command line: {error}" for error in errors])
+
+    def _errors(self) -> Iterator[str]:
+        if self.cluster and self.address:
+            yield "--cluster and --address: give one of them"
+        if len(self.verbs) > 1:
+            yield f"--{self.verbs[0]} and --{self.verbs[1]}: give one of them"
+        if self.verbs and self.cluster is None:
+            yield f"--{self.verbs[0]} needs --cluster FILE"
+        if self.cluster and self.resume and not self.name:
+            yield "--resume on a cluster needs the study's --name"
+
+
+Read = Callable[[], tuple["StudyConfig", Path, dict[str, str]]]
+
+
+def serve(asked: Asked, read: Read) -> int:
+    """Do what is asked of a cluster; the exit code. ``read`` gives a study to be run there."""
+    from study.remote.client import Remote
+
+    if asked.cluster is None:
+        raise InvalidSetting(["command line: --cluster FILE is missing"])
+    remote = Remote(asked.cluster)
+    if asked.verbs:
+        return _manage(remote, asked)
+    order = _order(asked, *read())
+    if not asked.dry_run:
+        return remote.run(order)
+    lines, wrong = remote.plan(order)
+    click.echo(json.dumps({"plan": lines}) if asked.as_json else "\n".join(lines))
+    return 2 if wrong else 0
+
+
+def _order(asked: Asked, config: StudyConfig, path: Path, given: dict[str, str]) -> Order:
+    from study.checks import new_name
+    from study.remote.client import Order
+
+    name = asked.name or new_name(config.name)
+    return Order(config, path, name, given, asked.resume, asked.warm_start)
+
+
+def _manage(remote: Remote, asked: Asked) -> int:
+    """Everything about a cluster but to run a study on it."""
+
+    def shown(said: list[str]) -> int:
+        click.echo(json.dumps({"said": said}) if asked.as_json else "\n".join(said))
+        return 0
+
+    actions: dict[str, Callable[[], int]] = {
+        "attach": lambda: remote.attach(asked.name),
+        "status": lambda: shown(remote.status()),
+        "stop": lambda: shown([remote.stop(asked.name)]),
+        "down": lambda: shown([remote.down()]),
+        "mlflow": lambda: shown([remote.browse()]),
+    }
+    return actions[asked.verbs[0]]()

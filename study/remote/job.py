@@ -1,0 +1,93 @@
+"""On a cluster's head, as a Ray job: ``python -m study.remote.job``, in the folder of the job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from analysis.masking import printable
+from compression.registry import InvalidSetting
+from study.checks import tracking_problem
+from study.config import StudyConfig, load_config
+from study.errors import StudyError, fail
+from study.patience import to_stderr
+from study.remote import nodes
+from study.remote.spec import CONFIG, RESULTS, Spec
+from study.show import as_text
+from study.storage import Storage
+from study.study import Study
+
+TRACKING_SECONDS = 60.0
+
+
+def main(folder: Path) -> int:
+    """Run the study of a job's folder; its exit code."""
+    from clusters.connection import connected
+
+    spec = Spec.read(folder)
+    config = load_config(folder / CONFIG, spec.overrides)
+    launcher = nodes.launched()
+    with connected("auto", 0, threads=config.resources.cpus):
+        _ready(config, nodes.due(launcher))
+        study = Study(
+            config,
+            spec.name,
+            spec.resume,
+            "auto",
+            warm_start=spec.warm_start,
+            promised=tuple(nodes.promised(launcher)),
+        )
+        result = study.run()
+    _put_down(study.storage, spec.name)
+    print(printable(as_text(result)), flush=True)
+    return result.exit_code
+
+
+def _ready(config: StudyConfig, count: int) -> None:
+    """Machines are there and see the storage.
+
+    Raises:
+        InvalidSetting: they do not.
+    """
+    import ray
+
+    def alive() -> int:
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+        return sum(node["Alive"] for node in found)
+
+    nodes.wait(count, alive, to_stderr)
+    _await_tracking(config.tracking_uri)
+    if blind := list(nodes.blind(Storage.open(config.storage))):
+        raise InvalidSetting(
+            [
+                f"{config.where('storage')}: not every machine reaches {config.storage}; {text}"
+                for text in blind
+            ]
+        )
+
+
+def _await_tracking(uri: str | None) -> None:
+    """MLflow's server begins with the head, and takes a while; what is wrong later is said later."""
+    end = time.monotonic() + TRACKING_SECONDS
+    while uri and tracking_problem(uri) and time.monotonic() < end:
+        time.sleep(1)
+
+
+def _put_down(storage: Storage, name: str) -> None:
+    """A copy of the study's folder on the head's disk, for the user's machine to take."""
+    there = Storage.open(str(Path(RESULTS).expanduser())).sub(name)
+    if storage.is_local and storage.root == there.root:
+        return
+    for file, size in storage.sizes().items():
+        if not there.exists(file) or there.size(file) != size:
+            there.write_bytes(file, storage.read_bytes(file))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path.cwd()))
+    except InvalidSetting as error:
+        fail(2, error.errors)
+    except (StudyError, ConnectionError) as error:
+        fail(1, (str(error),))

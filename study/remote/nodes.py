@@ -1,0 +1,115 @@
+"""The machines that a cluster has, and may yet have, as its head knows them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compression.registry import InvalidSetting
+from study.placement import Node
+from study.storage import Storage, StorageError
+
+# Ray's launcher leaves the cluster's file here, with what the provider knows of its machines.
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+JOIN_SECONDS = 60.0
+LOOK_SECONDS = 1.0
+_LOG = Path("/tmp/ray/session_latest/logs/monitor.out")
+
+
+def launched(path: Path = BOOTSTRAP) -> dict[str, Any]:
+    """The launcher's configuration on the head; empty on a cluster that it did not start."""
+    try:
+        found = yaml.safe_load(path.expanduser().read_text())
+    except OSError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def promised(config: Mapping[str, Any]) -> list[Node]:
+    """Machines that the autoscaler would start beyond those that are there from the beginning."""
+    nodes, head = list[Node](), config.get("head_node_type")
+    for name, given in (config.get("available_node_types") or {}).items():
+        has = given.get("resources") or {}
+        more = int(given.get("max_workers", 0)) - int(given.get("min_workers", 0))
+        if name != head and has.get("CPU"):
+            memory = has.get("memory", float("inf"))
+            nodes += [Node(has["CPU"], has.get("GPU", 0.0), memory)] * max(0, more)
+    most = int(config.get("max_workers", len(nodes)))
+    return nodes[:most]
+
+
+def due(config: Mapping[str, Any]) -> int:
+    """How many machines are to be there from the beginning, the head among them."""
+    types = (config.get("available_node_types") or {}).values()
+    return 1 + sum(int(given.get("min_workers", 0)) for given in types)
+
+
+def wait(
+    count: int, alive: Callable[[], int], say: Callable[[str], None], seconds: float = JOIN_SECONDS
+) -> None:
+    """Return when so many machines are there.
+
+    Raises:
+        InvalidSetting: some did not join in time; what the launcher said of them.
+    """
+    end, told = time.monotonic() + seconds, -1
+    while (found := alive()) < count:
+        if found != told:
+            say(f"{found} of {count} machines are there")
+            told = found
+        if time.monotonic() > end:
+            raise InvalidSetting(
+                [
+                    f"cluster: {count - found} of {count} machines did not join within "
+                    f"{seconds:.0f} s; the launcher says: {_last_words()}"
+                ]
+            )
+        time.sleep(LOOK_SECONDS)
+
+
+def _last_words() -> str:
+    try:
+        lines = _LOG.read_text(errors="replace").splitlines()
+    except OSError:
+        return f"nothing ({_LOG} is not there)"
+    ours = [line.partition("paretune: ")[2] for line in lines if "paretune: " in line]
+    failed = [line.strip() for line in lines if "ssh:" in line or "failed" in line.lower()]
+    return (ours or failed or ["nothing of it"])[-1]
+
+
+def blind(storage: Storage) -> Iterator[str]:
+    """Addresses of machines that do not see what the head writes to the storage, and why.
+
+    Each reads a file of the head's with its own rights, and writes one.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    name = f".seen-{uuid.uuid4().hex[:8]}"
+    storage.write_text(name, name)
+    try:
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if not node["Alive"]:
+                continue
+            task: Any = ray.remote(num_cpus=0, max_retries=0)(_look)
+            here = task.options(scheduling_strategy=On(node["NodeID"], soft=False))
+            if problem := ray.get(here.remote(storage.uri, name)):
+                yield f"{node['NodeManagerAddress']}: {problem}"
+    finally:
+        storage.delete(name)
+
+
+def _look(uri: str, name: str) -> str:
+    try:
+        storage = Storage.open(uri)
+        if not storage.exists(name):
+            return f"{storage} there is not the head's"
+        storage.check_writable()
+    except StorageError as error:
+        return str(error)
+    return ""
