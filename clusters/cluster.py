@@ -74,8 +74,7 @@ class Cluster:
                 or its nodes are not as they must be.
             ClusterError: it could not be started.
         """
-        command = self.file.settings.idle_command or self.kind.idle_command(self.file)
-        data = derived.derive(self.file, self.token, requirements, self.folder, command)
+        data = derived.derive(self.file, self.kind, self.token, requirements, self.folder)
         wanted = derived.digest(data, self.folder)
         head = self.head()
         if head and self._same(head, wanted, say):

@@ -6,11 +6,12 @@ import copy
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clusters.file import ClusterFile
+from clusters.kinds.kind import Kind
 
 THERE = "~/.paretune"  # on the nodes
 TOKEN = "~/.ray/auth_token"  # where Ray looks for it
@@ -35,9 +36,10 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **PATIE
 
 
 def derive(
-    file: ClusterFile, token: Path, requirements: Sequence[str], folder: Path, idle_command: str
+    file: ClusterFile, kind: Kind, token: Path, requirements: Sequence[str], folder: Path
 ) -> dict[str, Any]:
     """The launcher's configuration; files that it mounts are written to ``folder``."""
+    exports = {**ENVIRONMENT, **kind.environment()}
     data = copy.deepcopy(file.data)
     files = {"requirements.txt": "\n".join(requirements) + "\n", "keeper.py": _keeper()}
     for name, text in files.items():
@@ -47,8 +49,11 @@ def derive(
     data["setup_commands"] = [*(data.get("setup_commands") or ()), *_setup(file.settings.python)]
     head = [*(data.get("head_start_ray_commands") or HEAD_START)]
     worker = [*(data.get("worker_start_ray_commands") or WORKER_START)]
-    data["head_start_ray_commands"] = [*map(_started, head), keeper_command(file, idle_command)]
-    data["worker_start_ray_commands"] = list(map(_started, worker))
+    data["head_start_ray_commands"] = [
+        *(_started(command, exports) for command in head),
+        keeper_command(file, file.settings.idle_command or kind.idle_command(file)),
+    ]
+    data["worker_start_ray_commands"] = [_started(command, exports) for command in worker]
     return data
 
 
@@ -79,11 +84,11 @@ def _setup(python: str) -> list[str]:
     ]
 
 
-def _started(command: str) -> str:
+def _started(command: str, environment: Mapping[str, str]) -> str:
     """A start command with our environment; a head's servers listen on its loopback."""
     if "ray start" not in command:
         return command
-    exports = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    exports = " ".join(f"{name}={value}" for name, value in environment.items())
     if "--head" in command and "--dashboard-host" not in command:
         command += " --dashboard-host=127.0.0.1"
     return f"export {exports}; {command}"
@@ -94,7 +99,7 @@ def keeper_command(file: ClusterFile, idle_command: str) -> str:
     ours = file.settings
     words = [
         *("--idle-seconds", str(60 * ours.idle_minutes)),
-        *("--command", ours.idle_command or idle_command),
+        *("--command", idle_command),
     ]
     if ours.tracking_uri is None:
         words += ["--mlflow", str(MLFLOW_PORT)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from clusters.check import Check
 from clusters.file import ClusterFile
@@ -24,6 +24,10 @@ class Kind(ABC):
     @abstractmethod
     def idle_command(self, file: ClusterFile) -> str:
         """What the head runs, as its own user, to end the cluster from within."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables of ``ray start`` that this kind needs beside those of all."""
+        return {}
 
     def gpus(self, file: ClusterFile) -> float | None:
         """Most GPUs that one of its machines has; None if only the machines know."""

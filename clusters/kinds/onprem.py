@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from clusters.check import Check
@@ -30,6 +30,11 @@ class OnPrem(Kind):
         hosts = [provider["head_ip"], *provider.get("worker_ips", [])]
         with ThreadPoolExecutor(len(hosts)) as pool:
             yield from pool.map(lambda host: _host(file, str(host)), hosts)
+
+    def environment(self) -> Mapping[str, str]:
+        """The first autoscaler: the second takes the head for one of the workers, and starts one
+        worker too few (Ray 2.60)."""
+        return {"RAY_enable_autoscaler_v2": "0"}
 
     def idle_command(self, file: ClusterFile) -> str:
         """Workers of a head that ended stop by themselves."""

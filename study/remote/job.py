@@ -68,7 +68,7 @@ def _ready(config: StudyConfig, count: int) -> None:
 
 
 def _await_tracking(uri: str | None) -> None:
-    """MLflow's server begins with the head, and takes a while; what is wrong later is said later."""
+    """MLflow's server starts with the head; what is still wrong after that the study says."""
     end = time.monotonic() + TRACKING_SECONDS
     while uri and tracking_problem(uri) and time.monotonic() < end:
         time.sleep(1)
