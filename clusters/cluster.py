@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -62,9 +61,12 @@ class Cluster:
         """The head, if there is one that answers over ssh."""
         if not self._launcher.config.exists():
             return None
-        address = self._launcher.head_address()
+        address = self._address()
         ssh = Ssh.of(self.file, address) if address else None
         return ssh if ssh and ssh.run("true", timeout=15).code == 0 else None
+
+    def _address(self) -> str | None:
+        return self.kind.head_address(self.file) or self._launcher.head_address()
 
     def up(self, requirements: Sequence[str], say: Say) -> bool:
         """Start it, unless it runs as it is to be; whether this call started it.
@@ -131,7 +133,7 @@ class Cluster:
         if not self._launcher.config.exists():
             return f"cluster {self.file.name} was not started from here: nothing to end"
         self._launcher.down(say)
-        if address := self._launcher.head_address():
+        if address := self._address():
             left = Ssh.of(self.file, address).run("pgrep -x raylet || true", timeout=15)
             if left.code == 0 and left.output.strip():
                 raise ClusterError(f"Ray still runs on {address}; run `ray stop` there")
@@ -139,11 +141,9 @@ class Cluster:
 
     def cost(self) -> str:
         """What it costs an hour, by the file's prices: the head, and each worker type at most."""
-        prices: dict[str, Any] = dict(self.file.settings.price)
-        parts = list[str]()
-        for node in self.file.node_types():
-            if node.name in prices:
-                most = 1 if node.is_head else node.most
+        prices, parts = self.file.settings.price, list[str]()
+        for name, most in self.kind.prices(self.file):
+            if name in prices and most:
                 times = f"up to {most} x " if most > 1 else ""
-                parts.append(f"{node.name} {times}${prices[node.name]:g}")
+                parts.append(f"{name} {times}${prices[name]:g}")
         return ", ".join(parts)

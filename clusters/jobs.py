@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Jobs:
         """
         from ray.job_submission import JobSubmissionClient
 
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             self._client = JobSubmissionClient(f"http://127.0.0.1:{port}", headers=headers(token))
         except Exception as error:  # Ray raises what its libraries do

@@ -15,9 +15,8 @@ from typing import IO
 from clusters.errors import ClusterError, InvalidCluster
 
 _OURS = re.compile(r"paretune: (.*)")  # what the commands of clusters/derived.py say
-_STEP = re.compile(r"^\s*\[\d+/\d+\] .*")
+_STEP = re.compile(r"\[\d+/\d+\] .*")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_NODES = re.compile(r"Fetched IP address|Shut down|No nodes remaining", re.IGNORECASE)
 UP_SECONDS, DOWN_SECONDS, ASK_SECONDS = 1800.0, 600.0, 60.0
 
 
@@ -78,7 +77,9 @@ class Launcher:
     def _environment(self) -> dict[str, str]:
         # The launcher keeps which hosts are taken in Ray's temporary folder, for all to read.
         ours = {"RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0", "NO_COLOR": "1"}
-        return {**os.environ, **ours, "PYTHONUNBUFFERED": "1"}
+        elsewhere = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
+        return {**kept, **ours, "PYTHONUNBUFFERED": "1"}
 
     def _stream(
         self, words: tuple[str, ...], log: Path, say: Callable[[str], None], seconds: float
@@ -100,8 +101,8 @@ class Launcher:
                 for line in _lines(process.stdout):
                     copy.write(line + "\n")
                     lines.append(line)
-                    if _STEP.match(line) or _NODES.search(line):
-                        say(f"  {line.strip()}")
+                    if step := _STEP.search(line):
+                        say(f"  {step[0].strip()}")
             return process.wait(), lines
         finally:
             timer.cancel()

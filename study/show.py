@@ -37,6 +37,11 @@ def as_json(result: StudyResult) -> str:
     )
 
 
+def front_text(result: StudyResult) -> str:
+    """The front as a table, and what is to be said of the study."""
+    return "\n".join([*([_table(result)] if result.front else []), *result.remarks])
+
+
 def _table(result: StudyResult) -> str:
     frame = result.front_frame.sort_values("ratio")
     metrics = [f"{split}_{result.objective.name}" for split in ("val", "test")]

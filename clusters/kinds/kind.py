@@ -29,6 +29,15 @@ class Kind(ABC):
         """Variables of ``ray start`` that this kind needs beside those of all."""
         return {}
 
+    def head_address(self, file: ClusterFile) -> str | None:
+        """The head's address, where the file says it; else the launcher is asked, for seconds."""
+        return None
+
+    def prices(self, file: ClusterFile) -> Iterator[tuple[str, int]]:
+        """The names that a price is given for, and how many of each there may be."""
+        for node in file.node_types():
+            yield node.name, 1 if node.is_head else node.most
+
     def gpus(self, file: ClusterFile) -> float | None:
         """Most GPUs that one of its machines has; None if only the machines know."""
         found = [node.gpus for node in file.node_types()]

@@ -32,9 +32,20 @@ class OnPrem(Kind):
             yield from pool.map(lambda host: _host(file, str(host)), hosts)
 
     def environment(self) -> Mapping[str, str]:
-        """The first autoscaler: the second takes the head for one of the workers, and starts one
-        worker too few (Ray 2.60)."""
+        """The first autoscaler.
+
+        The second takes the head for one of the workers and starts one too few (Ray 2.60).
+        """
         return {"RAY_enable_autoscaler_v2": "0"}
+
+    def head_address(self, file: ClusterFile) -> str | None:
+        """As the file says."""
+        return str(file.provider["head_ip"])
+
+    def prices(self, file: ClusterFile) -> Iterator[tuple[str, int]]:
+        """``head`` and ``worker``: what a machine's hour is worth to its owner."""
+        yield "head", 1
+        yield "worker", len(file.provider.get("worker_ips", []))
 
     def idle_command(self, file: ClusterFile) -> str:
         """Workers of a head that ended stop by themselves."""

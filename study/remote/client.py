@@ -313,8 +313,8 @@ class Remote:
         with _in_our_words():
             fetch(head, f"{RESULTS}/{name}/", here)
         say(f"results: {here}")
-        if (report := here / "report.html").exists():
-            say(f"report: {report}")
+        for file in sorted((here / "report").glob("*")):
+            say(f"report: {file}")
 
     def plan(self, order: Order) -> tuple[list[str], bool]:
         """What was looked at and would be done; whether something is wrong."""

@@ -14,7 +14,7 @@ from study.errors import StudyError, fail
 from study.patience import to_stderr
 from study.remote import nodes
 from study.remote.spec import CONFIG, RESULTS, Spec
-from study.show import as_text
+from study.show import front_text
 from study.storage import Storage
 from study.study import Study
 
@@ -40,7 +40,7 @@ def main(folder: Path) -> int:
         )
         result = study.run()
     _put_down(study.storage, spec.name)
-    print(printable(as_text(result)), flush=True)
+    print(printable(front_text(result)), flush=True)
     return result.exit_code
 
 
