@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from clusters.kinds.aws import Aws
 from clusters.kinds.kind import Kind
 from clusters.kinds.onprem import OnPrem
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (OnPrem(),)}
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (Aws(), OnPrem())}
