@@ -1,0 +1,108 @@
+"""A study on a cluster of real hosts: shipped, left, found again, fetched; the cluster ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import hosts as real
+import pytest
+from hosts import Hosts
+from ray_hosts import ray_processes
+from remote_hosts import User, cluster_file, ctrl_c, until
+
+from study import log
+from study.events import Ended
+from study.storage import Storage
+from trainables.record import Record
+
+WHY_NOT = real.available()
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(WHY_NOT is not None, reason=f"no hosts on this machine: {WHY_NOT}"),
+]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    with real.started(workers=2) as hosts:
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def user(hosts, tmp_path_factory) -> User:
+    folder = tmp_path_factory.mktemp("user")
+    return User(folder, cluster_file(hosts, folder, price={"head": 0.1, "worker": 0.5}))
+
+
+@pytest.fixture(scope="module")
+def first(user):
+    """The first study starts the cluster; what it said."""
+    said = user.study("first")
+    print(said.text, f"{said.seconds:.1f} s")
+    return said
+
+
+def records(place) -> dict[str, Record]:
+    """What a study's trials came to, without where and when."""
+    events = log.read(Storage.open(str(place)))
+    return {e.trial_id: timeless(e.record) for e in events if isinstance(e, Ended)}
+
+
+def timeless(record: Record) -> Record:
+    outcome = dataclasses.replace(record.outcome, seconds=0.0, peak_memory=None)
+    return dataclasses.replace(record, outcome=outcome, origin=None)
+
+
+def test_a_study_is_run_on_the_workers_and_fetched(hosts, user, first):
+    assert first.code == 0, first.text
+    here = user.folder / "results" / "first"
+    assert (here / "study.json").exists()
+    assert list((here / "report").glob("*.png"))
+    assert records(here) == records(hosts.shared / "studies" / "first")
+    assert "shipping paretune-" in first.text
+    assert "up to 2 x $0.5" in first.text, "what it costs"
+    assert "--down" in first.text, "how to end it"
+
+
+def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_study(
+    user, hosts, first
+):
+    left = user.start("--config", "small.yaml", "--name", "left")
+    until(left, "/6 trials")
+    said = ctrl_c(left)
+    assert said.code == 130
+    assert "detached; the study goes on" in said.text
+    status = user.run("--status")
+    assert "running" in status.text
+    assert "left" in status.text
+    second = user.study("second")
+    assert second.code == 2
+    assert "runs study 'left' already" in second.text
+    assert user.run("--down").code == 2, "not while a study runs"
+    again = user.run("--attach")
+    assert again.code == 0, again.text
+    assert len(records(user.folder / "results" / "left")) >= 6
+    assert records(user.folder / "results" / "left") == records(user.folder / "results" / "first")
+
+
+def test_a_stopped_study_is_resumed(user, first):
+    begun = user.start("--config", "small.yaml", "--name", "stopped")
+    until(begun, "/6 trials")
+    said = user.run("--stop")
+    assert (said.code, "stopped" in said.text) == (0, True), said.text
+    assert begun.wait(60) != 0
+    resumed = user.study("stopped", "--resume")
+    assert resumed.code == 0, resumed.text
+    assert records(user.folder / "results" / "stopped") == records(
+        user.folder / "results" / "first"
+    )
+
+
+def test_at_the_end_nothing_of_ray_is_left(hosts, user, first):
+    said = user.run("--down")
+    assert said.code == 0, said.text
+    assert "is down" in said.text
+    assert not any(ray_processes(host) for host in hosts.all)
+    assert user.run("--status").code == 1
