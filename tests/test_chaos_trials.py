@@ -138,7 +138,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing(tmp_path, undisturbed):
         below |= processes.descendants(process.pid)
         process.kill()
         process.wait()
-        left = processes.left_of(below, 30, but=b"Agent")
+        # A worker that was starting notices last that its machine is gone.
+        left = processes.left_of(below, 90, but=b"Agent")
         assert not left
         ended = {e.number: e for e in events(at, "s") if isinstance(e, Ended)}
         assert kept.items() <= ended.items()

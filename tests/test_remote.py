@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import hosts as real
@@ -10,11 +9,11 @@ import pytest
 from hosts import Hosts
 from ray_hosts import ray_processes
 from remote_hosts import User, cluster_file, ctrl_c, until
+from studies import essences
 
 from study import log
-from study.events import Ended
+from study.state import StudyState
 from study.storage import Storage
-from trainables.record import Record
 
 WHY_NOT = real.available()
 pytestmark = [
@@ -44,15 +43,9 @@ def first(user):
     return said
 
 
-def records(place) -> dict[str, Record]:
-    """What a study's trials came to, without where and when."""
-    events = log.read(Storage.open(str(place)))
-    return {e.trial_id: timeless(e.record) for e in events if isinstance(e, Ended)}
-
-
-def timeless(record: Record) -> Record:
-    outcome = dataclasses.replace(record.outcome, seconds=0.0, peak_memory=None)
-    return dataclasses.replace(record, outcome=outcome, origin=None)
+def records(place) -> dict[int, tuple[str, str]]:
+    """What a study's trials came to, times and origins aside."""
+    return essences(StudyState(log.read(Storage.open(str(place)))))
 
 
 def test_a_study_is_run_on_the_workers_and_fetched(hosts, user, first):
