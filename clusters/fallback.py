@@ -3,8 +3,8 @@
 Ray 2.60 keeps a record of the types that the cloud refused to launch (no capacity, a limit), for 30
 minutes (``AUTOSCALER_NODE_AVAILABILITY_MAX_STALENESS_S``), and hands it to the function that scores
 types; its own function does not look at it, so the best type is asked for again and again. This one
-does. (The second autoscaler, ``RAY_enable_autoscaler_v2``, lowers a type whose machines came and did
-not get ready, not one that was refused, and takes no scorer.)
+does. (The second autoscaler, ``RAY_enable_autoscaler_v2``, lowers a type whose machines came but
+did not get ready, not one that was refused, and takes no scorer.)
 """
 
 from __future__ import annotations
