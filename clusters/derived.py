@@ -41,7 +41,8 @@ def derive(
     """The launcher's configuration; files that it mounts are written to ``folder``."""
     exports = {**ENVIRONMENT, **kind.environment()}
     data = copy.deepcopy(file.data)
-    files = {"requirements.txt": "\n".join(requirements) + "\n", "keeper.py": _keeper()}
+    packages = "\n".join(requirements) + "\n"
+    files = {"requirements.txt": packages, "keeper.py": _keeper(), **kind.files()}
     for name, text in files.items():
         (folder / name).write_text(text)
     mounts = {f"{THERE}/{name}": str(folder / name) for name in files}
@@ -59,7 +60,8 @@ def derive(
 
 def digest(data: dict[str, Any], folder: Path) -> str:
     """Of what a node was set up by: another one asks for another ``ray up``."""
-    texts = [(folder / name).read_text() for name in ("requirements.txt", "keeper.py")]
+    mounted = [Path(here) for there, here in data["file_mounts"].items() if there != TOKEN]
+    texts = [path.read_text() for path in mounted if path.parent == folder]
     return hashlib.sha256(json.dumps([data, texts], sort_keys=True).encode()).hexdigest()
 
 

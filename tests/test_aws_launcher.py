@@ -102,7 +102,7 @@ def test_up_takes_the_file_and_down_leaves_nothing(server: str, tmp_path: Path) 
     (head,) = _states(ec2)
     assert head == ("head", "running")
     commands = said.read_text()
-    order = ["auth_token", "uv venv", "bashrc", "ray[default]", "ray start --head"]
+    order = ["chmod 600", "uv venv", "sed -i", "ray[default]", "ray start --head"]
     found = [commands.index(word) for word in order]
     assert found == sorted(found)
     assert "--dashboard-host=127.0.0.1" in commands

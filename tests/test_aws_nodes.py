@@ -143,9 +143,14 @@ class Gcs:
 
 
 @pytest.fixture
-def cluster(config: dict[str, Any], head: Any, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    for name, value in KINDS["aws"].environment().items():
-        monkeypatch.setenv(name, value)
+def cluster(
+    config: dict[str, Any], head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Cluster:
+    kind = KINDS["aws"]
+    for name, body in kind.files().items():  # as they lie on the head
+        (tmp_path / name).write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(SCORER, kind.environment()[SCORER])
     logging.getLogger("ray.autoscaler").setLevel(logging.CRITICAL)
     return Cluster(config, head)
 
@@ -277,3 +282,19 @@ def test_all_that_ends_ends_for_good(cluster: Cluster, head: Any) -> None:
     head.terminate_nodes(head.nodes_for_teardown({}))
     assert instances() == []
     assert instances("stopped", "stopping") == []
+
+
+def test_rays_second_autoscaler_does_not_fall_back_either() -> None:
+    """It notes types whose machines did not get ready, not those that were refused."""
+    from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import (
+        CloudResourceMonitor,
+    )
+    from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
+
+    monitor = CloudResourceMonitor()
+    for status, noted in ((Instance.ALLOCATION_FAILED, 0), (Instance.ALLOCATION_TIMEOUT, 1)):
+        event = InstanceUpdateEvent(
+            instance_id="1", new_instance_status=status, instance_type="gpu_spot"
+        )
+        monitor.notify([event])
+        assert len(monitor.get_recoverable_resource_availabilities()) == noted

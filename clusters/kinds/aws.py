@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from clusters import fallback
 from clusters.aws import access, identity, machines
 from clusters.aws.account import SECONDS, Account, Look, look
 from clusters.check import Check
-from clusters.fallback import SCORER, score
+from clusters.fallback import SCORER
 from clusters.file import ClusterFile
 from clusters.kinds.kind import Kind
 from clusters.ssh import key_check
 
+_FALLBACK = "paretune_fallback"
 LOOKS = (
     Look("instance types", machines.kinds),
     Look("zones", machines.zones),
@@ -51,8 +54,17 @@ class Aws(Kind):
             yield from look(account, LOOKS, end - time.monotonic())
 
     def environment(self) -> Mapping[str, str]:
-        """The first autoscaler, which can be taught to fall back from spot; the second cannot."""
-        return {"RAY_enable_autoscaler_v2": "0", SCORER: f"{score.__module__}.{score.__name__}"}
+        """The first autoscaler, taught to fall back from spot; the second cannot be."""
+        return {
+            "RAY_enable_autoscaler_v2": "0",
+            # The autoscaler runs before a study brings this package to the head.
+            "PYTHONPATH": "$HOME/.paretune",
+            SCORER: f"{_FALLBACK}.{fallback.score.__name__}",
+        }
+
+    def files(self) -> Mapping[str, str]:
+        """What that variable names."""
+        return {f"{_FALLBACK}.py": Path(fallback.__file__).read_text()}
 
     def idle_command(self, file: ClusterFile) -> str:
         """The head ends itself; its workers ended before, for want of work."""

@@ -29,6 +29,10 @@ class Kind(ABC):
         """Variables of ``ray start`` that this kind needs beside those of all."""
         return {}
 
+    def files(self) -> Mapping[str, str]:
+        """Texts by the names that they are to have in ``~/.paretune`` of the nodes."""
+        return {}
+
     def head_address(self, file: ClusterFile) -> str | None:
         """The head's address, where the file says it; else the launcher is asked, for seconds."""
         return None
