@@ -201,13 +201,14 @@ class FakeRunner:
                     finished = True
                     break
                 self.started += 1
-                running[tune_id] = self._began(config)
+                running[tune_id] = self.began(config)
             for tune_id in list(running)[:1]:
-                if not self._step(tune_id, running[tune_id], len(running) - 1):
+                if not self.step(tune_id, running[tune_id], len(running) - 1):
                     del running[tune_id]
         return self
 
-    def _began(self, config) -> Running:
+    def began(self, config) -> Running:
+        """A worker has taken up a trial."""
         trial = from_json(Trial, json.loads(config["trial"]))
         one = Running(trial, self.state.trials[config["number"]].starts)
         one.ends = sorted((*self.milestones, *(config[k] for k in ("until",) if k in config)))
@@ -215,14 +216,18 @@ class FakeRunner:
             one.restores = self.checkpoints.get(canonical(trial))
         return one
 
-    def _step(self, tune_id: str, one: Running, others: int) -> bool:
+    def next_stop(self, one: Running) -> int:
+        """The epoch after which a trial reports next."""
+        if one.restores is not None:
+            return one.restores
+        if self.demands.of_form and one.done < 0:
+            return 0
+        return min(next((m for m in one.ends if m > one.done), one.trial.epochs), one.trial.epochs)
+
+    def step(self, tune_id: str, one: Running, others: int) -> bool:
         """Run a trial to where it may be stopped; whether it goes on."""
-        trial, restored, done = one.trial, one.restores, one.done
+        trial, restored, done, upto = one.trial, one.restores, one.done, self.next_stop(one)
         one.restores = None
-        upto = next((m for m in one.ends if m > done), trial.epochs)
-        upto = 0 if self.demands.of_form and done < 0 else min(upto, trial.epochs)
-        if restored is not None:
-            upto = restored
         outcome = outcome_of(trial, upto, self.fails(trial))
         if self.crowds(trial, others):
             outcome = Outcome(Status.FAILED, error=f"{OUT_OF_MEMORY}: 9 GB (a.py:{done})")
