@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from study.at_work import AtWork
 from study.brief import Asks, Log, Plan, View
 from study.confirm import Replicate
 from study.events import (
@@ -70,7 +71,7 @@ class Driver:
         self.hold, self._refusal = hold, ""
         self.exhausted = self.broken = False
         self._began, self._spent_before = time.monotonic(), state.spent_until(time.time())
-        self._running: dict[str, int] = {}
+        self._running = AtWork()
         self._aliases: dict[str, list[int]] = {}
         self._judge = Judge(plan, rungs)
         self._retries = Retries(plan.max_retries, say)
@@ -126,7 +127,7 @@ class Driver:
         if number is None:  # what runs may come to need another run, or call for confirmations
             return None if self._running else FINISHED
         trial = self.state.trials[number]
-        self._running[tune_id] = number
+        self._running.begin(tune_id, trial)
         self.emit(Started(number, trial.trial_id, time.time()))
         config = {"number": number, "trial": canonical(trial.trial), "begun": trial.starts > 1}
         return config | ({"until": trial.params["until"]} if trial.role == CONFIRM else {})
@@ -134,7 +135,7 @@ class Driver:
     @property
     def _crowded(self) -> bool:
         """Whether a trial runs alone, or is to as soon as the others have ended."""
-        return bool(self._alone) or any(self.state.trials[n].alone for n in self._running.values())
+        return bool(self._alone) or self._running.crowded
 
     def _next_number(self) -> int | None:
         """What needs the place to itself, what was interrupted, baselines, new suggestions."""
@@ -174,15 +175,13 @@ class Driver:
 
     def _confirm(self) -> int | None:
         """A point of the front with another seed, once the search's last trial has ended."""
-        running = {self.state.trials[number].trial_id for number in self._running.values()}
-        searching = any(self.state.trials[n].role == SEARCH for n in self._running.values())
-        if self.plan.confirm is None or searching:
+        if self.plan.confirm is None or self._running.any_of(SEARCH):
             return None
         known = len(self.state.finished), self.state.counts()["answered"]
         if self._wanted is None or self._wanted[0] != known:  # it is asked at every turn
             self._wanted = known, self.plan.confirm(self.state)
         for wanted in self._wanted[1]:
-            if wanted.trial.trial_id(self._fingerprint) not in running:
+            if not self._running.has(wanted.trial.trial_id(self._fingerprint)):
                 params: dict[str, Scalar] = {"of": wanted.of, "until": wanted.until}
                 return self._suggest(self.state.next_number, CONFIRM, params, wanted.trial)
         return None
@@ -211,7 +210,7 @@ class Driver:
         if (record := self.state.record_of(trial_id)) and self._settles(record.outcome):
             self.emit(Answered(number, trial_id))
             return None
-        if any(self.state.trials[n].trial_id == trial_id for n in self._running.values()):
+        if self._running.has(trial_id):
             self._aliases.setdefault(trial_id, []).append(number)
             return None
         return number
@@ -224,8 +223,7 @@ class Driver:
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Take a worker's result; whether its trial may go on."""
-        number = self._running.get(tune_id)
-        if number is None:
+        if (trial := self._running.get(tune_id)) is None:
             return True
         if "trouble" in result:
             self._hold_for(tune_id, str(result["trouble"]))
@@ -235,20 +233,19 @@ class Driver:
         self._retries.lived()
         outcome = from_json(Outcome, json.loads(result["outcome"]))
         reports = [from_json(Report, r) for r in json.loads(result["reports"])]
-        trial = self.state.trials[number]
         outcome = replace(outcome, latency_ms=self.plan.latency(trial.trial))
         restored = int(result.get("restored", -1))
         self._say_where(trial, restored, json.loads(result.get("remarks", "[]")))
         known = min(trial.reported, restored - 1)  # what it stands at is said again, and judged
         for report in reports:
             if report.epochs_done > known:
-                self.emit(Reported(number, trial.trial_id, report))
+                self.emit(Reported(trial.number, trial.trial_id, report))
         if trial.role == SEARCH and self.plan.untimed(outcome):
             self._end(tune_id, Outcome(Status.FAILED, error=UNTIMED, seconds=outcome.seconds))
             return False
         go_on = self._judge.go_on(trial, reports, outcome, restored)
         if result.get("done") or not go_on:
-            self._end_or_retry(tune_id, outcome)
+            self._end_or_retry(tune_id, trial, outcome)
         return go_on
 
     def _hold_for(self, tune_id: str, refusal: str) -> None:
@@ -273,11 +270,10 @@ class Driver:
 
     def on_lost(self, tune_id: str, loss: Loss) -> None:
         """A worker raised outside a trial's own code, or died."""
-        if tune_id not in self._running or self.stopping:
+        trial = self._running.get(tune_id)
+        if trial is None or self.stopping:
             return
-        trial = self.state.trials[self._running[tune_id]]
-        reported = any(t.furthest >= 0 for t in self.state.trials.values())
-        if self._retries.lost(loss, reported):
+        if self._retries.lost(loss, self.state.ever_reported):
             self.broken = True
             self._put_back(tune_id, loss)
             self.stop(f"no worker lives long enough to report: {loss.error}")
@@ -286,9 +282,8 @@ class Driver:
         else:
             self._end(tune_id, self._retries.given_up(trial, loss))
 
-    def _end_or_retry(self, tune_id: str, outcome: Outcome) -> None:
+    def _end_or_retry(self, tune_id: str, trial: TrialState, outcome: Outcome) -> None:
         """A trial without room for it gets one more run with nothing beside it."""
-        trial = self.state.trials[self._running[tune_id]]
         if outcome.status is Status.OUT_OF_MEMORY and self._retries.allow(trial, Cause.MEMORY):
             self._put_back(tune_id, Loss(Cause.MEMORY, str(outcome.error)))
         else:
@@ -296,7 +291,7 @@ class Driver:
 
     def _put_back(self, tune_id: str, loss: Loss) -> None:
         """The trial is the next to be run, or is run alone."""
-        trial = self.state.trials[self._running.pop(tune_id)]
+        trial = self._running.end(tune_id)
         if loss.cause is Cause.MEMORY:
             self._alone.append(trial.number)
         else:
@@ -314,11 +309,10 @@ class Driver:
             self.say(f"{trial.trial_id}: goes on after epoch {restored} of {trial.trial.epochs}")
 
     def _end(self, tune_id: str, outcome: Outcome) -> None:
-        number = self._running.pop(tune_id)
-        trial = self.state.trials[number]
+        trial = self._running.end(tune_id)
         record = Record(trial.trial, outcome, self.plan.origin())
         self._room.take(outcome.peak_memory)
-        self.emit(Ended(number, trial.trial_id, record, time.time()))
+        self.emit(Ended(trial.number, trial.trial_id, record, time.time()))
         for waiting in self._aliases.pop(trial.trial_id, []):
             self.emit(Answered(waiting, trial.trial_id))
         self._retries.watch(outcome)

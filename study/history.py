@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Container, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import optuna
@@ -52,7 +53,9 @@ class History:
     """The trials that a sampler reads, each under the number of its suggestion.
 
     A trial holds the values that are run, whoever chose them, and nothing of how they were drawn:
-    what an earlier process suggested looks like what this one did.
+    what an earlier process suggested looks like what this one did. Where a searcher reads so many
+    ended trials at most, it reads as many of those that run: the latest, which were suggested from
+    nearly the same results as the next one, and so are what it is to keep away from.
     """
 
     def __init__(self, searcher: Searcher, objectives: Sequence[Objective]) -> None:
@@ -140,5 +143,6 @@ class History:
     def _readable(self, seed: int) -> Sequence[FrozenTrial]:
         if self._recall is None:
             return self._storage.get_all_trials(self.study._study_id, deepcopy=False)
-        running = [self.told(number) for number in self._open]
+        latest = islice(reversed(self._open), self._searcher.memory)
+        running = [self.told(number) for number in latest]
         return sorted([*self._recall.choose(seed), *running], key=lambda trial: trial.number)

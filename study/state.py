@@ -48,6 +48,7 @@ class StudyState:
         self.frozen: Frozen | None = None
         self.finished: list[TrialState] = []  # with a record of their own, in the order of events
         self.gone: set[str] = set()  # trials whose file was deleted, before this session began
+        self.ever_reported = False  # by any trial that was run here
         self.worked_seconds = 0.0  # of trials, as they say; those that were interrupted included
         self._by_id: dict[str, Record] = {}
         self._phases: Counter[tuple[str, Phase]] = Counter()
@@ -119,6 +120,7 @@ class StudyState:
         trial.rewind(event.report.epochs_done)
         self._work(trial, event.report.seconds)
         trial.take(event.report)
+        self.ever_reported = True
 
     @apply.register
     def _(self, event: Retried) -> None:
