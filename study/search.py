@@ -84,6 +84,7 @@ class StudySearch(OptunaSearch):
         self._ot_study: Any = self._optuna
         self._gains = Gains(aims)
         self._learns_of = searcher.told if isinstance(searcher, Learner) else None
+        self._memo: dict[str, Any] = {}
         self._suggested = 0  # by this searcher; what was inherited is not counted
         self._records: dict[str, Record] = {}
 
@@ -167,7 +168,7 @@ class StudySearch(OptunaSearch):
     def _turn(self, number: int) -> Turn:
         seed = int(digest([str(self._study_seed), str(number)]), 16) % 2**32
         drawn = max(0, self._suggested - len(self._starts))
-        return Turn(drawn, seed, self._study_seed, self._study_space.params)
+        return Turn(drawn, seed, self._study_seed, self._study_space.params, self._memo)
 
     def _enter(self, number: int, params: Mapping[str, Scalar]) -> None:
         """A suggestion whose values are known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from compression.registry import Plugin, Registry, Values, knob
@@ -22,13 +22,15 @@ class Turn:
     """Which suggestion a sampler is for.
 
     ``index`` counts the suggestions drawn before it, ``seed`` belongs to it alone. ``params`` is
-    the space.
+    the space. ``memo`` is one dict for all turns of a search: what a sampler worked out and would
+    only work out again.
     """
 
     index: int
     seed: int
     study_seed: int
     params: Mapping[str, Param]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

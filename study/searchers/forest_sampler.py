@@ -50,7 +50,9 @@ class ForestSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, turn: Turn, rule: Rule) -> None:
         self._turn, self._rng = turn, np.random.default_rng(turn.seed)
-        self._encoding, self._rule = Encoding(turn.params), rule
+        self._rule = rule
+        self._encoding = turn.memo.get("encoding") or Encoding(turn.params)
+        turn.memo["encoding"] = self._encoding
         self._params: dict[str, Scalar] = {}
 
     def infer_relative_search_space(
@@ -58,7 +60,12 @@ class ForestSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """The parameters of the setting that is chosen now."""
         encoding = self._encoding
-        self._params = encoding.decode(self._chosen(Seen.of(study, encoding)))
+        if self._turn.index < self._rule.startup:
+            row = self._spread()
+        else:
+            coded = self._turn.memo.setdefault("codes", {})
+            row = self._chosen(Seen.of(study, encoding, coded))
+        self._params = encoding.decode(row)
         asked = {k: p for k, p in encoding.params.items() if k in self._params}
         return {k: distribution(p) for k, p in asked.items() if len(p.corners()) > 1}
 
@@ -79,11 +86,13 @@ class ForestSampler(optuna.samplers.BaseSampler):
         random = optuna.samplers.RandomSampler(seed=int(self._rng.integers(2**31)))
         return random.sample_independent(study, trial, param_name, param_distribution)
 
+    def _spread(self) -> Codes:
+        """One of the first settings, which together spread over the space."""
+        design = np.random.default_rng(self._turn.study_seed)
+        row: Codes = self._encoding.spread(design, self._rule.startup)[self._turn.index]
+        return row
+
     def _chosen(self, seen: Seen) -> Codes:
-        if self._turn.index < self._rule.startup:
-            design = np.random.default_rng(self._turn.study_seed)
-            first: Codes = self._encoding.spread(design, self._rule.startup)[self._turn.index]
-            return first
         if len(seen) < LEAST or self._rng.random() < self._rule.random:
             anywhere: Codes = self._encoding.draw(self._rng, 1)[0]
             return anywhere

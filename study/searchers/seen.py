@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from analysis.fronts import non_dominated
 from study.searchers.encoding import Codes, Encoding
@@ -56,22 +56,33 @@ class Seen:
         return len(self.codes)
 
     @classmethod
-    def of(cls, study: optuna.Study, encoding: Encoding) -> Seen:
-        """All trials that the study shows."""
+    def of(
+        cls, study: optuna.Study, encoding: Encoding, coded: dict[int, Array] | None = None
+    ) -> Seen:
+        """All trials that the study shows. ``coded`` are the codes of some, and then of all."""
         trials = study.get_trials(deepcopy=False)
         signs = [-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions]
         ended = [t for t in trials if REACHED in t.user_attrs]
         running = [t for t in trials if t.state == TrialState.RUNNING]
+        known = {} if coded is None else coded
         told = [t.user_attrs[REACHED] for t in ended]
         points = [(row, *point) for row, each in enumerate(told) for point in each["points"]]
         return cls(
-            encoding.encode([t.params for t in ended]),
-            encoding.encode([t.params for t in running]),
+            _codes(ended, encoding, known),
+            _codes(running, encoding, known),
             np.array([t["losses"] for t in told]).reshape(-1, len(signs)),
             np.array(points, dtype=np.float64).reshape(-1, 3),
             np.array([_log_cost(t) for t in told]),
             np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended], float),
         )
+
+
+def _codes(trials: Sequence[FrozenTrial], encoding: Encoding, known: dict[int, Array]) -> Codes:
+    """Codes of trials, (n, parameters); what a trial was asked never changes."""
+    new = [t for t in trials if t.number not in known]
+    rows = encoding.encode([t.params for t in new])
+    known.update(zip((t.number for t in new), rows, strict=True))
+    return np.stack([known[t.number] for t in trials]) if trials else rows
 
 
 def _log_cost(told: Mapping[str, Any]) -> float:
