@@ -30,11 +30,12 @@ def growth(points: ArrayLike, front: ArrayLike, reference: ArrayLike) -> Array:
 
 
 def _steps(front: Array, corner: Array) -> tuple[Array, Array]:
-    """Where the front's steps begin and end, (k + 2,), and their heights, (k + 1,)."""
+    """Where the front's steps begin and end, (s + 1,), and their heights, (s,)."""
     order = np.lexsort((front[:, 1], front[:, 0]))
     x, y = front[order].T
     lowest = np.minimum.accumulate(np.concatenate([corner[1:], y]))
-    return np.concatenate([[-np.inf], x, [np.inf]]), lowest
+    lower = y < lowest[:-1]  # elsewhere a step goes on
+    return np.concatenate([[-np.inf], x[lower], [np.inf]]), np.append(corner[1], y[lower])
 
 
 def scalarised(points: ArrayLike, weights: ArrayLike) -> Array:

@@ -45,7 +45,9 @@ from measured import ROOT, keep, machine, table
 
 sys.path.append(str(ROOT / "tests"))
 
-PER_NODE, EPOCHS = 10, "9"
+PER_NODE = 10
+# Always an adapter, and so a learning rate: without one most suggestions would soon be known.
+CONFIG = {"epochs": "9", "space.adapter": "[lora, dora]"}
 SIZES = {10: 2_000, 100: 10_000, 1_000: 25_000}
 """Nodes, and trials in all."""
 TRACKING = ("sqlite", "server", "off")
@@ -96,8 +98,7 @@ def study(nodes: int, trials: int, uri: str, searcher: str | None) -> dict[str, 
     from study.storage import Storage
     from study.tracking import Tracker
 
-    overrides = {"epochs": EPOCHS, "trials": str(trials)}
-    overrides |= {"searcher": searcher} if searcher else {}
+    overrides = {**CONFIG, "trials": str(trials)} | ({"searcher": searcher} if searcher else {})
     config = load_config(ROOT / "study/configs/digits.yaml", overrides)
     machines = Machines(nodes, PER_NODE)
     runner = FakeRunner(config, concurrency=machines.places, fails=fails)
