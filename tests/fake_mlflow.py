@@ -53,7 +53,9 @@ class Stored:
         latest: dict[str, tuple[int, int, float]] = {}
         for key, *point in self.points:
             latest[key] = max(latest.get(key, (-1, -1, 0.0)), tuple(point))
-        info = RunInfo(self.run_id, "1", "me", self.status, self.start, self.end, "active")
+        info = RunInfo(
+            self.run_id, "1", "me", self.status, self.start, self.end, "active", self.run_id
+        )
         data = RunData(
             [Metric(k, value, at, step) for k, (step, at, value) in latest.items()],
             [MlflowParam(k, v) for k, v in self.params.items()],
@@ -140,6 +142,8 @@ class FakeMlflow:
     def search_runs(self, experiments, condition, view, most, order, token):
         tags = re.findall(r"tags\.`([^`]+)` (=|!=) '([^']*)'", condition)
         status = re.findall(r"attributes\.status = '(\w+)'", condition)
+        listed = re.search(r"attributes\.run_id IN \((.*?)\)", condition)
+        ids = re.findall(r"'(\w+)'", listed[1]) if listed else self.runs
 
         def find():
             return Page(
@@ -147,6 +151,7 @@ class FakeMlflow:
                 for run in self.active()
                 if all((run.tags.get(k) == v) == (op == "=") for k, op, v in tags)
                 and all(run.status == s for s in status)
+                and run.run_id in ids
             )
 
         return self._request(find, Page())
@@ -198,16 +203,13 @@ class FakeMlflow:
     def set_terminated(self, run_id, status, end_time=None):
         self._settled(run_id, status, end_time)
 
-    def log_text(self, run_id, text, name):
-        self._request(lambda: self._run(run_id).files.update({name: text}), None)
-
-    def log_artifact(self, run_id, path, folder=None):
+    def put_file(self, run_id, path, folder=None):
         with open(path) as file:
             text, name = file.read(), os.path.basename(path)
         name = f"{folder}/{name}" if folder else name
         self._request(lambda: self._run(run_id).files.update({name: text}), None)
 
-    def list_artifacts(self, run_id, path=None):
+    def files_at(self, run_id, path=None):
         def find():
             files = self._run(run_id).files.items()
             under = [(k, v) for k, v in files if os.path.dirname(k) == (path or "")]

@@ -359,7 +359,7 @@ def test_runs_with_other_seeds_stand_under_the_trial_that_they_repeat(store):
     mirror = Mirror(client_of(store), "s", state.study_id, "host:1")
     mirror.reconcile({})
     for one in state.trials.values():
-        mirror.sync(one)
+        mirror.sync([one], {})
     for _ in range(2):  # a tracker that died in between does it again
         mirror.show_seeds(state.frozen)
     mirror.finish("FINISHED", {}, [], 230.0)

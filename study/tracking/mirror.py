@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
 
 from study.events import CONFIRM, Frozen
 from study.lease import process_alive
 from study.state import OPEN, Phase, TrialState
+from study.tracking.client import Client
 from study.tracking.shown import cause, curve, final_metrics, milliseconds, params_of, word
-from study.tracking.stored import NotTaken, Store, StoredRun
+from study.tracking.stored import NotTaken, Store, StoredRun, refused
 from trainables.record import Verification, canonical
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "paretune"
 STUDY, TRIAL, OWNER, BEAT = "paretune.study", "paretune.trial", "paretune.owner", "paretune.beat"
 PARENT = "mlflow.parentRunId"
 STALE_SECONDS = 600.0
+MOST_AT_ONCE = 32  # runs that are read back together
 
 
 class Mirror:
@@ -29,7 +32,7 @@ class Mirror:
     looked up before anything more is sent.
     """
 
-    def __init__(self, client: MlflowClient, name: str, study_id: str, owner: str) -> None:
+    def __init__(self, client: Client, name: str, study_id: str, owner: str) -> None:
         """Connect; makes the experiment if it is absent."""
         self._store = Store(client, EXPERIMENT)
         self._name, self._study_id, self._owner = name, study_id, owner
@@ -56,25 +59,52 @@ class Mirror:
         parent = self._parent or self._store.create(self._name, tags)
         self._store.reopen(parent)
         self._store.write(parent, (), [Param(k, v[:6000]) for k, v in params.items()], tags)
-        self._store.settle(parent)
+        self._store.settle([parent])
         self._parent = parent
         self._close_dead()
 
     def beat(self) -> None:
         """Show other hosts that this study lives."""
         self._store.write(self.parent, tags={BEAT: repr(time.time())})
-        self._store.settle(self.parent)
+        self._store.settle([self.parent])
 
-    def sync(self, trial: TrialState, verification: Verification | None = None) -> None:
-        """Bring the run of a trial up to its state. Answered and waiting trials have none."""
-        if trial.phase is Phase.ANSWERED or (trial.starts == 0 and trial.source is None):
-            return
-        run = self._take(trial)
-        if not run.ended:
-            self._report(trial, run)
-        if verification is not None:
-            self._verify(trial, run, verification)
-        self._keep(trial.trial_id, run)
+    def sync(
+        self, trials: Sequence[TrialState], verifications: Mapping[str, Verification]
+    ) -> dict[int, MlflowException]:
+        """Bring the runs of trials up to their state; which numbers were refused, and why.
+
+        All is sent and read back before the first run is closed: a run that ended is complete.
+        Answered and waiting trials have no runs.
+        """
+        wrong: dict[int, MlflowException] = {}
+        runs: dict[int, StoredRun] = {}
+
+        def attempt(trial: TrialState, action: Callable[[TrialState], None]) -> None:
+            try:
+                action(trial)
+            except MlflowException as error:
+                if not refused(error):
+                    raise
+                wrong[trial.number] = error
+                runs.pop(trial.number, None)
+
+        def send(trial: TrialState) -> None:
+            runs[trial.number] = run = self._take(trial)
+            if not run.ended:
+                self._report(trial, run)
+            if (found := verifications.get(trial.trial_id)) is not None:
+                self._verify(trial, run, found)
+
+        shown = [trial for trial in trials if _has_run(trial)]
+        for trial in shown:
+            attempt(trial, send)
+        self._store.settle(runs.values())
+        for trial in shown:
+            if trial.number in runs and trial.phase not in OPEN:
+                attempt(trial, lambda trial: self._close(trial, runs[trial.number]))
+        self._store.settle_closed([*runs.values()], self.parent)
+        self._in_doubt -= {trial.trial_id for trial in shown if trial.number in runs}
+        return wrong
 
     def mark_front(self, front: Iterable[str], artifact_of: Mapping[str, str]) -> None:
         """Tag the runs on the front, untag those that left it, log each member's file once."""
@@ -86,7 +116,7 @@ class Mirror:
             if trial_id in members and trial_id in artifact_of:
                 self._store.file(run, artifact_of[trial_id], "model")
             self._store.write(run, tags={"on_front": on_front})
-            self._store.settle(run)
+            self._store.settle([run])
 
     def show_seeds(self, front: Frozen) -> None:
         """Log what the runs of each of the front's points came to over seeds, at what ships."""
@@ -99,7 +129,7 @@ class Mirror:
             figures["probability"] = member.probability
             found = [Metric(k, v, at, 0) for k, v in figures.items() if v is not None]
             self._store.write(run, found)
-            self._store.settle(run)
+            self._store.settle([run])
 
     def finish(
         self, status: str, metrics: Mapping[str, float], files: Iterable[str], at: float
@@ -114,16 +144,20 @@ class Mirror:
         for path in files:
             self._store.file(self.parent, path)
         self._store.end(self.parent, status, ended)
-        self._store.settle(self.parent)
+        self._store.settle([self.parent])
         self._weed()
 
     def kill_open(self, at: float) -> None:
         """Close the runs of trials that nobody works on any more."""
-        for run in self._runs.values():
-            if run.status == "RUNNING":
+        sure = (run for i, run in self._runs.items() if i not in self._in_doubt)
+        still_open = iter([run for run in sure if run.status == "RUNNING"])
+        while batch := list(islice(still_open, MOST_AT_ONCE)):
+            for run in batch:
                 self._store.write(run, tags={"status": "interrupted"})
+            self._store.settle(batch)
+            for run in batch:
                 self._store.end(run, "KILLED", milliseconds(at))
-                self._store.settle(run)
+            self._store.settle_closed(batch, self.parent)
 
     def abandon(self) -> None:
         """The study is gone: close all its runs as KILLED."""
@@ -133,18 +167,14 @@ class Mirror:
             self._store.end(self._parent, "KILLED", milliseconds(now))
 
     def _take(self, trial: TrialState) -> StoredRun:
-        """The trial's run, found or made; in doubt until :meth:`_keep`."""
-        known = self._runs.pop(trial.trial_id, None)
-        if known is None and trial.trial_id in self._in_doubt:
+        """The trial's run, found or made; in doubt until all that is sent was read back."""
+        if trial.trial_id in self._in_doubt:
+            self._runs.pop(trial.trial_id, None)
             self._weed(trial.trial_id)
-            known = self._runs.pop(trial.trial_id, None)
         self._in_doubt.add(trial.trial_id)
-        return known or self._create(trial)
-
-    def _keep(self, trial_id: str, run: StoredRun) -> None:
-        self._store.settle(run)
-        self._runs[trial_id] = run
-        self._in_doubt.discard(trial_id)
+        if trial.trial_id not in self._runs:
+            self._runs[trial.trial_id] = self._create(trial)
+        return self._runs[trial.trial_id]
 
     def _create(self, trial: TrialState) -> StoredRun:
         tags = {
@@ -178,9 +208,14 @@ class Mirror:
             tags |= cause(trial)
         self._store.write(run, metrics, params_of(trial), tags)
         if not ended:
-            return self._store.reopen(run)
-        if trial.record is not None:
+            self._store.reopen(run)
+        elif trial.record is not None:
             self._store.text(run, canonical(trial.record), "record.json")
+
+    def _close(self, trial: TrialState, run: StoredRun) -> None:
+        """As the last thing."""
+        if run.ended:
+            return
         failed = trial.record is not None and trial.record.outcome.failed
         self._store.end(run, "FAILED" if failed else "FINISHED", milliseconds(trial.ended_at))
 
@@ -225,6 +260,10 @@ class Mirror:
         for run in runs:
             if run.data.tags[STUDY] not in living:
                 self._store.end(StoredRun.of(run), "KILLED", milliseconds(time.time()))
+
+
+def _has_run(trial: TrialState) -> bool:
+    return trial.phase is not Phase.ANSWERED and (trial.starts > 0 or trial.source is not None)
 
 
 def _one_of(runs: list[StoredRun], held: StoredRun | None) -> StoredRun:

@@ -1,22 +1,27 @@
 """Runs in an MLflow store, written so that nothing stands there twice and nothing is only believed.
 
 An answer may be lost, late or empty (MLflow takes an empty one for success). So what a run holds is
-what the store says of it after a write, and what it holds already is not sent again.
+what the store says of it after a write, and what it holds already is not sent again. Many runs are
+read back at once: to read one costs a store half as much as to write it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from study.tracking.client import Client
+
 _METRICS, _PARAMS, _TAGS = 900, 100, 100  # a call; MLflow takes 1000 things at once
 _PAGE = 1000
+_CLIENTS_FAULT = range(400, 500)
+_PASSING = (401, 403, 404, 408, 425, 429)  # of these, what is not about the trial
 _RUNNING, ENDED = "RUNNING", ("FINISHED", "FAILED")
 _Batch = tuple[Sequence[Metric], Sequence[Param], Sequence[RunTag]]
 
@@ -25,12 +30,18 @@ class NotTaken(MlflowException):
     """The store answered, but does not hold what it was sent: no MLflow server, or a sick one."""
 
 
+def refused(error: MlflowException) -> bool:
+    """Whether the store works and will never take this: no other trial is to wait for it."""
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    return status in _CLIENTS_FAULT and status not in _PASSING
+
+
 @dataclass
 class StoredRun:
     """What the store says of a run, and what it was sent since.
 
     ``start`` is in milliseconds since 1970; ``latest`` is step and value of each metric's last
-    point, by the metric's name.
+    point, by the metric's name; ``files`` is where its files are.
     """
 
     run_id: str
@@ -39,6 +50,7 @@ class StoredRun:
     tags: dict[str, str]
     params: frozenset[str]
     latest: dict[str, tuple[int, float]]
+    files: str = ""
     _sent: list[_Batch] = field(default_factory=list)
     _wanted: str | None = None  # the status that was asked for
 
@@ -53,12 +65,23 @@ class StoredRun:
             dict(run.data.tags),
             frozenset(run.data.params),
             {point.key: (point.step, point.value) for point in points},
+            run.info.artifact_uri or "",
         )
 
     @property
     def ended(self) -> bool:
         """Whether all was logged: a run is closed so as the last thing."""
         return self.status in ENDED
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something was sent, and not yet read back."""
+        return bool(self._sent) or self._wanted is not None
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is open but that it was running and is to be so no more."""
+        return not self._sent and self.status == _RUNNING and self._wanted not in (None, _RUNNING)
 
     def lacks(self, metric: Metric) -> bool:
         """Whether a point is not there. Those of a metric are written in the order of steps."""
@@ -70,7 +93,7 @@ class StoredRun:
 class Store:
     """The runs of one experiment. Every call may raise MLflow's errors and can be repeated."""
 
-    def __init__(self, client: MlflowClient, experiment: str) -> None:
+    def __init__(self, client: Client, experiment: str) -> None:
         """Find the experiment, or make it."""
         self._client = client
         self._experiment = self._find(experiment)
@@ -109,9 +132,9 @@ class Store:
         run = self._client.create_run(self._experiment, at, dict(tags), name)
         if not run.info.run_id:
             raise NotTaken("it says nothing of the run that it was to make")
-        return StoredRun(
-            run.info.run_id, run.info.start_time, _RUNNING, dict(tags), frozenset(), {}
-        )
+        info = run.info
+        where = info.artifact_uri or ""
+        return StoredRun(info.run_id, info.start_time, _RUNNING, dict(tags), frozenset(), {}, where)
 
     def delete(self, run_id: str) -> None:
         """Hide a run for good."""
@@ -130,24 +153,25 @@ class Store:
         words = [RunTag(k, v) for k, v in (tags or {}).items() if run.tags.get(k, "") != v]
         for number, batch in enumerate(_batches(points, texts, words)):
             if number:  # a later point would hide that an earlier one is missing
-                self.settle(run)
+                self.settle([run])
             self._client.log_batch(run.run_id, *batch)
             run._sent.append(batch)
 
     def text(self, run: StoredRun, text: str, name: str) -> None:
         """A file of the run."""
-        self._client.log_text(run.run_id, text, name)
-        self._look(run, name, len(text.encode()))
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, name)
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            self.file(run, path)
 
     def file(self, run: StoredRun, path: str, folder: str | None = None) -> None:
         """A copy of a file of this machine."""
-        self._client.log_artifact(run.run_id, path, folder)
+        self._client.put_file(run.files, path, folder)
         name = os.path.basename(path)
-        self._look(run, f"{folder}/{name}" if folder else name, os.path.getsize(path))
-
-    def _look(self, run: StoredRun, name: str, size: int) -> None:
-        found = self._client.list_artifacts(run.run_id, os.path.dirname(name) or None)
-        if (name, size) not in [(file.path, file.file_size) for file in found]:
+        name = f"{folder}/{name}" if folder else name
+        found = self._client.files_at(run.files, folder)
+        if (name, os.path.getsize(path)) not in [(file.path, file.file_size) for file in found]:
             raise NotTaken(f"it took the file {name}, but does not show it")
 
     def reopen(self, run: StoredRun) -> None:
@@ -158,34 +182,62 @@ class Store:
 
     def end(self, run: StoredRun, status: str, at: int) -> None:
         """Close the run, when all else is there; ``at`` in milliseconds since 1970."""
-        self.settle(run)
+        self.settle([run])
         if run.status != status:
             self._client.set_terminated(run.run_id, status, at)
             run._wanted = status
 
-    def settle(self, run: StoredRun) -> None:
-        """Read the run anew.
+    def settle(self, runs: Iterable[StoredRun]) -> None:
+        """Read runs anew that something was sent to.
 
         Raises:
             NotTaken: something that was sent is not there.
         """
-        if not run._sent and run._wanted is None:
-            return
-        now = StoredRun.of(self._client.get_run(run.run_id))
-        if now.run_id != run.run_id:
-            raise NotTaken("it says nothing of a run that it took points for")
-        there = all(
-            not any(now.lacks(metric) for metric in _last(metrics))
-            and all(param.key in now.params for param in params)
-            and all(now.tags.get(tag.key, "") == tag.value for tag in tags)
-            for metrics, params, tags in run._sent
-        )
-        if not there or run._wanted not in (None, now.status):
-            raise NotTaken("it took a write, but does not show it")
-        run.status, run.tags, run.params, run.latest = (
-            now.status, now.tags, now.params, now.latest
-        )  # fmt: skip
-        run._sent, run._wanted = [], None
+        unsettled = [run for run in runs if run.unsettled]
+        found = self._read([run.run_id for run in unsettled]) if len(unsettled) > 1 else {}
+        for run in unsettled:
+            now = found.get(run.run_id)
+            if now is None or not _holds(now, run):  # a search may lag behind
+                now = StoredRun.of(self._client.get_run(run.run_id))
+            if now.run_id != run.run_id:
+                raise NotTaken("it says nothing of a run that it took points for")
+            if not _holds(now, run):
+                raise NotTaken("it took a write, but does not show it")
+            run.status, run.tags, run.params, run.latest = (
+                now.status, now.tags, now.params, now.latest
+            )  # fmt: skip
+            run._sent, run._wanted = [], None
+
+    def settle_closed(self, runs: Sequence[StoredRun], witness: StoredRun) -> None:
+        """As :meth:`settle`, of runs that were ended; ``witness`` is one that is running.
+
+        Which of them run still is asked in place of all that they hold. An answer that names the
+        witness alone says that it is none; an empty one says nothing.
+        """
+        closing = [run for run in runs if run.closing]
+        if len(closing) > 1:
+            ids = [witness.run_id, *(run.run_id for run in closing)]
+            running = self._read(ids, f" AND attributes.status = '{_RUNNING}'")
+            if set(running) == {witness.run_id}:
+                for run in closing:
+                    run.status, run._wanted = run._wanted or run.status, None
+        self.settle(runs)
+
+    def _read(self, run_ids: Sequence[str], condition: str = "") -> dict[str, StoredRun]:
+        """Those of the runs that the store shows, by id."""
+        names = ", ".join(f"'{run_id}'" for run_id in run_ids)
+        found = self.search(f"attributes.run_id IN ({names}){condition}")
+        return {run.info.run_id: StoredRun.of(run) for run in found}
+
+
+def _holds(now: StoredRun, run: StoredRun) -> bool:
+    """Whether what was read of a run has all that was sent."""
+    return run._wanted in (None, now.status) and all(
+        not any(now.lacks(metric) for metric in _last(metrics))
+        and all(param.key in now.params for param in params)
+        and all(now.tags.get(tag.key, "") == tag.value for tag in tags)
+        for metrics, params, tags in run._sent
+    )
 
 
 def _batches(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from analysis.masking import masked
@@ -26,15 +25,14 @@ from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import StudyState
 from study.storage import Storage, StorageError
-from study.tracking.mirror import Mirror
+from study.tracking.client import Client
+from study.tracking.mirror import MOST_AT_ONCE, Mirror
 from study.tracking.stored import NotTaken
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 60.0
 EXIT_SECONDS = 5.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between tries at a store that fails
-_CLIENTS_FAULT = range(400, 500)
-_PASSING = (401, 403, 404, 408, 425, 429)  # of these, what is not about the trial
 MOST_REFUSED = 10  # trials in a row of work; then the others wait, too
 
 
@@ -63,7 +61,7 @@ class Worker:
     def __init__(
         self,
         settings: dict[str, Any],
-        client: Callable[[str], MlflowClient] = MlflowClient,
+        client: Callable[[str], Client] = Client,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings, self._client, self._sleep = settings, client, sleep
@@ -71,6 +69,7 @@ class Worker:
         self._follower, self._state = Follower(self._storage), StudyState()
         self._mirror: Mirror | None = None
         self._behind: dict[int, None] = {}  # numbers of trials whose runs are not up to date
+        self._at_once = MOST_AT_ONCE
         self._orphaned = threading.Event()
         self._waits = Waits()
         self._error: str | None = None
@@ -132,21 +131,18 @@ class Worker:
             self._behind = dict.fromkeys(self._state.trials)
 
     def _catch_up(self, mirror: Mirror) -> None:
-        began, refused = time.monotonic(), list[MlflowException]()
-        for number in list(self._behind):
-            if self._orphaned.is_set() or len(refused) == MOST_REFUSED:
-                break
-            trial = self._state.trials[number]
-            try:
-                mirror.sync(trial, self._state.verifications.get(trial.trial_id))
-            except MlflowException as error:
-                if not _refused(error):
-                    raise
-                refused.append(error)
-                del self._behind[number]  # the others need not wait for this one
-                self._behind[number] = None
-            else:
+        """Many trials at once, but few after a failure: then some get through between two."""
+        began, refused, left = time.monotonic(), list[MlflowException](), list(self._behind)
+        while left and not self._orphaned.is_set() and len(refused) < MOST_REFUSED:
+            size, self._at_once = self._at_once, 1  # unless all goes well
+            now, left = left[:size], left[size:]
+            wrong = mirror.sync([self._state.trials[n] for n in now], self._state.verifications)
+            self._at_once = min(2 * size, MOST_AT_ONCE)
+            for number in now:
                 del self._behind[number]
+            self._behind |= dict.fromkeys(wrong)  # the others need not wait for these
+            refused += wrong.values()
+            if len(wrong) < len(now):
                 self._waits.reset()
         self._busy += time.monotonic() - began
         if refused:
@@ -230,12 +226,6 @@ class Worker:
         with open(path, "wb") as file:
             file.write(self._storage.read_bytes(name))
         return path
-
-
-def _refused(error: MlflowException) -> bool:
-    """Whether the store works and will never take this: no other trial is to wait for it."""
-    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
-    return status in _CLIENTS_FAULT and status not in _PASSING
 
 
 def main() -> int:
