@@ -36,6 +36,7 @@ from study.tracking import (
     default_tracking_uri,
     ui_command,
 )
+from study.tracking.client import Client
 from study.tracking.mirror import Mirror
 from trainables.record import Status, canonical
 
@@ -356,7 +357,7 @@ def test_runs_with_other_seeds_stand_under_the_trial_that_they_repeat(store):
             Frozen(220.0, (member,)),
         ]
     )
-    mirror = Mirror(client_of(store), "s", state.study_id, "host:1")
+    mirror = Mirror(Client(store), "s", state.study_id, "host:1")
     mirror.reconcile({})
     for one in state.trials.values():
         mirror.sync([one], {})

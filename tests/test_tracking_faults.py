@@ -94,6 +94,25 @@ def test_any_faults_end_in_the_same_store(storage, undisturbed, faults, first):
     assert tracked(storage, store) == undisturbed
 
 
+@given(st.lists(st.sampled_from(list(Fault)), max_size=60), st.integers(0, 60))
+@settings(max_examples=60)
+def test_any_faults_in_a_backlog_end_in_the_same_store(storage, undisturbed, faults, first):
+    """All trials at once, as a tracker finds them that was away."""
+    store = FakeMlflow([Fault.NONE] * first + faults)
+    assert tracked(storage, store, [[event for piece in PIECES for event in piece]]) == undisturbed
+
+
+def test_a_backlog_takes_five_requests_a_trial(storage):
+    """A run made, its points, its file, a look at that, its end; the rest is asked of many."""
+    lines = [*map(to_line, [opened(), *(e for n in range(64) for e in whole(n))])]
+    storage.write_bytes(FILE, b"".join(lines))
+    worker = worker_of(storage.uri, store := FakeMlflow())
+    assert worker.step()
+    assert len(store.active()) == 65
+    assert all(run.status == "FINISHED" for run in store.active() if "number" in run.tags)
+    assert store.requests <= 64 * 5 + 20
+
+
 FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 
 
