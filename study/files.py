@@ -5,6 +5,7 @@ from study.names import part
 FILE = "study.json"
 FOLDER = "artifacts"
 CHECKPOINTS = "checkpoints"
+FEATURES = "features"  # while a cluster searches: what its machines share
 
 
 def artifact(trial_id: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from study.constraints import Demands
 from study.driver import Driver
 from study.errors import StudyError
 from study.events import Event
-from study.files import CHECKPOINTS, FOLDER
+from study.files import CHECKPOINTS, FEATURES, FOLDER
 from study.hold import Hold
 from study.latency import Table
 from study.layerwise.guide import Guide
@@ -23,6 +23,7 @@ from study.limits import limits
 from study.live import Live
 from study.log import EventLog
 from study.objectives import Aim
+from study.once import Pass
 from study.origin import origin
 from study.patience import Patience
 from study.placement import Placement
@@ -30,7 +31,7 @@ from study.quota import Quota
 from study.retention import Retention
 from study.schedulers import Budget, Rungs
 from study.setting import Setting
-from study.signals import Interrupts
+from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
 from study.storage import Storage, StorageError
 from study.sweeper import Sweeper
@@ -61,7 +62,7 @@ class Searching:
     def run(self, live: Live, interrupts: Interrupts) -> None:
         """Run trials until there are enough, or until something stops the driver."""
         from clusters.connection import connected
-        from study.tuning import placed, tune_until_done
+        from study.tuning import once_for_all, placed, tune_until_done
         from trainables.trainable import Context, Shared
 
         setting, config = self.setting, self.setting.config
@@ -76,12 +77,19 @@ class Searching:
             bool(self.demands.of_form),
             self._checkpoints(),
             config.checkpoint_seconds,
+            self._features(),
         )
         search = self._searcher()
         with connected(setting.address, setting.cpus, threads=config.resources.cpus):
             interrupts.arm()
             shared = Shared.put(context, config.plugins)
             placement = placed(config, shared, setting.promised)
+            if setting.address is not None:
+                with suppress(Interrupted), interrupts.calling(leave):
+                    passed = Pass.of(config, setting.space)
+                    if not once_for_all(passed, shared, placement, live.say):
+                        context = replace(context, cached=False)
+                        shared = Shared.put(context, config.plugins)
             for remark in (*placement.remarks, *config.scheduler.notes(budget)):
                 live.say(remark)
             with self._in_optuna(search, live) as shown:
@@ -89,6 +97,8 @@ class Searching:
                 driver = self._driver(search, rungs, placement, live, shown)
                 with interrupts.calling(driver.stop), live, self._log_first():
                     tune_until_done(driver, search, shared, placement)
+        if context.features is not None:
+            setting.storage.discard(FEATURES)
         if reason := driver.stopping or driver.searched_enough:
             live.say(f"stopped: {reason}")
         if driver.broken:
@@ -97,6 +107,12 @@ class Searching:
             raise StorageError(driver.refused)
         if driver.exhausted:
             live.say("the space is exhausted: nothing is left to suggest that was not run already")
+
+    def _features(self) -> Storage | None:
+        """Where the machines of a cluster share features; on one machine its cache is enough."""
+        if self.setting.address is None:
+            return None
+        return self.setting.storage.sub(FEATURES).patient(Patience())
 
     def _checkpoints(self) -> Storage:
         """Where checkpoints are; nobody waits for a storage that refuses them."""

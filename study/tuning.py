@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from compression.registry import InvalidSetting
 from study.config import StudyConfig
 from study.driver import Driver
 from study.limits import budget_remarks
+from study.once import Pass
 from study.placement import Node, Placement, largest, nodes_of, place
 from study.schedule import JudgeScheduler, StopWhen
 from study.search import StudySearch
@@ -48,6 +49,31 @@ def _measured(shared: Shared, trial: Trial, cpus: int) -> Peak:
         return Peak(**ray.get(task.remote(shared, canonical(trial))))
     except ray.exceptions.RayError as error:
         return Peak(error=str(error).strip().splitlines()[-1])
+
+
+def once_for_all(
+    passed: Pass, shared: Shared, placement: Placement, say: Callable[[str], None]
+) -> bool:
+    """What no trial changes, made by one machine of a cluster; whether trials may use features.
+
+    Where that fails each machine makes its own.
+    """
+    import ray
+
+    task: Any = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=1)(_once)
+    try:
+        cached, notes = ray.get(task.remote(passed, shared))
+    except ray.exceptions.RayError as error:
+        say(f"each machine makes its own features: {str(error).strip().splitlines()[-1]}")
+        return True
+    for note in notes:
+        say(note)
+    return bool(cached)
+
+
+def _once(passed: Pass, shared: Shared) -> tuple[bool, list[str]]:
+    notes, context = list[str](), shared.fetch()
+    return passed.run(context.task, context.data, notes.append), notes
 
 
 def tune_until_done(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from trainables.attempt import Attempt
 from trainables.checkpoint import State
 from trainables.checkpoints import Checkpoints, Store
+from trainables.frozen.shared_features import SharedShelf, share
 from trainables.hardware.allocator import keep_freed_memory
 from trainables.hardware.devices import limit_threads, pick
 from trainables.hardware.memory import release
@@ -52,7 +53,7 @@ class Context:
     artifact is put on the ``shelf``. A trial computes with so many ``threads``, and on features
     unless ``cached`` says that these can't be kept. ``weighed`` says that it may be stopped for its
     size, too, before it trains. Its state goes into ``checkpoints``, where there is such a store,
-    at most once in so many seconds.
+    at most once in so many seconds. ``features`` is where machines share what no trial changes.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Context:
     weighed: bool = False
     checkpoints: Store | None = None
     checkpoint_seconds: float = 5.0
+    features: SharedShelf | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Shared:
             plugin.load()
         keep_freed_memory()
         context: Context = ray.get(self.context[0])
+        share(context.features)
         limit_threads(context.threads)
         return context
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from trainables import cache
+from trainables.frozen import shared_features
 from trainables.frozen.feature_files import (
     EXPECTED,
     MANIFEST,
@@ -28,6 +29,7 @@ from trainables.frozen.feature_files import (
     stored,
 )
 from trainables.frozen.feature_reader import Reader
+from trainables.shelf import ShelfError
 
 LOG = logging.getLogger("paretune")
 SHARE = 0.5
@@ -138,31 +140,42 @@ class Store:
         with self._locked(f"{key}.build", fcntl.LOCK_EX):
             if (found := self.find(key)) is not None:
                 return found
-            self._make(key, columns, expected_bytes, fill, about or {}, shard_bytes)
-            found = self.find(key)
+            found = self._copied(key)
+            if found is None:
+
+                def write(aside: Path, limit: int) -> None:
+                    writer = Writer(aside, columns, limit, shard_bytes)
+                    fill(writer)
+                    writer.close(about or {})
+
+                self._make(key, expected_bytes, write)
+                found = self.find(key)
+                shared_features.publish(key, self.folder / key)
         if found is None:
             raise FeatureCacheError(f"features were gone as soon as they were made: {self.folder}")
         return found
 
-    def _make(
-        self,
-        key: str,
-        columns: Mapping[str, Column],
-        expected: int,
-        fill: Callable[[Writer], None],
-        about: Mapping[str, str],
-        shard_bytes: int,
-    ) -> None:
+    def _copied(self, key: str) -> InUse | None:
+        """What another machine made."""
+        offer = shared_features.find(key)
+        if offer is None:
+            return None
+        try:
+            self._make(key, offer.bytes, lambda aside, limit: offer.copy(aside))
+        except ShelfError as error:
+            LOG.warning("shared features cannot be read, and are made here: %s", error)
+            return None
+        return self.find(key)
+
+    def _make(self, key: str, expected: int, write: Callable[[Path, int], None]) -> None:
         aside, whole = self.folder / f"{_MAKING}{key}", self.folder / key
         shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         with self._locked("room", fcntl.LOCK_EX), disk_errors(self.folder):
             limit = self._make_room(expected, whole)
             aside.mkdir(parents=True)
             (aside / EXPECTED).write_text(str(expected))
-        writer = Writer(aside, columns, limit, shard_bytes)
         try:
-            fill(writer)
-            writer.close(about)
+            write(aside, limit)
             shutil.rmtree(whole, ignore_errors=True)  # a damaged one
             with disk_errors(self.folder):
                 (aside / EXPECTED).unlink()
