@@ -21,6 +21,7 @@ from clusters.fetch import fetch
 from clusters.file import ClusterFile, parse
 from clusters.jobs import Job
 from clusters.kinds.kind import Kind
+from clusters.others import foreign
 from compression.registry import InvalidSetting
 from study import yaml_lines
 from study.config import StudyConfig
@@ -57,6 +58,8 @@ def read(path: Path) -> ClusterFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
+    if elsewhere := foreign(text, str(path)):
+        raise InvalidSetting([elsewhere])
     with _in_our_words():
         return parse(yaml_lines.load(text, str(path)))
 
