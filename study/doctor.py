@@ -1,0 +1,116 @@
+"""``python -m study.doctor --cluster FILE``: what must be there before a cluster starts, and isn't.
+
+Changes nothing, starts nothing, costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from clusters.check import Check
+    from clusters.settings import Settings
+    from study.remote.client import Order, Remote
+
+_TOLD = ("ray", "torch", "mlflow", "optuna")
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--cluster", type=click.Path(path_type=Path), required=True, help="The cluster's file."
+)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A study's file, looked at as well."
+)
+@click.option("--json", "as_json", is_flag=True, help="The checks as one line of JSON.")
+def main(cluster: Path, config: Path | None, as_json: bool) -> None:
+    """Look at a cluster's file, account and hosts before anything starts.
+
+    A line for each check: ok, warn or FAIL, and how it is mended. Within 20 seconds. Exit codes: 0
+    nothing stops a launch, 2 something does.
+    """
+    from compression.registry import InvalidSetting
+    from study.errors import fail
+    from study.remote.client import Remote
+
+    try:
+        remote = Remote(cluster)
+        order = _order(config) if config else None
+    except InvalidSetting as error:
+        fail(2, error.errors)
+    found = []
+    for check in checks(remote, order):
+        found.append(check)
+        if not as_json:
+            click.echo(str(check))
+    failed = any(check.failed for check in found)
+    if as_json:
+        told = [{**asdict(check), "failed": check.failed} for check in found]
+        click.echo(json.dumps({"ok": not failed, "checks": told}))
+    sys.exit(2 if failed else 0)
+
+
+def checks(remote: Remote, order: Order | None) -> Iterator[Check]:
+    """The file, this machine, what would be shipped, then what the kind of cluster needs."""
+    from clusters.check import Check
+
+    kind = remote.file.provider["type"]
+    yield Check("file", f"{remote.path}: cluster {remote.file.name}, {kind}")
+    yield python(remote.file.settings)
+    yield packages(remote.file.settings)
+    yield from remote.checks(order)
+
+
+def python(settings: Settings) -> Check:
+    """Whether this machine has the Python that the nodes are to have: work travels between them."""
+    from clusters.check import Check
+
+    here = ".".join(platform.python_version_tuple()[:2])
+    if here == settings.python:
+        return Check("python", platform.python_version())
+    return Check(
+        "python",
+        problem=f"{here} here, {settings.python} on the nodes",
+        mend=f'metadata.study: python: "{here}", or start this with Python {settings.python}',
+    )
+
+
+def packages(settings: Settings) -> Check:
+    """What the nodes install: the versions of this machine, so far as they are here."""
+    from clusters import package
+    from clusters.check import Check
+
+    needed = package.requirements(settings.extras)
+    loose = [each for each in needed if "==" not in each]
+    if loose:
+        extras = ",".join(settings.extras)
+        problem = f"not installed here, so the nodes may get any version: {', '.join(loose)}"
+        mend = f"pip install 'paretune[{extras}]'" if extras else "install them"
+        return Check("packages", problem=problem, mend=mend, warning=True)
+    told = [each for each in needed if each.partition("==")[0].partition("[")[0] in _TOLD]
+    return Check("packages", f"{', '.join(told)} and {len(needed) - len(told)} more")
+
+
+def _order(path: Path) -> Order:
+    """The study as the doctor takes it.
+
+    Raises:
+        InvalidSetting: its file is wrong.
+    """
+    from study.config import load_config
+    from study.remote.client import Order
+
+    config = load_config(path, {})
+    return Order(config, path, config.name, {}, resume=False, warm_start=None)
+
+
+if __name__ == "__main__":
+    main()
