@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,29 @@ def test_the_head_alone_is_asked_whether_it_may_launch_and_pass_the_workers_role
     assert [arn.rpartition("/")[2] for arn in passed] == ["paretune-worker"]
     puts = [arns for _, name, arns in asked if name == "s3:PutObject"]
     assert puts == [[f"arn:aws:s3:::{BUCKET}/*"]] * 2
+
+
+def test_the_policies_that_the_readme_hands_out_allow_what_is_asked_for(image: str) -> None:
+    """Actions and resources; conditions are for AWS to judge."""
+    asked: list[tuple[str, str]] = []
+
+    def simulate(ActionNames: list[str], PolicySourceArn: str, **_: Any) -> dict[str, Any]:
+        who = PolicySourceArn.rpartition("-")[2]
+        asked.extend((who, name) for name in ActionNames)
+        return {"EvaluationResults": []}
+
+    found("role", image, simulate_principal_policy=simulate)
+    for who in ("head", "worker"):
+        policy = json.loads(Path(f"clusters/aws/{who}.json").read_text())
+        given: list[str] = []
+        for statement in policy["Statement"]:
+            actions = statement["Action"]
+            given += [actions] if isinstance(actions, str) else actions
+        wanted = {name for each, name in asked if each == who}
+        assert wanted
+        assert [n for n in wanted if not any(fnmatch(n, pattern) for pattern in given)] == []
+        if who == "worker":
+            assert all(action.startswith("s3:") for action in given)
 
 
 @pytest.mark.parametrize(

@@ -150,13 +150,14 @@ def _simulated(
         PolicySourceArn=role,
         ActionNames=list(actions),
         ResourceArns=resources,
-        # A policy may ask to whom a role is passed.
+        # A policy may ask to whom a role is passed, and whose instances are ended.
         ContextEntries=[
-            {
-                "ContextKeyName": "iam:PassedToService",
-                "ContextKeyValues": ["ec2.amazonaws.com"],
-                "ContextKeyType": "string",
-            }
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in (
+                ("iam:PassedToService", "ec2.amazonaws.com"),
+                ("ec2:CreateAction", "RunInstances"),
+                ("aws:ResourceTag/ray-cluster-name", account.file.name),
+            )
         ],
     )
     return list(said["EvaluationResults"])
