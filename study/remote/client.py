@@ -60,6 +60,8 @@ def read(path: Path) -> ClusterFile:
         raise InvalidSetting([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
     if elsewhere := foreign(text, str(path)):
         raise InvalidSetting([elsewhere])
+    if another := foreign(text, str(path)):
+        raise InvalidSetting([another])
     with _in_our_words():
         return parse(yaml_lines.load(text, str(path)))
 
