@@ -10,7 +10,7 @@ from fake_runner import CONFIG, FakeRunner
 from virtual_cluster import Machines, VirtualCluster
 
 from study.config import parse_config
-from study.events import Ended, Reported, Retried, Started
+from study.events import Ended, Retried, Started
 from study.trial_state import Phase
 
 SEARCHERS = [

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from analysis.masking import masked
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
-from study.state import StudyState
+from study.state import OPEN, StudyState
 from study.storage import Storage, StorageError
 from study.tracking.client import Client
 from study.tracking.mirror import MOST_AT_ONCE, Mirror
@@ -33,6 +33,7 @@ POLL_SECONDS = 2.0
 BEAT_SECONDS = 60.0
 EXIT_SECONDS = 5.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds between tries at a store that fails
+MOST_A_STEP = 16 * MOST_AT_ONCE  # trials; then the log is read again
 MOST_REFUSED = 10  # trials in a row of work; then the others wait, too
 
 
@@ -81,9 +82,10 @@ class Worker:
         messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, args=(messages,), daemon=True).start()
         while True:
-            wait = POLL_SECONDS if self.step() else self._waits.next()
+            done = self.step()
+            wait = POLL_SECONDS if not self._behind else 0.0
             try:
-                last = messages.get(timeout=wait)
+                last = messages.get(timeout=wait if done else self._waits.next())
             except queue.Empty:
                 continue
             if last is not None:
@@ -105,7 +107,7 @@ class Worker:
         os._exit(1)  # nobody waits for us, and a store that hangs must not keep us
 
     def step(self) -> bool:
-        """Bring MLflow up to the log; False if the store or the log fails for now."""
+        """Bring MLflow nearer to the log; False if the store or the log fails for now."""
         try:
             self._read()
             if not self._state.opened:
@@ -131,8 +133,13 @@ class Worker:
             self._behind = dict.fromkeys(self._state.trials)
 
     def _catch_up(self, mirror: Mirror) -> None:
-        """Many trials at once, but few after a failure: then some get through between two."""
-        began, refused, left = time.monotonic(), list[MlflowException](), list(self._behind)
+        """Many trials at once, but few after a failure: then some get through between two.
+
+        Those that have ended come first: who is far behind writes them once, not piece by piece.
+        """
+        began, refused = time.monotonic(), list[MlflowException]()
+        left = sorted(self._behind, key=lambda number: self._state.trials[number].phase in OPEN)
+        del left[MOST_A_STEP:]
         while left and not self._orphaned.is_set() and len(refused) < MOST_REFUSED:
             size, self._at_once = self._at_once, 1  # unless all goes well
             now, left = left[:size], left[size:]
@@ -188,7 +195,9 @@ class Worker:
         }
 
     def _close(self, last: Mapping[str, Any]) -> bool:
-        if not self.step() or self._mirror is None:
+        while (done := self.step()) and self._behind:
+            pass
+        if not done or self._mirror is None:
             return self._mirror is None and self._error is None
         try:
             with tempfile.TemporaryDirectory() as folder:

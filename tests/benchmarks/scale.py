@@ -12,8 +12,8 @@ fail (1 in 50), and the machines, which run ten trials each, are lost now and th
 A report is what a trial says of an epoch; those up to the next rung travel together, in one result.
 Printed for each size, in a fresh process each:
 
-- reports/s and results/s from the first to the last of them, by the clock, the making up of trials
-  included; the worst tenth of the study;
+- reports/s and results/s from the first to the last of them, by the clock, and reports/s of the
+  driver's processor time, the making up of trials included in all; the worst tenth of the study;
 - milliseconds, median and 99th percentile: a suggestion, a decision of the scheduler, an event
   into the log, into the views; all of a result, all of handing out a trial;
 - peak resident memory of driver and tracker; how long after the last result MLflow was complete.
@@ -108,14 +108,16 @@ def study(nodes: int, trials: int, uri: str, searcher: str | None) -> dict[str, 
             log.append(event)
         tracker = Tracker(storage, "scale", uri) if uri else None
         clock, reports, results = real(runner, log, storage)
+        before = time.process_time()
         cluster = VirtualCluster(runner, machines).run()
-        ended = time.perf_counter()
+        ended, busy = time.perf_counter(), time.process_time() - before
         memory = peak_memory()
         log.append(Closed(time.time(), "exit 0", 1.0))
     found: dict[str, Any] = {"nodes": nodes, "trials": trials, "at once": cluster.most_at_once}
     found |= {"lost": cluster.lost, "reports": len(reports), "seconds": reports[-1] - reports[0]}
     found["reports/s"], found["worst tenth"] = per_second(reports)
     found["results/s"], _ = per_second(results)
+    found |= {"driver's CPU s": busy, "reports/CPU s": len(reports) / busy}
     found |= {"ms": clock.figures(), "driver GB": memory}
     state = runner.state
     found |= {"ended": len(state.ended), "open": len(state.interrupted())}
@@ -125,7 +127,9 @@ def study(nodes: int, trials: int, uri: str, searcher: str | None) -> dict[str, 
         if summary.error:
             raise SystemExit(str(summary))
         found |= {"runs": summary.runs, "MLflow after": time.perf_counter() - ended}
-        found["tracker GB"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found["tracker's CPU s"] = children.ru_utime + children.ru_stime
+        found["tracker GB"] = children.ru_maxrss / 1e6
     return found
 
 
