@@ -133,6 +133,7 @@ class Cluster:
         if not self._launcher.config.exists():
             return f"cluster {self.file.name} was not started from here: nothing to end"
         self._launcher.down(say)
+        self.kind.ended(self.file)
         if address := self._address():
             left = Ssh.of(self.file, address).run("pgrep -x raylet || true", timeout=15)
             if left.code == 0 and left.output.strip():

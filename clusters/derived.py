@@ -26,13 +26,31 @@ WORKER_START = (
     "ray stop",
     f"ulimit -n 65536; ray start --address=$RAY_HEAD_IP:{RAY_PORT} --object-manager-port=8076",
 )
-# A link that is cut for some minutes is not a node that is lost: Ray would end it after 15 s.
+# A link that is cut for minutes is not a node that is lost. Left to itself Ray 2.60 gives a node up
+# a minute after a cut of 30 s, with all that ran there. A check that hangs counts 22 s here, so
+# that a node has 5 minutes; one that is refused, its Ray having died, counts 2 s. Calls under way
+# wait for their connection as long, where Ray would fail them after 20 s (servers) or 120 s.
 PATIENCE = {
-    "RAY_health_check_period_ms": "10000",
-    "RAY_health_check_timeout_ms": "10000",
-    "RAY_health_check_failure_threshold": "30",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "20000",
+    "RAY_health_check_failure_threshold": "14",
+    "RAY_grpc_keepalive_timeout_ms": "600000",
+    "RAY_grpc_client_keepalive_timeout_ms": "600000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
 }
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **PATIENCE}
+# What Ray listens on is bound to all addresses of a node, but asks for the token; its metrics do
+# not. These turn them off; the port -1 is none, and the monitor and the dashboard go on without.
+NO_METRICS = {
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    **PATIENCE,
+    **NO_METRICS,
+}
 
 
 def derive(

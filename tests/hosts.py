@@ -1,9 +1,9 @@
 """Real hosts on one machine: a head and its workers, each in Linux namespaces of its own.
 
 A host has a network, processes, mounts, IPC and a name of its own; HOME, ``/tmp``, ``/run`` and
-``/dev/shm`` are its own and start empty; an sshd listens on its address. Everything else, such as
-the Python environment that runs the tests, is this machine's. Processors, memory and the clock are
-shared, and there is no route to the internet.
+``/dev/shm`` are its own and start empty; an sshd listens on its address. It has the Python
+environment that runs the tests, and what it installs there stays on it. Everything else is this
+machine's. Processors, memory and the clock are shared, and there is no route to the internet.
 
 This machine is the client: it reaches the hosts over one virtual cable, at the first address of
 their subnet, and they reach it there. Nothing is stored in the kernel by name but that cable, so
@@ -43,7 +43,8 @@ TOOLS = {
 # PID 1 of a host is the child of `unshare`.
 _HOST = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
-# Arguments: the host's folder, its name, its HOME, the paths that stay visible.
+# Arguments: the host's folder, its name, its HOME, the paths that stay visible; of these it has the
+# first two, environment and code, as layers that are its own to write.
 _BOOT = r"""
 own=$1 name=$2 home=$3; shift 3
 cover() {  # DIRECTORY MODE SIZE: an empty one in its place, but for the paths that stay visible
@@ -54,9 +55,20 @@ cover() {  # DIRECTORY MODE SIZE: an empty one in its place, but for the paths t
   done
   mount --rbind "$own$1" "$1"
 }
+layer() {  # DIRECTORY: what is written there stays on this host; else nothing can be written
+  mkdir -p "$own/layers$1/above" "$own/layers$1/work"
+  above="lowerdir=$1,upperdir=$own/layers$1/above,workdir=$own/layers$1/work"
+  mount -t overlay -o "$above" overlay "$1" && return
+  mount --bind "$1" "$1"
+  mount -o remount,bind,ro "$1"
+}
 visible=("$@")
+mkdir -p "$own/layers"
+mount -t tmpfs -o size=2g tmpfs "$own/layers"
 cover "$home" 700 2g
 cover /tmp 1777 4g
+layer "$1"
+layer "$2"
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777,size=512m tmpfs /dev/shm
 mkdir -p /run/sshd
@@ -154,7 +166,7 @@ class Host:
 
     def boot(self) -> None:
         """Starts it and plugs it in; it answers a moment later."""
-        visible = [sys.prefix, sys.base_prefix, str(ROOT), str(self.hosts.folder)]
+        visible = [sys.prefix, str(ROOT), sys.base_prefix, str(self.hosts.folder)]
         arguments = [str(self.own), self.name, USER.pw_dir, *visible]
         with (self.own / "console.log").open("ab") as console:
             self._unshare = subprocess.Popen(

@@ -45,6 +45,16 @@ def test_a_login_has_this_environment(hosts):
         assert hosts.head.run(f"{command} 2>/dev/null").splitlines() == lines
 
 
+def test_what_one_installs_stays_on_it(hosts):
+    module = "paretune_installed_on_one_host"
+    site = hosts.head.ssh("python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'")
+    path = Path(site.strip(), f"{module}.py")
+    hosts.head.ssh(f"touch {path} && python -c 'import {module}'")
+    assert not path.exists()
+    for worker in hosts.workers:
+        assert "No module named" in worker.ssh(f"python -c 'import {module}' 2>&1 || true")
+
+
 def test_they_share_one_folder(hosts):
     (hosts.shared / "word").write_text("told")
     assert [host.ssh(f"cat {hosts.shared}/word") for host in hosts.all] == ["told"] * 3

@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import hosts as real
+import open_ports
 import pytest
 import ray_hosts
 from host_network import wait
 from hosts import Hosts
+
+from clusters.derived import ENVIRONMENT
 
 WHY_NOT = real.available()
 pytestmark = [
@@ -33,7 +37,8 @@ def hosts() -> Iterator[Hosts]:
 @pytest.fixture(scope="module")
 def launcher(hosts) -> ray_hosts.Launcher:
     token = ray_hosts.new_token(hosts.folder / "token")
-    launcher = ray_hosts.Launcher(hosts.folder / "launcher", ray_hosts.launcher_file(hosts, token))
+    file = ray_hosts.launcher_file(hosts, token, ENVIRONMENT)
+    launcher = ray_hosts.Launcher(hosts.folder / "launcher", file)
     launcher.up()
     return launcher
 
@@ -108,6 +113,73 @@ def test_a_driver_without_the_token_is_refused(hosts, nodes):
     join = "import ray; ray.init('auto')"
     command = f'HOME=/tmp RAY_AUTH_MODE=token python -c "{join}" 2>&1 || true'
     assert "AuthenticationError" in hosts.workers[0].run(command)
+
+
+LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_no_port_beyond_loopback_answers_who_has_no_token(hosts, nodes):
+    for host in hosts.all:
+        ports = {port: name for where, port, name in host.listening() if where not in LOOPBACK}
+        assert ports.pop(22) == "sshd"
+        assert any("raylet" in name for name in ports.values()), "there is nothing to conclude"
+        for port, name in ports.items():
+            http, grpc = (ask(host.address, port) for ask in open_ports.WAYS)
+            said = (host.name, port, name, http, grpc)
+            assert http or "UNAUTHENTICATED" in grpc, said
+            assert http <= {401, 403, 404, 405}, said
+            assert grpc <= {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}, said
+
+
+_COUNT = """
+import os, pathlib, sys, time, ray
+ray.init("auto", log_to_driver=False)
+@ray.remote(num_cpus=0, resources={f"node:{sys.argv[1]}": 0.01})
+class Counter:
+    def __init__(self):
+        self.count = 0
+    def next(self):
+        self.count += 1
+        return self.count, os.getpid()
+counter = Counter.remote()
+while not pathlib.Path(sys.argv[2]).exists():
+    print(*ray.get(counter.next.remote()), flush=True)
+    time.sleep(0.5)
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seconds", [30, 180])
+def test_a_call_under_way_outlives_a_cut(hosts, nodes, seconds):
+    worker, stop = hosts.workers[1], hosts.shared / f"stop-{seconds}"
+    script, counted = hosts.shared / "count.py", hosts.shared / f"counted-{seconds}"
+    script.write_text(_COUNT)
+    words = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    command = f"{words} python {script} {worker.address} {stop} > {counted}"
+    driver = subprocess.Popen([*hosts.ssh_command(hosts.head), command])
+
+    def lines() -> list[str]:
+        return counted.read_text().splitlines() if counted.exists() else []
+
+    wait("the first calls", lambda: len(lines()) > 3, 60)
+    hosts.cut(worker)
+    try:
+        time.sleep(5)
+        before = len(lines())
+        time.sleep(seconds - 5)
+        assert len(lines()) == before, "it was not cut"
+    finally:
+        hosts.join(worker)
+    began = time.monotonic()
+    wait("calls go on", lambda: len(lines()) > before + 3, 90)
+    print(f"{seconds} s cut: calls go on {time.monotonic() - began:.0f} s after its end")
+    stop.touch()
+    assert driver.wait(30) == 0
+    counts, processes = zip(*(map(int, line.split()) for line in lines()), strict=True)
+    assert counts == tuple(range(1, len(counts) + 1)), "a call was lost, or made twice"
+    assert len(set(processes)) == 1
+    ids = {address: node["NodeID"] for address, node in ray_hosts.nodes(hosts.head).items()}
+    assert ids == {address: node["NodeID"] for address, node in nodes.items()}
 
 
 def test_the_client_keeps_the_cluster_s_state_in_its_own_folder(launcher):

@@ -25,6 +25,14 @@ class Kind(ABC):
     def idle_command(self, file: ClusterFile) -> str:
         """What the head runs, as its own user, to end the cluster from within."""
 
+    def ended(self, file: ClusterFile) -> None:
+        """End what the launcher's ``ray down`` leaves running.
+
+        Raises:
+            ClusterError: something may still run.
+        """
+        return None
+
     def environment(self) -> Mapping[str, str]:
         """Variables of ``ray start`` that this kind needs beside those of all."""
         return {}

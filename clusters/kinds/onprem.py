@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from clusters.check import Check
+from clusters.errors import ClusterError
 from clusters.file import ClusterFile
 from clusters.kinds.kind import Kind
 from clusters.ssh import Ssh, key_check
@@ -30,6 +31,18 @@ class OnPrem(Kind):
         hosts = [provider["head_ip"], *provider.get("worker_ips", [])]
         with ThreadPoolExecutor(len(hosts)) as pool:
             yield from pool.map(lambda host: _host(file, str(host)), hosts)
+
+    def ended(self, file: ClusterFile) -> None:
+        """The workers' Ray: the launcher stops the head's, and theirs would wait for it."""
+        workers = [str(host) for host in file.provider.get("worker_ips", [])]
+        if not workers:
+            return
+        stop = "ray stop; ! pgrep -x raylet"
+        with ThreadPoolExecutor(len(workers)) as pool:
+            done = [*pool.map(lambda host: Ssh.of(file, host).run(stop, timeout=60), workers)]
+        left = [host for host, each in zip(workers, done, strict=True) if each.code]
+        if left:
+            raise ClusterError(f"Ray may still run on {', '.join(left)}: run `ray stop` there")
 
     def environment(self) -> Mapping[str, str]:
         """The first autoscaler.
