@@ -193,7 +193,10 @@ class Host:
         return True
 
     def kill(self) -> None:
-        """SIGKILL to its first process, and so to all: as if its plug was pulled."""
+        """SIGKILL to its first process, and so to all; the kernel still closes their connections.
+
+        For a pulled plug, of which nobody is told, :meth:`Hosts.cut` it first.
+        """
         if self._unshare.poll() is None:  # else the id may be another's by now
             os.kill(self.init, signal.SIGKILL)
             self._unshare.wait()
