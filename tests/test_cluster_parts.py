@@ -127,7 +127,8 @@ def test_the_token_is_one_and_private(tmp_path):
 
 def test_an_unknown_kind_of_cluster_is_named(tmp_path):
     file = parse(yaml_lines.load("cluster_name: a\nprovider: {type: vsphere}\n", "c.yaml"))
-    with pytest.raises(InvalidCluster, match=r"c.yaml:2: provider.type: 'vsphere'; expected .*local"):
+    said = r"c.yaml:2: provider.type: 'vsphere'; expected .*local"
+    with pytest.raises(InvalidCluster, match=said):
         Cluster(file, tmp_path)
 
 

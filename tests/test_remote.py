@@ -63,7 +63,7 @@ def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_
     user, hosts, first
 ):
     left = user.start("--config", "small.yaml", "--name", "left")
-    until(left, "/6 trials")
+    until(left, "/8 trials")
     said = ctrl_c(left)
     assert said.code == 130
     assert "detached; the study goes on" in said.text
@@ -76,13 +76,13 @@ def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_
     assert user.run("--down").code == 2, "not while a study runs"
     again = user.run("--attach")
     assert again.code == 0, again.text
-    assert len(records(user.folder / "results" / "left")) >= 6
+    assert len(records(user.folder / "results" / "left")) >= 8
     assert records(user.folder / "results" / "left") == records(user.folder / "results" / "first")
 
 
 def test_a_stopped_study_is_resumed(user, first):
     begun = user.start("--config", "small.yaml", "--name", "stopped")
-    until(begun, "/6 trials")
+    until(begun, "/8 trials")
     said = user.run("--stop")
     assert (said.code, "stopped" in said.text) == (0, True), said.text
     assert begun.wait(60) != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,8 +62,16 @@ class OnPrem(Kind):
         yield "worker", len(file.provider.get("worker_ips", []))
 
     def idle_command(self, file: ClusterFile) -> str:
-        """Workers of a head that ended stop by themselves."""
-        return "ray stop"
+        """Ends Ray on the head, then on the workers: these would wait five minutes for a head."""
+        # Ray's launcher leaves the key with which the head starts the workers.
+        key = ["-i", "ray_bootstrap_key.pem"] if file.auth.get("ssh_private_key") else []
+        options = ["-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oConnectTimeout=10"]
+        user = file.auth.get("ssh_user")
+        commands = ["ray stop"]
+        for host in file.provider.get("worker_ips", []):
+            target = f"{user}@{host}" if user else str(host)
+            commands.append(shlex.join(["ssh", *options, *key, target, "ray stop"]))
+        return f"cd; {'; '.join(commands)}"
 
 
 def _host(file: ClusterFile, host: str) -> Check:
