@@ -132,6 +132,8 @@ class Cluster:
         """
         if not self._launcher.config.exists():
             return f"cluster {self.file.name} was not started from here: nothing to end"
+        if head := self.head():  # where machines stay, so would MLflow and what watches over it
+            head.run(derived.END_KEEPER, timeout=30)
         self._launcher.down(say)
         self.kind.ended(self.file)
         if address := self._address():

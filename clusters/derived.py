@@ -114,6 +114,9 @@ def _started(command: str, environment: Mapping[str, str]) -> str:
     return f"export {exports}; {command}"
 
 
+END_KEEPER = f"python {THERE}/keeper.py --end"  # on the head
+
+
 def keeper_command(file: ClusterFile, idle_command: str) -> str:
     """Starts the keeper so that it outlives the shell."""
     ours = file.settings

@@ -83,9 +83,8 @@ def mlflow_command(port: int, store: str, artifacts: str) -> list[str]:
     ]
 
 
-def replace_other() -> None:
-    """One keeper to a head: an earlier one is ended, and gone before this one starts its server."""
-    FOLDER.mkdir(exist_ok=True)
+def end_other() -> None:
+    """End the keeper that runs here, if one does; return when it is gone, its server with it."""
     try:
         other = int(PID.read_text())
         mine = b"keeper.py" in Path(f"/proc/{other}/cmdline").read_bytes()
@@ -97,19 +96,23 @@ def replace_other() -> None:
             if not Path(f"/proc/{other}").exists():
                 break
             time.sleep(0.1)
-    PID.write_text(str(os.getpid()))
 
 
 def main() -> None:
     """Watch until the cluster is idle for too long."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--idle-seconds", type=float, required=True)
-    parser.add_argument("--command", required=True)
+    parser.add_argument("--end", action="store_true", help="only end the keeper that runs here")
+    parser.add_argument("--idle-seconds", type=float, default=float("inf"))
+    parser.add_argument("--command", default="true")
     parser.add_argument("--mlflow", type=int, default=0, metavar="PORT")
     parser.add_argument("--store", default="")
     parser.add_argument("--artifacts", default="")
     given = parser.parse_args()
-    replace_other()
+    end_other()
+    if given.end:
+        return
+    FOLDER.mkdir(exist_ok=True)
+    PID.write_text(str(os.getpid()))
     wanted = mlflow_command(given.mlflow, given.store, given.artifacts) if given.mlflow else []
     server, idle = Server(wanted), Idle(given.idle_seconds)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -6,9 +6,11 @@ import csv
 import http.server
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -191,3 +193,20 @@ def test_an_idle_keeper_runs_the_command_once(tmp_path):
         timeout=30,
     )
     assert done.read_text().splitlines() == [str(tmp_path)]
+
+
+def test_a_keeper_is_ended_by_another_and_runs_no_command(tmp_path):
+    done = tmp_path / "done"
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    call = [sys.executable, str(Path("clusters/keeper.py").resolve())]
+    first = subprocess.Popen([*call, "--command", f"touch {done}"], env=environment)
+    pid = tmp_path / ".paretune" / "keeper.pid"
+    deadline = time.monotonic() + 20
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert int(pid.read_text()) == first.pid
+    time.sleep(0.2)  # its signal handler
+    threading.Thread(target=first.wait, daemon=True).start()  # what has ended is seen to be gone
+    subprocess.run([*call, "--end"], env=environment, check=True, timeout=30)
+    assert first.wait(10) == 0
+    assert not done.exists()

@@ -97,5 +97,6 @@ def test_at_the_end_nothing_of_ray_is_left(hosts, user, first):
     said = user.run("--down")
     assert said.code == 0, said.text
     assert "is down" in said.text
-    assert not any(ray_processes(host) for host in hosts.all)
+    assert not {h.name: found for h in hosts.all if (found := ray_processes(h))}
+    assert not [line for line in hosts.head.processes().values() if "mlflow" in line]
     assert user.run("--status").code == 1
