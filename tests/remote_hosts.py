@@ -73,6 +73,7 @@ class Said:
     code: int
     text: str
     seconds: float
+    began: float = 0.0  # by the clock on the wall
 
 
 @dataclass
@@ -104,14 +105,14 @@ class User:
 
     def run(self, *words: str, seconds: float = 300) -> Said:
         """The command to its end."""
-        began = time.monotonic()
+        began, at = time.monotonic(), time.time()
         process = self.start(*words)
         try:
             text = process.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        return Said(process.returncode, text, time.monotonic() - began)
+        return Said(process.returncode, text, time.monotonic() - began, at)
 
     def study(self, name: str, *words: str, seconds: float = 300) -> Said:
         """A small study to its end."""
