@@ -89,18 +89,20 @@ def _keeper() -> str:
 
 def _setup(python: str) -> list[str]:
     """After the user's own commands: they may bring the Python that is to be there."""
+    # Ray's launcher prints commands as well: the marks are spelled so that only what they say has
+    # "paretune:" in it.
     major, minor = python.split(".")
-    wrong = f"paretune: this node has Python %d.%d, the study needs {python}"
+    wrong = f"'pare' 'tune: this node has Python %d.%d, the study needs {python}'"
     code = (
         "import sys; v = sys.version_info[:2]; "
-        f"sys.exit(None if v == ({major}, {minor}) else {wrong!r} % v)"
+        f"sys.exit(None if v == ({major}, {minor}) else {wrong} % v)"
     )
     install = "python -m pip install --quiet --disable-pip-version-check --requirement"
-    failed = "paretune: a node could not install the packages of the study; see above"
+    failed = "tune: this node could not install the packages of the study; see above"
     return [
         f"chmod 600 {TOKEN}",
         f"python -c {shlex.quote(code)}",
-        f"{install} {THERE}/requirements.txt || (echo {shlex.quote(failed)} >&2; false)",
+        f"{install} {THERE}/requirements.txt || (echo pare{shlex.quote(failed)} >&2; false)",
     ]
 
 

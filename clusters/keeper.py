@@ -25,6 +25,8 @@ PID = FOLDER / "keeper.pid"
 TOKEN = Path.home() / ".ray" / "auth_token"
 BUSY = ("PENDING", "RUNNING")
 EVERY = 5.0  # seconds
+# MLflow's server would start processes for work of its own, which nobody here asks for.
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 class Idle:
@@ -63,7 +65,9 @@ class Server:
     def keep(self) -> None:
         """Start it if it does not run."""
         if self._command and (self._process is None or self._process.poll() is not None):
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, env={**os.environ, **NO_JOBS}
+            )
 
     def end(self) -> None:
         """End it and its workers."""
@@ -79,7 +83,7 @@ def mlflow_command(port: int, store: str, artifacts: str) -> list[str]:
     """On loopback, artifacts through the server, so that clients need no rights of their own."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "2", "--backend-store-uri", store, "--artifacts-destination", artifacts),
+        *("--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts),
     ]
 
 

@@ -17,6 +17,7 @@ from clusters.errors import ClusterError, InvalidCluster
 _OURS = re.compile(r"paretune: (.*)")  # what the commands of clusters/derived.py say
 _STEP = re.compile(r"\[\d+/\d+\] .*")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ERROR = re.compile(r"^(ERROR|E: |error|fatal|bash: )|: error|No such|not found|denied|refused")
 UP_SECONDS, DOWN_SECONDS, ASK_SECONDS = 1800.0, 600.0, 60.0
 
 
@@ -41,8 +42,7 @@ class Launcher:
             return
         if ours := [found[1] for line in lines if (found := _OURS.search(line))]:
             raise InvalidCluster([f"cluster: {ours[-1]} (all of it: {log})"])
-        last = [line.strip() for line in lines if line.strip()][-3:]
-        raise ClusterError(f"`ray up` failed: {' / '.join(last) or 'no word'} (all of it: {log})")
+        raise ClusterError(f"`ray up` failed: {_cause(lines)} (all of it: {log})")
 
     def down(self, say: Callable[[str], None], seconds: float = DOWN_SECONDS) -> None:
         """End all its machines.
@@ -53,9 +53,8 @@ class Launcher:
         log = self.folder / "down.log"
         code, lines = self._stream(("down", str(self.config), "-y"), log, say, seconds)
         if code:
-            last = [line.strip() for line in lines if line.strip()][-3:]
             raise ClusterError(
-                f"`ray down` failed: {' / '.join(last)}; look whether machines are left "
+                f"`ray down` failed: {_cause(lines)}; look whether machines are left "
                 f"(all of it: {log})"
             )
 
@@ -109,6 +108,13 @@ class Launcher:
             if process.poll() is None:  # an interrupt on the way
                 process.terminate()
                 process.wait()
+
+
+def _cause(lines: list[str]) -> str:
+    """Of all that the launcher says, what tells why: the last errors, else the last lines."""
+    said = [line.strip() for line in lines if line.strip()][-40:]
+    errors = [line for line in said if _ERROR.search(line)]
+    return " / ".join((errors or said)[-3:]) or "no word"
 
 
 def _lines(stream: IO[str] | None) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 import hosts as real
 import pytest
 import yaml
-from hosts import Hosts
+from hosts import Host, Hosts
 from ray_hosts import ray_processes
 from remote_hosts import User, cluster_file, until
 
@@ -25,7 +27,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     with real.started(workers=2) as hosts:
         yield hosts
@@ -36,10 +38,34 @@ def user(hosts, tmp_path) -> User:
     return User(tmp_path, cluster_file(hosts, tmp_path))
 
 
+@pytest.fixture(scope="module")
+def lasting(hosts, tmp_path_factory) -> User:
+    """Of the studies that run, on one cluster after the other tests' launches."""
+    folder = tmp_path_factory.mktemp("lasting")
+    return User(folder, cluster_file(hosts, folder))
+
+
 def change(user: User, **keys) -> None:
     """Other keys in the user's cluster file."""
     data = yaml.safe_load(user.cluster.read_text())
     user.cluster.write_text(yaml.safe_dump({**data, **keys}, sort_keys=False))
+
+
+PYTHON = f"{sys.prefix}/bin/python"
+OTHER = """#!/bin/sh
+exec {real} -c 'import sys; sys.version_info = (3, 9, 1); exec(sys.argv[2])' "$@"
+"""
+
+
+def another_python(host: Host) -> None:
+    """From now on that host's ``python`` says that it is 3.9."""
+    text = OTHER.format(real=f"{sys.prefix}/bin/python3")
+    host.run(f"rm {PYTHON} && echo {shlex.quote(text)} > {PYTHON} && chmod +x {PYTHON}")
+
+
+def this_python(host: Host) -> None:
+    """The host's ``python`` is this environment's again."""
+    host.run(f"ln -sf python3 {PYTHON}")
 
 
 def nothing_runs(hosts: Hosts) -> bool:
@@ -77,20 +103,28 @@ def test_packages_that_cannot_be_installed_end_the_launch_and_leave_nothing(host
 
 def test_another_python_on_a_node_is_named(hosts, user):
     host = hosts.workers[0]
-    # The first `python` on the PATH of that host's logins is another one.
-    fake = "#!/bin/sh\necho 3.9\n"
-    host.run(
-        f"mkdir -p ~/bin && printf '{fake}' > ~/bin/python && chmod +x ~/bin/python && "
-        "sed -i '1i export PATH=~/bin:$PATH' ~/.bashrc"
-    )
+    another_python(host)
     said = user.study("one")
+    this_python(host)
     assert said.code == 2
     assert f"host {host.address}: Python 3.9, where this machine and the file have" in said.text
     assert nothing_runs(hosts)
 
 
-def test_a_worker_killed_and_a_link_cut_cost_no_trial(hosts, user):
-    running = user.start("--config", "small.yaml", "--name", "rough", "--set", "concurrency=2")
+def test_a_worker_that_turns_out_wrong_after_the_launch_ends_it(hosts, user):
+    running = user.start("--config", "small.yaml", "--name", "one")
+    until(running, "[7/7]")  # the head; its autoscaler sets the workers up after that
+    another_python(hosts.workers[1])
+    text = running.communicate(timeout=400)[0]
+    assert running.returncode == 2, text
+    assert "this node has Python 3.9, the study needs" in text
+    assert "ending what was started" in text
+    this_python(hosts.workers[1])
+    assert nothing_runs(hosts)
+
+
+def test_a_worker_killed_and_a_link_cut_cost_no_trial(hosts, lasting):
+    running = lasting.start("--config", "small.yaml", "--name", "rough", "--set", "concurrency=2")
     until(running, "/8 trials")
     began = time.monotonic()
     pids = hosts.workers[0].processes()
@@ -109,7 +143,7 @@ def test_a_worker_killed_and_a_link_cut_cost_no_trial(hosts, user):
     cutting.join()
     assert running.returncode == 0, text
     print(text, f"{time.monotonic() - began:.1f} s after the kill")
-    events = log.read(Storage.open(str(user.folder / "results" / "rough")))
+    events = log.read(Storage.open(str(lasting.folder / "results" / "rough")))
     ended = [e for e in events if isinstance(e, Ended) and e.number >= 0]
     assert len({e.number for e in ended}) == len(ended) >= 8
     assert {e.record.outcome.status.value for e in ended} <= {"completed", "stopped"}
@@ -117,8 +151,8 @@ def test_a_worker_killed_and_a_link_cut_cost_no_trial(hosts, user):
     assert any(isinstance(e, Reported) for e in events)
 
 
-def test_a_cut_between_user_and_head_is_waited_for(hosts, user):
-    running = user.start("--config", "small.yaml", "--name", "cut")
+def test_a_cut_between_user_and_head_is_waited_for(hosts, lasting):
+    running = lasting.start("--config", "small.yaml", "--name", "cut")
     until(running, "/8 trials")
     hosts.cut(hosts.head)
     time.sleep(30)
@@ -126,12 +160,12 @@ def test_a_cut_between_user_and_head_is_waited_for(hosts, user):
     text = running.communicate(timeout=600)[0]
     print(text)
     assert running.returncode == 0, text
-    assert (user.folder / "results" / "cut" / "study.json").exists()
+    assert (lasting.folder / "results" / "cut" / "study.json").exists()
 
 
-def test_a_cluster_that_nobody_uses_ends_by_itself(hosts, user):
-    user.cluster = cluster_file(hosts, user.folder, idle_minutes=0.5)
-    said = user.study("short", "--trials", "1")
+def test_a_cluster_that_nobody_uses_ends_by_itself(hosts, lasting):
+    lasting.cluster = cluster_file(hosts, lasting.folder, idle_minutes=0.5)
+    said = lasting.study("short", "--trials", "1")
     assert said.code == 0, said.text
     deadline = time.monotonic() + 240
     while not nothing_runs(hosts) and time.monotonic() < deadline:

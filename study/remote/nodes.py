@@ -16,7 +16,7 @@ from study.storage import Storage, StorageError
 
 # Ray's launcher leaves the cluster's file here, with what the provider knows of its machines.
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-JOIN_SECONDS = 60.0
+JOIN_SECONDS = 900.0  # packages take minutes to install on a new machine
 LOOK_SECONDS = 1.0
 _LOG = Path("/tmp/ray/session_latest/logs/monitor.out")
 
@@ -55,31 +55,29 @@ def wait(
     """Return when so many machines are there.
 
     Raises:
-        InvalidSetting: some did not join in time; what the launcher said of them.
+        InvalidSetting: one cannot join, with the cause; or some did not in time.
     """
     end, told = time.monotonic() + seconds, -1
     while (found := alive()) < count:
         if found != told:
             say(f"{found} of {count} machines are there")
             told = found
+        if said := failure():
+            raise InvalidSetting([f"cluster: {said}"])
         if time.monotonic() > end:
-            raise InvalidSetting(
-                [
-                    f"cluster: {count - found} of {count} machines did not join within "
-                    f"{seconds:.0f} s; the launcher says: {_last_words()}"
-                ]
-            )
+            missing = f"{count - found} of {count} machines did not join within {seconds:.0f} s"
+            raise InvalidSetting([f"cluster: {missing}; look at {_LOG} on the head"])
         time.sleep(LOOK_SECONDS)
 
 
-def _last_words() -> str:
+def failure(log: Path = _LOG) -> str | None:
+    """What a worker's setup said was wrong with it, by what the launcher wrote down."""
     try:
-        lines = _LOG.read_text(errors="replace").splitlines()
+        lines = log.read_text(errors="replace").splitlines()
     except OSError:
-        return f"nothing ({_LOG} is not there)"
-    ours = [line.partition("paretune: ")[2] for line in lines if "paretune: " in line]
-    failed = [line.strip() for line in lines if "ssh:" in line or "failed" in line.lower()]
-    return (ours or failed or ["nothing of it"])[-1]
+        return None
+    ours = [line.partition("paretune: ")[2].strip() for line in lines if "paretune: " in line]
+    return ours[-1] if ours else None
 
 
 def blind(storage: Storage) -> Iterator[str]:
