@@ -6,8 +6,6 @@ import http.client
 import urllib.error
 import urllib.request
 
-import grpc
-
 # One harmless method of each of Ray's servers: the head's, the nodes' two, their agents', the
 # workers' and, for ``ray://``, the clients'.
 METHODS = (
@@ -37,6 +35,8 @@ def over_http(address: str, port: int) -> set[int]:
 
 def over_grpc(address: str, port: int) -> set[str]:
     """Names of the statuses of answers."""
+    import grpc  # of the cluster extra: tests without it are collected, too
+
     found = set()
     with grpc.insecure_channel(f"{address}:{port}") as channel:
         for method in METHODS:
