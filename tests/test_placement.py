@@ -156,7 +156,7 @@ def test_precision_is_part_of_the_space_and_resources_are_not():
 def test_the_environment_is_put_back(monkeypatch):
     import ray
 
-    from clusters.kinds import local
+    from clusters import connection
 
     seen = {}
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -164,13 +164,13 @@ def test_the_environment_is_put_back(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **kw: seen.update(kw, env=dict(os.environ)))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with local.connected(None, 4, threads=2):
+    with connection.connected(None, 4, threads=2):
         pass
     assert all(seen["env"][key] == "2" for key in THREADS)
     assert (seen["num_cpus"], seen["runtime_env"]) == (4, None)
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
-    with local.connected("auto", 4, threads=2):
+    with connection.connected("auto", 4, threads=2):
         pass
     assert seen["runtime_env"]["env_vars"] == dict.fromkeys(THREADS, "2")
 

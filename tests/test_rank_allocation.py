@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import adapted, calibration, inputs, layer_stats, rule, taken, wide_network
 from rank_training import (
@@ -137,6 +137,8 @@ def test_coloras_contribution_knows_no_scale_of_the_inputs_and_grows_with_the_gr
     least=st.integers(0, 3),
     room=st.integers(0, 20),
 )
+@example([5e-324, 5e-324], [1] * 8, 1, 0, 1)  # next to nothing has no quotient in a float
+@example([5e-324], [1] * 8, 0, 0, 1)
 @settings(max_examples=200, deadline=None)
 def test_allotted_numbers_keep_bounds_budget_and_order(wanted, costs, budget, least, room):
     names = [str(i) for i in range(len(wanted))]

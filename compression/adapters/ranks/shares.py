@@ -52,8 +52,10 @@ def allot(
     ``sum cost number <= budget``, unless the least numbers cost more: then it is these. What
     rounding down leaves goes to those that lost most by it, as far as it lasts.
     """
-    most_wanted = max(wanted.values(), default=0.0)
-    weight = {n: w if w > _NOTHING * most_wanted else 0.0 for n, w in wanted.items()}
+    # Of the largest: what is next to nothing in a float has no quotient.
+    largest = max(wanted.values(), default=0.0) or 1.0
+    shares = {n: w / largest for n, w in wanted.items()}
+    weight = {n: w if w > _NOTHING else 0.0 for n, w in shares.items()}
 
     def at(c: float) -> dict[str, float]:
         return {n: min(max(c * w, float(least[n])), float(most[n])) for n, w in weight.items()}
