@@ -56,7 +56,7 @@ def _ready(config: StudyConfig, count: int) -> None:
         found = ray.nodes()  # type: ignore[no-untyped-call]
         return sum(node["Alive"] for node in found)
 
-    nodes.wait(count, alive, to_stderr)
+    nodes.wait(count, alive, to_stderr, nodes.patience())
     _await_tracking(config.tracking_uri)
     if blind := list(nodes.blind(Storage.open(config.storage))):
         raise InvalidSetting(
