@@ -18,7 +18,8 @@ import click
 if TYPE_CHECKING:
     from clusters.check import Check
     from clusters.settings import Settings
-    from study.remote.client import Order, Remote
+    from study.remote.client import Remote
+    from study.remote.order import Order
 
 _TOLD = ("ray", "torch", "mlflow", "optuna")
 
@@ -106,7 +107,7 @@ def _order(path: Path) -> Order:
         InvalidSetting: its file is wrong.
     """
     from study.config import load_config
-    from study.remote.client import Order
+    from study.remote.order import Order
 
     config = load_config(path, {})
     return Order(config, path, config.name, {}, resume=False, warm_start=None)

@@ -7,9 +7,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.masking import sayable
@@ -18,15 +17,12 @@ from clusters.check import Check
 from clusters.cluster import Cluster, Entrance
 from clusters.errors import ClusterError, InvalidCluster
 from clusters.fetch import fetch
-from clusters.file import ClusterFile, parse
 from clusters.jobs import Job
-from clusters.kinds.kind import Kind
-from clusters.others import foreign
 from compression.registry import InvalidSetting
-from study import yaml_lines
-from study.config import StudyConfig
 from study.errors import StudyError
 from study.plugins import PluginFile
+from study.remote.looks import gpu_check, storage_check
+from study.remote.order import Order, in_our_words, read, say
 from study.remote.spec import COMMAND, CONFIG, RESULTS, Spec
 from trainables import cache
 
@@ -34,41 +30,6 @@ DETACHED = 130
 _RECONNECT = 2.0
 _LOST_SECONDS = 600.0  # a link may be cut for minutes
 _CODE = re.compile(r"exit code (\d+)")
-
-
-@dataclass(frozen=True)
-class Order:
-    """A study as the command line asks for it."""
-
-    config: StudyConfig
-    path: Path
-    name: str
-    overrides: Mapping[str, str] = field(default_factory=dict)
-    resume: bool = False
-    warm_start: str | None = None
-
-
-def read(path: Path) -> ClusterFile:
-    """A cluster file.
-
-    Raises:
-        InvalidSetting: what is wrong with it, each error with its line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSetting([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
-    if elsewhere := foreign(text, str(path)):
-        raise InvalidSetting([elsewhere])
-    if another := foreign(text, str(path)):
-        raise InvalidSetting([another])
-    with _in_our_words():
-        return parse(yaml_lines.load(text, str(path)))
-
-
-def say(text: str) -> None:
-    """A line for the user, on standard error."""
-    print(sayable(text), file=sys.stderr, flush=True)
 
 
 class Remote:
@@ -82,7 +43,7 @@ class Remote:
         """
         self.path = path
         self.file = read(path)
-        with _in_our_words():
+        with in_our_words():
             self.cluster = Cluster(self.file, cache.folder() / "clusters")
 
     def overrides(self, order: Order) -> dict[str, str]:
@@ -110,7 +71,7 @@ class Remote:
         wheel = package.wheel()
         files = self._files(order) if order else {}
         yield package.size_check(wheel, files)
-        yield _storage_check(self.file)
+        yield storage_check(self.file)
         if order:
             yield gpu_check(self.file, self.cluster.kind, order.config)
         yield from self.cluster.checks()
@@ -127,7 +88,7 @@ class Remote:
             StudyError: the cluster failed on the way.
         """
         self.check(order)
-        with _in_our_words():
+        with in_our_words():
             needed = package.requirements(self.file.settings.extras)
             started = self._up(needed)
             try:
@@ -207,7 +168,7 @@ class Remote:
             return DETACHED
         code = _exit_code(job)
         if code == 2 and fresh:
-            with _in_our_words():
+            with in_our_words():
                 self._end(True)
             return code
         self.fetch(name)
@@ -257,13 +218,13 @@ class Remote:
 
     def attach(self, name: str | None) -> int:
         """Follow the study of that name, or the newest."""
-        with _in_our_words(), self._entered() as entrance:
+        with in_our_words(), self._entered() as entrance:
             job = _chosen(entrance, name)
         return self.follow(job.id, job.study)
 
     def status(self) -> list[str]:
         """What the cluster does now."""
-        with _in_our_words(), self._entered() as entrance:
+        with in_our_words(), self._entered() as entrance:
             jobs = entrance.jobs.all()
         lines = [f"cluster {self.file.name} runs; {self._bill()}"]
         for job in jobs:
@@ -273,7 +234,7 @@ class Remote:
 
     def stop(self, name: str | None) -> str:
         """End a running study; it can be resumed."""
-        with _in_our_words(), self._entered() as entrance:
+        with in_our_words(), self._entered() as entrance:
             running = [j for j in entrance.jobs.all() if j.active and name in (None, j.study)]
             if not running:
                 raise InvalidSetting(
@@ -285,7 +246,7 @@ class Remote:
 
     def down(self) -> str:
         """Take the cluster down, unless a study runs on it; the last word on it."""
-        with _in_our_words():
+        with in_our_words():
             if self.cluster.head() is not None:
                 try:
                     with self._entered() as entrance:
@@ -300,7 +261,7 @@ class Remote:
 
     def browse(self) -> str:
         """Keep a tunnel to the cluster's MLflow open until Ctrl-C."""
-        with _in_our_words(), self._entered() as entrance:
+        with in_our_words(), self._entered() as entrance:
             if entrance.mlflow is None:
                 raise InvalidSetting([f"MLflow: {self.file.settings.tracking_uri}"])
             say(f"MLflow: {entrance.mlflow} until Ctrl-C")
@@ -315,7 +276,7 @@ class Remote:
         head, here = self.cluster.head(), Path("results") / name
         if head is None:
             raise StudyError(f"the head does not answer: the results of '{name}' stay there")
-        with _in_our_words():
+        with in_our_words():
             fetch(head, f"{RESULTS}/{name}/", here)
         say(f"results: {here}")
         for file in sorted((here / "report").glob("*")):
@@ -362,40 +323,3 @@ def _exit_code(job: Job) -> int:
 
 def _spelled(check: Check) -> str:
     return f"{check.problem}; {check.mend}" if check.mend else check.problem
-
-
-def _storage_check(file: ClusterFile) -> Check:
-    if file.settings.storage is not None:
-        return Check("storage", file.settings.storage)
-    if not file.provider.get("worker_ips") and file.provider.get("type") == "local":
-        return Check("storage", "the head's own disk: there are no workers")
-    return Check(
-        "storage",
-        problem=f"{file.at('metadata', 'study', 'storage')} is missing: trials run on several "
-        "machines, and all of them write there",
-        mend="name an object store such as s3://BUCKET/studies, or a shared folder",
-    )
-
-
-def gpu_check(file: ClusterFile, kind: Kind, config: StudyConfig) -> Check:
-    """Whether a machine of the cluster has the GPUs that the study asks for."""
-    wanted, most = config.resources.gpus, kind.gpus(file)
-    if wanted == "auto" or not wanted or most is None:
-        return Check("gpus", "as the machines have them")
-    if most >= wanted:
-        return Check("gpus", f"{wanted:g} for a trial, up to {most:g} in a machine")
-    return Check(
-        "gpus",
-        problem=f"a trial is to get {wanted:g}, no node type of the cluster has as many",
-        mend=f"change {config.where('resources')}: gpus, or the node types",
-    )
-
-
-@contextmanager
-def _in_our_words() -> Iterator[None]:
-    try:
-        yield
-    except InvalidCluster as error:
-        raise InvalidSetting(error.errors) from error
-    except ClusterError as error:
-        raise StudyError(str(error)) from error

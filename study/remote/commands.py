@@ -14,7 +14,8 @@ from compression.registry import InvalidSetting
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
-    from study.remote.client import Order, Remote
+    from study.remote.client import Remote
+    from study.remote.order import Order
 
 VERBS = ("attach", "status", "stop", "down", "mlflow")
 
@@ -75,7 +76,7 @@ def serve(asked: Asked, read: Read) -> int:
 
 def _order(asked: Asked, config: StudyConfig, path: Path, given: dict[str, str]) -> Order:
     from study.checks import new_name
-    from study.remote.client import Order
+    from study.remote.order import Order
 
     name = asked.name or new_name(config.name)
     return Order(config, path, name, given, asked.resume, asked.warm_start)
