@@ -37,7 +37,7 @@ def command(folder: Path, *options: str, config: str = SMALL) -> list[str]:
 
 
 def run(
-    folder: Path, *options: str, config: str = SMALL, timeout: float = 240
+    folder: Path, *options: str, config: str = SMALL, timeout: float = 480
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(

@@ -29,7 +29,7 @@ space:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_it_runs_to_verified_files_and_goes_on(tmp_path):
     done = run(tmp_path, "--name", "seen", config=CONFIG)
     assert done.returncode == 0, done.stderr

@@ -332,6 +332,7 @@ def test_a_database_that_is_not_there_yet_is_fine(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_burst_of_200_trials(storage, store, capsys):
     append(storage, opened(), *(event for n in range(200) for event in whole(n)))
     tracker = Tracker(storage, "burst", store)

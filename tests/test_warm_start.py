@@ -333,7 +333,7 @@ def test_a_trial_that_was_taken_over_has_its_curve_and_source(inherited):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_real_study_begins_with_what_another_knows(tmp_path):
     from mlflow import MlflowClient
     from studies import SMALL, run, state
