@@ -71,10 +71,12 @@ class Cluster:
     def up(self, requirements: Sequence[str], say: Say) -> bool:
         """Start it, unless it runs as it is to be; whether this call started it.
 
+        What does not come up is taken down again.
+
         Raises:
             InvalidCluster: it runs otherwise than this file and these packages say, and is at work;
                 or its nodes are not as they must be.
-            ClusterError: it could not be started.
+            ClusterError: it could not be started, or runs and does not answer.
         """
         data = derived.derive(self.file, self.kind, self.token, requirements, self.folder)
         wanted = derived.digest(data, self.folder)
@@ -84,10 +86,15 @@ class Cluster:
         self._launcher.config.touch(0o600)
         self._launcher.config.write_text(yaml.safe_dump(data, sort_keys=False))
         say(f"starting cluster {self.file.name}")
-        self._launcher.up(say)
-        head = self.head()
-        if head is None:
-            raise ClusterError("the head was started and does not answer over ssh")
+        try:
+            self._launcher.up(say)
+            head = self.head()
+            if head is None:
+                raise ClusterError("the head was started and does not answer over ssh")
+        except (InvalidCluster, ClusterError, KeyboardInterrupt):
+            say("ending what was started")
+            say(self.down(say))
+            raise
         head.run(f"umask 077; echo {wanted} > {_MARK}")
         return True
 
@@ -96,8 +103,12 @@ class Cluster:
         try:
             with self.enter(head, seconds=5) as entrance:
                 busy = [job.study for job in entrance.jobs.all() if job.active]
-        except ClusterError:
-            return False  # Ray does not run there
+        except ClusterError as error:
+            if head.run("pgrep -x gcs_server").code == 0:  # perhaps at work: it is not started anew
+                raise ClusterError(
+                    f"Ray runs on {head.host}, but {error}; try again, or --down"
+                ) from error
+            return False
         if head.run(f"cat {_MARK}").output.strip() == wanted:
             say(f"cluster {self.file.name} runs at {head.host}")
             return True

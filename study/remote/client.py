@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from analysis.masking import sayable
+from analysis.masking import printable
 from clusters import package
 from clusters.check import Check
 from clusters.cluster import Cluster, Entrance
+from clusters.derived import MLFLOW_PORT
 from clusters.errors import ClusterError, InvalidCluster
 from clusters.fetch import fetch
 from clusters.jobs import Job
@@ -55,11 +56,10 @@ class Remote:
         if ours.tracking_uri is not None:
             decided["tracking_uri"] = json.dumps(ours.tracking_uri)
         else:
-            decided["tracking_uri"] = json.dumps("http://127.0.0.1:5000")
+            decided["tracking_uri"] = json.dumps(f"http://127.0.0.1:{MLFLOW_PORT}")
         if ours.trials_per_gpu > 1 and order.config.resources.gpus == "auto":
             decided["resources.gpus"] = str(int(10_000 / ours.trials_per_gpu) / 10_000)
-        given = {k: v for k, v in order.overrides.items() if k not in ("tracking_uri",)}
-        return {**decided, **given}
+        return {**decided, **order.overrides}
 
     def _plugins(self, order: Order) -> list[PluginFile]:
         beside = self.path.parent
@@ -90,10 +90,10 @@ class Remote:
         self.check(order)
         with in_our_words():
             needed = package.requirements(self.file.settings.extras)
-            started = self._up(needed)
+            started = self.cluster.up(needed, say)
             try:
                 job_id = self._submit(order)
-            except (InvalidCluster, ClusterError):
+            except (InvalidCluster, ClusterError, KeyboardInterrupt):
                 self._end(started)
                 raise
         return self.follow(job_id, order.name, fresh=started)
@@ -110,14 +110,6 @@ class Remote:
                 say(str(check))
         if failed := [f"{self.path}: {c.name}: {_spelled(c)}" for c in found if c.failed]:
             raise InvalidSetting(failed)
-
-    def _up(self, needed: list[str]) -> bool:
-        try:
-            return self.cluster.up(needed, say)
-        except (InvalidCluster, ClusterError, KeyboardInterrupt) as error:
-            if not isinstance(error, InvalidCluster) or "runs study" not in str(error):
-                self._end(True)
-            raise
 
     def _end(self, started: bool) -> None:
         """Nothing that this call started goes on to cost."""
@@ -167,9 +159,9 @@ class Remote:
             say(f"\ndetached; the study goes on. {self._commands()}")
             return DETACHED
         code = _exit_code(job)
-        if code == 2 and fresh:
+        if code == 2:  # nothing was run
             with in_our_words():
-                self._end(True)
+                self._end(fresh)
             return code
         self.fetch(name)
         say(self._bill())
@@ -181,7 +173,7 @@ class Remote:
         def show(text: str) -> None:
             nonlocal seen, since
             seen, since = seen + len(text), time.monotonic()
-            sys.stderr.write(sayable(text) if "\x1b" in text else text)
+            sys.stderr.write(printable(text))
             sys.stderr.flush()
 
         lost = False

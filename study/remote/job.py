@@ -38,8 +38,10 @@ def main(folder: Path) -> int:
             warm_start=spec.warm_start,
             promised=tuple(nodes.promised(launcher)),
         )
-        result = study.run()
-    _put_down(study.storage, spec.name)
+        try:
+            result = study.run()
+        finally:  # of a study that failed on its way, what there is
+            _put_down(study.storage, spec.name)
     print(printable(front_text(result)), flush=True)
     return result.exit_code
 
