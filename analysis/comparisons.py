@@ -30,6 +30,11 @@ class Comparison:
     pair: Paired | None = None
     groups: int | None = None
 
+    def around(self, test: float, y: Objective) -> tuple[float, float]:
+        """Ends of the 90% interval of a test score, as dense's own less the drop; worst first."""
+        dense = y.loss(test) - self.drop
+        return y.value(dense + self.upper), y.value(dense + self.lower)
+
     @property
     def too_few(self) -> bool:
         """Whether bounds over so few groups certify nothing."""

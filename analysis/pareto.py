@@ -7,6 +7,8 @@ import sys
 import click
 
 from analysis.columns import AXES
+from analysis.formats import DEFAULT, FORMATS
+from analysis.front_text import front_text
 from analysis.load import (
     DEFAULT_STORAGE,
     StudyData,
@@ -16,9 +18,9 @@ from analysis.load import (
     open_folder,
 )
 from analysis.masking import sayable
+from analysis.objectives import trade, wrong_names
 from analysis.published import SYSTEMS, check_systems
 
-FORMATS = ("csv", "png", "md")
 NONE = "none"
 
 
@@ -41,12 +43,28 @@ def _systems(
         raise click.BadParameter(str(error)) from None
 
 
+def _objectives(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",")) if value is not None else ()
+    if value is not None and (found := wrong_names(names)):
+        raise click.BadParameter("; ".join(found))
+    return names
+
+
 @click.command()
 @click.argument("studies", metavar="[STUDY ...]", nargs=-1)
 @click.option("--tracking-uri", help="MLflow store to read from where there is no such folder.")
 @click.option("--x", type=click.Choice(list(AXES)), default="ratio", show_default=True)
 @click.option("--y", help="Validation metric, as val_accuracy.  [default: the study's]")
-@click.option("--format", "formats", default="csv,png,md", show_default=True, callback=_formats)
+@click.option(
+    "--format",
+    "formats",
+    default=",".join(DEFAULT),
+    callback=_formats,
+    show_default=True,
+    help=f"Some of {','.join(FORMATS)}.",
+)
 @click.option(
     "--published",
     multiple=True,
@@ -56,7 +74,22 @@ def _systems(
     "  [default: the study's]",
 )
 @click.option("--output", help="Folder or URI to write to.  [default: STUDY/report]")
+@click.option(
+    "--objectives",
+    callback=_objectives,
+    metavar="A,B,C",
+    help="The front over three objectives, too: metrics, sizes, latency_ms.",
+)
+@click.option("--compare", is_flag=True, help="Hold the studies against each other instead.")
+@click.option(
+    "--normalise",
+    is_flag=True,
+    help="With --compare: hold each metric against the study's own dense model, so that tasks, "
+    "splits and baselines may differ.",
+)
+@click.pass_context
 def main(
+    context: click.Context,
     studies: tuple[str, ...],
     tracking_uri: str | None,
     x: str,
@@ -64,19 +97,40 @@ def main(
     formats: tuple[str, ...],
     published: tuple[str, ...] | None,
     output: str | None,
+    objectives: tuple[str, ...],
+    compare: bool,
+    normalise: bool,
 ) -> None:
     """Write the report of each STUDY: a folder, a URI or a name in ./results; the newest if none.
 
     Exit codes: 0 done, 2 the input is wrong.
     """
+    _check_together(context, compare)
     try:
         loaded = [_load(study, tracking_uri) for study in studies or (None,)]
+        if compare:
+            _compare(loaded, y, normalise, formats, _folder(loaded[0], output, False))
+            return
         for study in loaded:
             folder = _folder(study, output, len(loaded) > 1)
-            _report(study, x, y, formats, published, folder)
+            _report(study, x, y, formats, published, objectives, folder)
     except StudyDataError as error:
-        click.echo(f"error: {sayable(str(error))}", err=True)
+        for line in str(error).splitlines():
+            click.echo(f"error: {sayable(line)}", err=True)
         sys.exit(2)
+
+
+def _check_together(context: click.Context, compare: bool) -> None:
+    """Refuse options that say nothing beside the others."""
+    unused = ("x", "published", "objectives") if compare else ("normalise",)
+    given = [f"--{name}" for name in unused if _given(context, name)]
+    if given:
+        beside = "beside" if compare else "without"
+        raise click.UsageError(f"{', '.join(given)}: means nothing {beside} --compare")
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _load(study: str | None, tracking_uri: str | None) -> StudyData:
@@ -105,15 +159,35 @@ def _report(
     y: str | None,
     formats: tuple[str, ...],
     published: tuple[str, ...] | None,
+    objectives: tuple[str, ...],
     folder: str,
 ) -> None:
-    from analysis.report import write_report  # matplotlib, not needed for --help
+    from analysis.findings import findings
+    from analysis.report import write_findings  # matplotlib, not needed for --help
 
     filesystem, path = open_folder(folder)
-    paths = write_report(study, filesystem, path, x, y, formats, published)
+    found = findings(study, x, y, published=published)
+    traded = trade(study, objectives) if objectives else None
+    paths = write_findings(found, filesystem, path, formats, traded)
+    click.echo(front_text((point.values for point in found.front), found.y))
     for kind, written in vars(paths).items():
         if written:
             click.echo(f"{kind}: {written}")
+
+
+def _compare(
+    studies: list[StudyData],
+    y: str | None,
+    normalise: bool,
+    formats: tuple[str, ...],
+    folder: str,
+) -> None:
+    from analysis.studies.files import write_comparison  # matplotlib, not needed for --help
+
+    filesystem, path = open_folder(folder)
+    paths = write_comparison(studies, filesystem, path, y, normalise, formats)
+    for kind, written in paths.items():
+        click.echo(f"{kind}: {written}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,11 @@ from analysis import published_plots, units
 from analysis.columns import Axis, Point
 from analysis.fronts import non_dominated
 from analysis.plot_style import BAND, GREY, INK, PALE, PALETTE, STYLE
-from analysis.published import Placed
+from analysis.published import Placed, panels
 from analysis.y_axis import y_limits
 from trainables.record import Direction, Objective, Status
 
-__all__ = ["Picture", "draw", "png"]
+__all__ = ["Picture", "draw"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def draw(picture: Picture) -> Figure:
 def _figure(picture: Picture) -> tuple[Figure, Any]:
     """A figure and the axes of the front; below them the panels of what is not comparable."""
     width, height = 9.6, 5.6
-    groups = published_plots.panels(picture.published)
+    groups = panels(picture.published)
     below = published_plots.PANEL_HEIGHT * published_plots.rows_of(len(groups))
     size = (width, height + below)
     figure = Figure(figsize=size, dpi=150, facecolor="white", layout="constrained")
@@ -83,14 +82,6 @@ def _figure(picture: Picture) -> tuple[Figure, Any]:
     axes = halves[0].add_subplot()
     published_plots.draw_panels(halves[1], groups)
     return figure, axes
-
-
-def png(figure: Figure) -> bytes:
-    """The picture as a PNG; the same figure gives the same bytes."""
-    with mpl.rc_context(STYLE):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _short(text: str, length: int) -> str:
@@ -218,11 +209,8 @@ def _pair(
 
 
 def _whisker(point: Point, picture: Picture) -> tuple[float, float] | None:
-    found, test, y = point.dense, point.number(picture.test), picture.y
-    if found is None or test is None:
-        return None
-    worst = y.value(y.loss(test) - found.drop + found.upper)
-    return worst, y.value(y.loss(test) - found.drop + found.lower)
+    test = point.number(picture.test)
+    return None if point.dense is None or test is None else point.dense.around(test, picture.y)
 
 
 def _baselines(axes: Any, picture: Picture) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "asked_systems",
     "check_systems",
     "exported",
+    "panels",
     "parse_points",
     "placed",
     "published_points",
@@ -267,3 +268,14 @@ def exported(published: Iterable[Placed]) -> str:
             ]
         )
     return buffer.getvalue()
+
+
+def panels(published: Iterable[Placed]) -> list[list[Placed]]:
+    """The other points with a score, those of one panel together: alike in all that axes say."""
+    found: dict[tuple[str, ...], list[Placed]] = {}
+    for one in published:
+        point = one.point
+        if one.why_not and point.value is not None:
+            key = (point.system, point.metric, point.ratio_kind, one.why_not)
+            found.setdefault(key, []).append(one)
+    return list(found.values())

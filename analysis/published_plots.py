@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from analysis.plot_style import INK, PALETTE
 from analysis.published import COUNTS, KINDS, SYSTEMS, UNCOMPRESSED, Placed, PublishedPoint
 
-__all__ = ["PANEL_HEIGHT", "comparable", "draw_panels", "overlay", "panels", "rows_of"]
+__all__ = ["PANEL_HEIGHT", "comparable", "draw_panels", "overlay", "rows_of"]
 
 PANEL_HEIGHT, COLUMNS = 3.1, 2  # inches; panels side by side
 MARKERS = ("^", "v", "<", ">", "p", "h")  # no point of a study has one of these
@@ -21,17 +21,6 @@ MARKERS = ("^", "v", "<", ">", "p", "h")  # no point of a study has one of these
 def comparable(published: Iterable[Placed]) -> list[PublishedPoint]:
     """The points that may stand on the study's axes."""
     return [one.point for one in published if not one.why_not]
-
-
-def panels(published: Iterable[Placed]) -> list[list[Placed]]:
-    """The other points with a score, those of one panel together: alike in all that axes say."""
-    found: dict[tuple[str, ...], list[Placed]] = {}
-    for one in published:
-        point = one.point
-        if one.why_not and point.value is not None:
-            key = (point.system, point.metric, point.ratio_kind, one.why_not)
-            found.setdefault(key, []).append(one)
-    return list(found.values())
 
 
 def rows_of(count: int) -> int:

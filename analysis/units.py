@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainables.record import Direction, Objective
 
-__all__ = ["difference", "label", "margin_of", "name", "value"]
+__all__ = ["counted", "difference", "label", "margin_of", "name", "value"]
 
 
 def value(y: Objective, number: float) -> str:
@@ -36,3 +36,8 @@ def label(y: Objective) -> str:
     """The metric for an axis."""
     unit = "" if y.is_fraction or not y.unit else f", {y.unit}"
     return name(y) + unit + (" (lower is better)" if y.direction is Direction.MINIMIZE else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

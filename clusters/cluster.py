@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from clusters import derived
+from clusters import derived, state
 from clusters.check import Check
-from clusters.errors import ClusterError, InvalidCluster
+from clusters.errors import ClusterError, InvalidCluster, NotSetUp
 from clusters.file import ClusterFile
 from clusters.jobs import Jobs
 from clusters.kinds import KINDS
 from clusters.kinds.kind import Kind
 from clusters.launcher import Launcher
+from clusters.ssh import FAILED as SSH_FAILED
 from clusters.ssh import Ssh
 from clusters.token import token_file
 
@@ -34,7 +36,7 @@ class Entrance:
 
 
 class Cluster:
-    """The cluster of a file. What is kept of it here (token, derived file, logs) is in ``home``."""
+    """The cluster of a file. What is kept of it here is in a folder below ``home``."""
 
     def __init__(self, file: ClusterFile, home: Path) -> None:
         """Raises InvalidCluster: no such kind of cluster."""
@@ -44,9 +46,8 @@ class Cluster:
             raise InvalidCluster([f"{file.at('provider', 'type')}: '{kind}'; expected {known}"])
         self.file = file
         self.kind: Kind = KINDS[str(kind)]
-        self.folder = home / file.name
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._launcher = Launcher(self.folder / "cluster.yaml", self.folder)
+        self.folder = state.folder(file, home)
+        self._launcher = Launcher(self.folder / "cluster.yaml", self.folder, self.kind.refusal)
 
     @cached_property
     def token(self) -> Path:
@@ -58,39 +59,59 @@ class Cluster:
         return list(self.kind.checks(self.file))
 
     def head(self) -> Ssh | None:
-        """The head, if there is one that answers over ssh."""
-        if not self._launcher.config.exists():
-            return None
+        """The head; None where the provider knows of none.
+
+        It may have been started from another machine: its token is taken over.
+
+        Raises:
+            ClusterError: the provider cannot be asked, or there is a head and it does not answer.
+                Nothing is to be started then, nor taken for ended: a study may run.
+        """
         address = self._address()
-        ssh = Ssh.of(self.file, address) if address else None
-        return ssh if ssh and ssh.run("true", timeout=15).code == 0 else None
+        if address is None:
+            return None
+        ssh = Ssh.of(self.file, address)
+        done = ssh.run(f"cat {derived.TOKEN} 2> /dev/null || true", timeout=15)
+        if done.code:
+            raise ClusterError(
+                f"the head {address} is there and does not answer over ssh: {_last(done.error)}; "
+                f"`{ssh.spelled}` must work (network, firewall or security group, key)"
+            )
+        if done.output.strip():
+            self.token.write_text(done.output.strip())
+        return ssh
 
     def _address(self) -> str | None:
+        if not self._launcher.config.exists():
+            self._write(self.file.data)
         return self.kind.head_address(self.file) or self._launcher.head_address()
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        self._launcher.config.touch(0o600)
+        self._launcher.config.write_text(yaml.safe_dump(data, sort_keys=False))
 
     def up(self, requirements: Sequence[str], say: Say) -> bool:
         """Start it, unless it runs as it is to be; whether this call started it.
 
-        What does not come up is taken down again.
+        What does not come up is taken down again; what may be at work is left alone.
 
         Raises:
             InvalidCluster: it runs otherwise than this file and these packages say, and is at work;
                 or its nodes are not as they must be.
             ClusterError: it could not be started, or runs and does not answer.
         """
+        head = self.head()
         data = derived.derive(self.file, self.kind, self.token, requirements, self.folder)
         wanted = derived.digest(data, self.folder)
-        head = self.head()
         if head and self._same(head, wanted, say):
             return False
-        self._launcher.config.touch(0o600)
-        self._launcher.config.write_text(yaml.safe_dump(data, sort_keys=False))
+        self._write(data)
         say(f"starting cluster {self.file.name}")
         try:
             self._launcher.up(say)
             head = self.head()
             if head is None:
-                raise ClusterError("the head was started and does not answer over ssh")
+                raise ClusterError("the head was started and is gone")
         except (InvalidCluster, ClusterError, KeyboardInterrupt):
             say("ending what was started")
             say(self.down(say))
@@ -100,15 +121,10 @@ class Cluster:
 
     def _same(self, head: Ssh, wanted: str, say: Say) -> bool:
         """Whether a head that answers can be used as it is."""
-        try:
-            with self.enter(head, seconds=5) as entrance:
-                busy = [job.study for job in entrance.jobs.all() if job.active]
-        except ClusterError as error:
-            if head.run("pgrep -x gcs_server").code == 0:  # perhaps at work: it is not started anew
-                raise ClusterError(
-                    f"Ray runs on {head.host}, but {error}; try again, or --down"
-                ) from error
+        if not at_work(head):
             return False
+        with self.enter(head) as entrance:  # a Ray that does not answer is not started anew
+            busy = [job.study for job in entrance.jobs.all() if job.active]
         if head.run(f"cat {_MARK}").output.strip() == wanted:
             say(f"cluster {self.file.name} runs at {head.host}")
             return True
@@ -136,22 +152,37 @@ class Cluster:
             )
 
     def down(self, say: Say) -> str:
-        """End all machines; says so only when none is left.
+        """End all machines, whoever started them; says so only when none is left.
 
         Raises:
             ClusterError: it could not be ended.
         """
-        if not self._launcher.config.exists():
-            return f"cluster {self.file.name} was not started from here: nothing to end"
-        if head := self.head():  # where machines stay, so would MLflow and what watches over it
+        try:
+            head = self.head()
+        except ClusterError as error:
+            head = None
+            if not isinstance(error, NotSetUp):  # which is what is to be ended
+                say(str(error))
+        if head:  # where machines stay, so would MLflow and what watches over it
             head.run(derived.END_KEEPER, timeout=30)
         self._launcher.down(say)
         self.kind.ended(self.file)
-        if address := self._address():
-            left = Ssh.of(self.file, address).run("pgrep -x raylet || true", timeout=15)
-            if left.code == 0 and left.output.strip():
-                raise ClusterError(f"Ray still runs on {address}; run `ray stop` there")
-        return f"cluster {self.file.name} is down"
+        self._check_ended()
+        return f"cluster {self.file.name} ({self._place()}) is down"
+
+    def _check_ended(self) -> None:
+        address = self._address()
+        if address is None:
+            return
+        if self.kind.head_address(self.file) is None:
+            raise ClusterError(f"the head {address} is still there; look at the provider's console")
+        if at_work(Ssh.of(self.file, address)):
+            raise ClusterError(f"Ray still runs on {address}; run `ray stop` there")
+
+    def _place(self) -> str:
+        provider = self.file.provider
+        words = (provider["type"], *(provider.get(key) for key in state.PLACE))
+        return " ".join(str(word) for word in words if word)
 
     def cost(self) -> str:
         """What it costs an hour, by the file's prices: the head, and each worker type at most."""
@@ -161,3 +192,19 @@ class Cluster:
                 times = f"up to {most} x " if most > 1 else ""
                 parts.append(f"{name} {times}${prices[name]:g}")
         return ", ".join(parts)
+
+
+def at_work(host: Ssh) -> bool:
+    """Whether a Ray of ours runs there.
+
+    Raises:
+        ClusterError: the host does not answer.
+    """
+    done = host.run('pgrep -u "$(id -u)" -x "gcs_server|raylet" > /dev/null', timeout=15)
+    if done.code == SSH_FAILED:
+        raise ClusterError(f"{host.host} does not answer over ssh: {_last(done.error)}")
+    return done.code == 0
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no word"])[-1]

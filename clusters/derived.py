@@ -12,10 +12,12 @@ from typing import Any
 
 from clusters.file import ClusterFile
 from clusters.kinds.kind import Kind
+from clusters.settings import Settings
 
 THERE = "~/.paretune"  # on the nodes
 TOKEN = "~/.ray/auth_token"  # where Ray looks for it
 MLFLOW_PORT, JOBS_PORT, RAY_PORT = 5000, 8265, 6379
+GUARD_MINUTES = 30.0  # to install packages takes 5 to 15
 # Left out where the file has commands of its own.
 HEAD_START = (
     "ray stop",
@@ -60,12 +62,17 @@ def derive(
     exports = {**ENVIRONMENT, **kind.environment()}
     data = copy.deepcopy(file.data)
     packages = "\n".join(requirements) + "\n"
-    files = {"requirements.txt": packages, "keeper.py": _keeper(), **kind.files()}
+    ours = {name: Path(__file__).with_name(name).read_text() for name in ("keeper.py", "guard.py")}
+    files = {"requirements.txt": packages, **ours, **kind.files()}
     for name, text in files.items():
         (folder / name).write_text(text)
     mounts = {f"{THERE}/{name}": str(folder / name) for name in files}
     data["file_mounts"] = {**(data.get("file_mounts") or {}), **mounts, TOKEN: str(token)}
-    data["setup_commands"] = [*(data.get("setup_commands") or ()), *_setup(file.settings.python)]
+    data["setup_commands"] = [
+        *_guarded(kind.guard_command(file)),
+        *(data.get("setup_commands") or ()),
+        *_setup(file.settings.python),
+    ]
     head = [*(data.get("head_start_ray_commands") or HEAD_START)]
     worker = [*(data.get("worker_start_ray_commands") or WORKER_START)]
     data["head_start_ray_commands"] = [
@@ -76,15 +83,22 @@ def derive(
     return data
 
 
-def digest(data: dict[str, Any], folder: Path) -> str:
-    """Of what a node was set up by: another one asks for another ``ray up``."""
-    mounted = [Path(here) for there, here in data["file_mounts"].items() if there != TOKEN]
-    texts = [path.read_text() for path in mounted if path.parent == folder]
-    return hashlib.sha256(json.dumps([data, texts], sort_keys=True).encode()).hexdigest()
+def digest(data: Mapping[str, Any], folder: Path) -> str:
+    """Of what a node was set up by, wherever from: another one asks for another ``ray up``."""
+    mounts = data["file_mounts"]
+    ours = {there: Path(here) for there, here in mounts.items() if Path(here).parent == folder}
+    texts = {there: here.read_text() for there, here in ours.items() if there != TOKEN}
+    theirs = {there: here for there, here in mounts.items() if there not in ours}
+    told = [{**data, "file_mounts": theirs}, texts]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _keeper() -> str:
-    return Path(__file__).with_name("keeper.py").read_text()
+def _guarded(command: str | None) -> list[str]:
+    """Before all else: a machine that never gets as far as to run Ray ends, too."""
+    if command is None:
+        return []
+    words = shlex.join(["--minutes", f"{GUARD_MINUTES:g}", "--command", command])
+    return [f"python3 {THERE}/guard.py {words}"]
 
 
 def _setup(python: str) -> list[str]:
@@ -131,8 +145,17 @@ def keeper_command(file: ClusterFile, idle_command: str) -> str:
     quoted = shlex.join(words)
     if ours.tracking_uri is None:  # $HOME is the node's to fill in
         quoted += ' --store "sqlite:///$HOME/.paretune/mlflow.db" --artifacts '
-        quoted += shlex.quote(ours.artifacts) if ours.artifacts else '"$HOME/.paretune/artifacts"'
+        place = _artifacts(ours)
+        quoted += shlex.quote(place) if place else '"$HOME/.paretune/artifacts"'
     return (
         f"mkdir -p {THERE}; nohup setsid python {THERE}/keeper.py {quoted}"
         f" >> {THERE}/keeper.log 2>&1 < /dev/null &"
     )
+
+
+def _artifacts(ours: Settings) -> str | None:
+    """Beside the studies on an object store, where they outlive the head; as MLflow spells it."""
+    storage = ours.storage or ""
+    if ours.artifacts or "://" not in storage or "?" in storage or "@" in storage:
+        return ours.artifacts
+    return f"{storage.rstrip('/')}/mlflow"

@@ -15,3 +15,7 @@ class InvalidCluster(ValueError):
 
 class ClusterError(RuntimeError):
     """Something failed on the way that is not the input's fault: one sentence."""
+
+
+class NotSetUp(ClusterError):
+    """A head is there that did not come up, or not yet."""

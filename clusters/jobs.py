@@ -13,7 +13,8 @@ from typing import Any
 from clusters.errors import ClusterError
 from clusters.token import headers
 
-LABEL = "paretune"  # in a job's metadata: the study's name
+LABEL, TRACKING = "paretune", "tracking"  # in a job's metadata: the study's name, its MLflow
+STOP_SECONDS = 300  # a study that is told to end stores all it knows; Ray's own word is 3 s
 ACTIVE = ("PENDING", "RUNNING")
 _RETRY = 1.0
 
@@ -24,10 +25,11 @@ class Job:
 
     id: str
     study: str
-    status: str
+    status: str = "PENDING"
     message: str = ""
     began: int | None = None
     ended: int | None = None
+    tracking: str = ""
 
     @property
     def active(self) -> bool:
@@ -65,38 +67,47 @@ class Jobs:
         """One job as it is now."""
         return _job(_asked(lambda: self._client.get_job_info(job_id)))
 
-    def submit(
-        self, study: str, job_id: str, command: str, folder: Path, environment: Mapping[str, str]
-    ) -> None:
+    def submit(self, job: Job, command: str, folder: Path, environment: Mapping[str, str]) -> None:
         """Start a command on the head, in a copy of ``folder`` that workers get as well."""
-        _asked(
-            lambda: self._client.submit_job(
-                entrypoint=command,
-                submission_id=job_id,
-                metadata={LABEL: study},
-                runtime_env={"working_dir": str(folder), "env_vars": dict(environment)},
-            )
-        )
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment}
+
+        def ask() -> None:
+            try:
+                self._client.submit_job(
+                    entrypoint=command,
+                    submission_id=job.id,
+                    metadata={LABEL: job.study, TRACKING: job.tracking},
+                    runtime_env={"working_dir": str(folder), "env_vars": variables},
+                )
+            except RuntimeError as error:
+                # The answer to an earlier try was lost: the id is ours alone.
+                if "already exists" not in str(error):
+                    raise
+
+        _asked(ask)
 
     def stop(self, job_id: str) -> None:
-        """Ask a job to end: it gets SIGTERM, as Ctrl-C does to a study here."""
+        """Ask a job to end: it gets SIGTERM, and :data:`STOP_SECONDS` to come to an end."""
         _asked(lambda: self._client.stop_job(job_id))
 
-    def follow(self, job_id: str, show: Callable[[str], None], seen: int = 0) -> int:
+    def follow(self, job_id: str, show: Callable[[str], None], seen: int = 0) -> None:
         """Show what a job writes, from its ``seen``-th character on, until it ended.
 
-        Returns how much was shown, when the connection breaks as well: call again with it.
+        Raises:
+            ClusterError: the connection broke; what was shown stays shown.
         """
 
-        async def copied() -> int:
+        async def copy() -> None:
             at = 0
             async for text in self._tail(job_id):
                 if at + len(text) > seen:
                     show(text[max(0, seen - at) :])
                 at += len(text)
-            return at
 
-        return max(seen, asyncio.run(copied()))
+        try:
+            asyncio.run(copy())
+        except Exception as error:  # of Ray, of aiohttp, of the system: there is no common one
+            raise ClusterError(_short(error)) from error
 
     def _tail(self, job_id: str) -> AsyncIterator[str]:
         return self._client.tail_job_logs(job_id)
@@ -110,6 +121,7 @@ def _job(info: Any) -> Job:
         info.message or "",
         info.start_time,
         info.end_time,
+        (info.metadata or {}).get(TRACKING, ""),
     )
 
 

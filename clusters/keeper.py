@@ -2,13 +2,14 @@
 
 Runs alone, from a file that was copied there: standard library only. ``python keeper.py
 --idle-seconds N --command SHELL [--mlflow PORT --store URI --artifacts URI]``. A cluster is idle
-while Ray's job server names no job that waits or runs, or does not answer. After so long the
-command runs; it is to end the machines.
+while Ray's job server names no job that waits or runs, and, where it does not answer, while no
+process of a study runs. After so long the command runs; it is to end the machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ PID = FOLDER / "keeper.pid"
 TOKEN = Path.home() / ".ray" / "auth_token"
 BUSY = ("PENDING", "RUNNING")
 EVERY = 5.0  # seconds
+STUDY = r"-m study\.remote\.job"  # in the command line of a study that a job runs
 # MLflow's server would start processes for work of its own, which nobody here asks for.
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -50,9 +52,15 @@ def busy(port: int = 8265) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=EVERY) as answer:
             jobs = json.load(answer)
-    except (OSError, ValueError):
-        return False
+    except (OSError, ValueError, http.client.HTTPException):
+        return study_runs()
     return any(job.get("status") in BUSY for job in jobs)
+
+
+def study_runs() -> bool:
+    """Whether a study's own process is there, whatever became of the job server."""
+    words = ["pgrep", "-u", str(os.getuid()), "-f", "--", STUDY]
+    return subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 class Server:

@@ -20,7 +20,8 @@ class Settings(BaseModel):
         storage: folder or URI of the studies, which every node reaches.
         tracking_uri: an MLflow server that the head reaches. Absent: one is started on the head,
             on its loopback, and reached through a tunnel.
-        artifacts: where that server keeps artifacts; absent: beside its database, on the head.
+        artifacts: where that server keeps artifacts; absent: ``mlflow`` in ``storage`` if that is
+            an object store, else beside its database, on the head.
         trials_per_gpu: trials that share a card.
         price: US dollars an hour, by node type; spot prices move, so these are the file's word.
         python: minor version that every node is to have.

@@ -27,10 +27,12 @@ OPTIONS = (
     "ServerAliveCountMax=3",
 )
 
+FAILED = 255  # the exit code of ssh itself
+
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended; ssh itself fails with 255."""
+    """How a command ended; :data:`FAILED` where ssh did not get there."""
 
     code: int
     output: str
@@ -80,7 +82,7 @@ class Ssh:
                 words, input=stdin, capture_output=True, text=True, timeout=timeout
             )
         except subprocess.TimeoutExpired:
-            return Done(255, "", f"no end of `{command}` within {timeout:g} s")
+            return Done(FAILED, "", f"no end of `{command}` within {timeout:g} s")
         return Done(done.returncode, done.stdout, done.stderr)
 
     @contextmanager

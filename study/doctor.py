@@ -6,7 +6,6 @@ Changes nothing, starts nothing, costs nothing.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,11 +16,8 @@ import click
 
 if TYPE_CHECKING:
     from clusters.check import Check
-    from clusters.settings import Settings
     from study.remote.client import Remote
     from study.remote.order import Order
-
-_TOLD = ("ray", "torch", "mlflow", "optuna")
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -65,39 +61,7 @@ def checks(remote: Remote, order: Order | None) -> Iterator[Check]:
 
     kind = remote.file.provider["type"]
     yield Check("file", f"{remote.path}: cluster {remote.file.name}, {kind}")
-    yield python(remote.file.settings)
-    yield packages(remote.file.settings)
     yield from remote.checks(order)
-
-
-def python(settings: Settings) -> Check:
-    """Whether this machine has the Python that the nodes are to have: work travels between them."""
-    from clusters.check import Check
-
-    here = ".".join(platform.python_version_tuple()[:2])
-    if here == settings.python:
-        return Check("python", platform.python_version())
-    return Check(
-        "python",
-        problem=f"{here} here, {settings.python} on the nodes",
-        mend=f'metadata.study: python: "{here}", or start this with Python {settings.python}',
-    )
-
-
-def packages(settings: Settings) -> Check:
-    """What the nodes install: the versions of this machine, so far as they are here."""
-    from clusters import package
-    from clusters.check import Check
-
-    needed = package.requirements(settings.extras)
-    loose = [each for each in needed if "==" not in each]
-    if loose:
-        extras = ",".join(settings.extras)
-        problem = f"not installed here, so the nodes may get any version: {', '.join(loose)}"
-        mend = f"pip install 'paretune[{extras}]'" if extras else "install them"
-        return Check("packages", problem=problem, mend=mend, warning=True)
-    told = [each for each in needed if each.partition("==")[0].partition("[")[0] in _TOLD]
-    return Check("packages", f"{', '.join(told)} and {len(needed) - len(told)} more")
 
 
 def _order(path: Path) -> Order:

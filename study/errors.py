@@ -1,5 +1,6 @@
 """How commands say what went wrong."""
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,8 +24,11 @@ class StorageError(StudyError, ShelfError):
     passing = True
 
 
-def fail(code: int, lines: Sequence[str]) -> NoReturn:
-    """End the command with an exit code, a line an error."""
-    for line in lines:
-        click.echo(sayable(line), err=True)
+def fail(code: int, lines: Sequence[str], as_json: bool = False) -> NoReturn:
+    """End the command with an exit code, a line an error; to programs as one line of JSON, too."""
+    said = [sayable(line) for line in lines]
+    for line in said:
+        click.echo(line, err=True)
+    if as_json:
+        click.echo(json.dumps({"exit_code": code, "errors": said}))
     sys.exit(code)

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from analysis.front_text import WIDTH
 from analysis.fronts import hypervolume, non_dominated
 from analysis.masking import masked, printable
 from study.events import Ended, Event
 from study.objectives import Aim, final
+from study.progress import wrapped
 from study.state import StudyState, TrialState
+from study.time_left import seconds_left
 from trainables.record import Objective
 
 LINE_SECONDS = 5.0
@@ -57,8 +60,6 @@ class Live:
         # Objectives beyond metric and ratio, and whether a trial meets the constraints.
         self._also, self._met = also, met
         self._began = time.monotonic()
-        # When the first search trial of this process ended: starting the workers is no pace.
-        self._paced: tuple[float, int] | None = None
         self._panel: Any = None
         # What the panel's own thread shows: made in `put`, where the state does not change.
         self._shown: Any = ""
@@ -77,6 +78,8 @@ class Live:
                 refresh_per_second=2,
             )
             self._panel.__enter__()
+        elif not self.quiet:
+            self.say(self.line())
         return self
 
     def __exit__(
@@ -98,14 +101,12 @@ class Live:
         if self._panel is not None:
             self._panel.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(wrapped(text), file=sys.stderr, flush=True)
 
     def put(self, event: Event) -> None:
         """See :class:`study.brief.View`."""
         if not isinstance(event, Ended):
             return
-        if self._paced is None and event.number >= 0:
-            self._paced = time.monotonic(), self._ran(self.state.counts())
         began = time.monotonic()
         if self.quiet or began < self._next_look:
             return
@@ -119,19 +120,28 @@ class Live:
         self._next_look = time.monotonic() + max(least, 20 * cost)
 
     def line(self) -> str:
-        """Everything in one line of at most 100 characters."""
+        """Everything in one line of at most 80 characters; what matters least gives way."""
         counts = self.state.counts()
         if not self.state.ended:
             return f"0/{self.trials} trials  starting the workers"
-        parts = [f"{self._ran(counts)}/{self.trials} trials", f"{counts['running']} running"]
-        shown = ("stopped", "failed", "out_of_memory", "answered")
-        parts += [f"{counts[k]} {k.replace('_', ' ')}" for k in shown if counts[k]]
-        front = self.front()
+        front, left = self.front(), self.seconds_left()
         volume = self._shown_value(self._hypervolume(front), 3)
-        parts.append(f"front {len(front)}, hypervolume {volume}")
-        if (left := self.seconds_left()) is not None:
-            parts.append(f"{_duration(left)} left")
-        return "  ".join(parts)
+        named = {name: counts[name] for name in ("stopped", "failed", "out_of_memory", "answered")}
+        named = {name.replace("_", " "): count for name, count in named.items() if count}
+        parts = {
+            "trials": f"{counts['ran']}/{self.trials} trials",
+            "running": f"{counts['running']} running",
+            **{name: f"{count} {name}" for name, count in named.items()},
+            "front": f"front {len(front)}",
+            "hypervolume": f"hypervolume {volume}",
+            "left": "" if left is None else f"{_duration(left)} left",
+        }
+        for name in ("", "answered", "hypervolume", "stopped", "front", "running"):
+            parts.pop(name, None)
+            line = "  ".join(part for part in parts.values() if part)
+            if len(line) <= WIDTH:
+                break
+        return line
 
     def front(self) -> list[tuple[float, float, str]]:
         """Metric, ratio and setting of the points that no other dominates, by ratio."""
@@ -159,17 +169,12 @@ class Live:
     def _shown_value(self, value: float, decimals: int) -> str:
         return f"{value:.{decimals}f}" if self.objective.is_fraction else f"{value:.5g}"
 
-    def _ran(self, counts: Mapping[str, int]) -> int:
-        return counts["ran"]
-
     def seconds_left(self) -> float | None:
-        """From the pace since this process's first trial ended; None before the second."""
-        ran, now = self._ran(self.state.counts()), time.monotonic()
-        if self._paced is None or ran <= self._paced[1]:
-            return None
-        began, before = self._paced
-        left = (self.trials - ran) * (now - began) / (ran - before)
-        return left if self.budget is None else max(0.0, min(left, self.budget - now + self._began))
+        """By what trials took; no more than the budget leaves. None before the first has ended."""
+        left = seconds_left(self.state, self.trials, time.time())
+        if left is None or self.budget is None:
+            return left
+        return max(0.0, min(left, self.budget - time.monotonic() + self._began))
 
     def _table(self) -> Any:
         from rich.console import Group
@@ -200,4 +205,7 @@ def _spread(rows: list[tuple[float, float, str]], most: int) -> list[tuple[float
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -22,6 +22,8 @@ class StudyResult:
     ``objective`` is the task's primary metric. ``report`` are the names of the report's files by
     kind, within ``location``. ``exit_code`` is 0;
     1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
+    ``headline`` is the report's first sentence; ``ships`` the file of the smallest model that is
+    certified, if one is.
     """
 
     name: str
@@ -36,6 +38,8 @@ class StudyResult:
     tracking_uri: str = ""
     objective: Objective = Objective("accuracy", unit="fraction")
     members: tuple[Member, ...] = ()
+    headline: str = ""
+    ships: str | None = None
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -23,6 +23,9 @@ _NODE = re.compile(
     r"node (has died|was (terminated|preempted))|ActorUnavailable|The actor \w* ?is unavailable",
     re.IGNORECASE,
 )
+# Of a process that died its machine tells; where nobody tells anything, nobody is there: so it is
+# after a notice that a cloud takes the machine away (Ray 2.60).
+_SILENT = re.compile(r"actor_id: [0-9a-f]+\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Loss:
 
 def loss_of(told: str, out_of_memory: bool) -> Loss:
     """What Ray's account of a lost worker comes to."""
+    if _SILENT.search(told):
+        return Loss(Cause.NODE, "its machine went away, and Ray says no more of it")
     lines = [line.strip() for line in told.strip().splitlines() if line.strip()]
     error = lines[-1] if lines else "its worker died, and Ray does not know of what"
     error = error.partition(_GUESSES)[0]

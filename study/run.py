@@ -9,35 +9,25 @@ if not (3, 11) <= sys.version_info[:2] < (3, 14):
         "project's own hides."
     )
 
-import importlib  # noqa: E402
 import json  # noqa: E402
+from contextlib import nullcontext  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import click  # noqa: E402
 
+from study.answer import Answering, told_aside  # noqa: E402
+from study.kinds import KINDS, registry  # noqa: E402
+
 if TYPE_CHECKING:
     from study.config import StudyConfig
+    from study.study import Study
 
 DEFAULT = Path(__file__).parent / "configs" / "digits.yaml"
 PLACES = {"target_size": "space.allocate.max_bytes"}  # of options that are no keys of their own
-KINDS = {
-    "allocators": ("compression.allocation", "ALLOCATORS"),
-    "methods": ("compression.methods", "METHODS"),
-    "inits": ("compression.inits", "INITS"),
-    "adapters": ("compression.adapters", "ADAPTERS"),
-    "optimizers": ("trainables.optimizers", "OPTIMIZERS"),
-    "lr_schedules": ("trainables.lr_schedules", "LR_SCHEDULES"),
-    "losses": ("trainables.losses", "LOSSES"),
-    "hooks": ("trainables.hooks", "HOOKS"),
-    "tasks": ("trainables.tasks", "TASKS"),
-    "recipes": ("trainables.recipes", "RECIPES"),
-    "schedulers": ("study.schedulers", "SCHEDULERS"),
-    "searchers": ("study.searchers", "SEARCHERS"),
-}
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file; without it: digits.")
 @click.option("--name", help="Of the study's folder; without it: the config's name and the time.")
 @click.option("--trials", metavar="N", help="Trials to search with.")
@@ -55,11 +45,12 @@ KINDS = {
 @click.option("--status", is_flag=True, help="What --cluster does now.")
 @click.option("--stop", is_flag=True, help="End the study on --cluster; it can be resumed.")
 @click.option("--down", is_flag=True, help="Take --cluster down.")
+@click.option("--force", is_flag=True, help="With --down: even if a study may run there.")
 @click.option("--mlflow", is_flag=True, help="Open a tunnel to the MLflow of --cluster.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, run nothing.")
 @click.option("--list", "kind", type=click.Choice(list(KINDS)), help="Print the names of a kind.")
 @click.option("--quiet", is_flag=True, help="No live view.")
-@click.option("--json", "as_json", is_flag=True, help="The result as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON, errors too.")
 def main(
     config: Path | None,
     name: str | None,
@@ -86,41 +77,48 @@ def main(
 
     try:
         if kind:
-            return _list(kind, config)
+            return _list(kind, config, as_json)
         flags = {flag for flag, given in others.items() if given is True}
         options = {k: v for k, v in others.items() if not isinstance(v, bool)}
         given, wrong = _overrides(settings, options)
+        path = config or DEFAULT
         if cluster or flags:
             from study.remote.commands import Asked, serve
 
             asked = Asked(cluster, flags, name, resume, address, warm_start, dry_run, as_json)
-            asked.check()
-            path = config or DEFAULT
             sys.exit(serve(asked, lambda: (_read(path, given, wrong, {}), path, given)))
-        read = _read(config or DEFAULT, given, wrong, _probes(name, resume))
+        read = _read(path, given, wrong, _probes(name, resume))
         from study.study import Study
 
-        name = name or _name(read, resume)
-        study = Study(read, name, resume, address, quiet, warm_start)
-        study.check()
-        if dry_run:
-            from study.plan import plan_lines
-
-            plan = plan_lines(read)
-            return click.echo(json.dumps({"plan": plan}) if as_json else "\n".join(plan))
-        from analysis.masking import printable
-        from study.show import as_json as in_json
-        from study.show import as_text
-
-        result = study.run()
-        click.echo(in_json(result) if as_json else printable(as_text(result)))
-        sys.exit(result.exit_code)
+        study = Study(read, name or _name(read, resume), resume, address, quiet, warm_start)
+        sys.exit(_plan(study, as_json) if dry_run else _run(study, as_json))
     except InvalidSetting as error:
-        fail(2, error.errors)
+        fail(2, error.errors, as_json)
     except (StudyError, ConnectionError) as error:
-        fail(1, (str(error),))
+        fail(1, (str(error),), as_json)
     except KeyboardInterrupt:
-        fail(130, ("ended at once by a second signal; --resume goes on",))
+        fail(130, ("ended at once by a second signal; --resume goes on",), as_json)
+
+
+def _plan(study: "Study", as_json: bool) -> int:
+    from study.plan import plan_lines
+
+    study.check()
+    plan = plan_lines(study.config)
+    click.echo(json.dumps({"plan": plan}) if as_json else "\n".join(plan))
+    return 0
+
+
+def _run(study: "Study", as_json: bool) -> int:
+    from analysis.masking import printable
+    from study.show import as_json as in_json
+    from study.show import as_text
+
+    with told_aside() if as_json else nullcontext():
+        study.check()
+        result = study.run()
+    click.echo(in_json(result) if as_json else printable(as_text(result)))
+    return result.exit_code
 
 
 def _overrides(
@@ -182,14 +180,15 @@ def _name(config: "StudyConfig", resume: bool) -> str:
     )
 
 
-def _list(kind: str, config: Path | None) -> None:
+def _list(kind: str, config: Path | None, as_json: bool) -> None:
     from study.plugins import load_entry_points
 
     load_entry_points()
     if config:
         _read(config, {}, [], _probes(None, False))
-    module, registry = KINDS[kind]
-    plugins = getattr(importlib.import_module(module), registry)
+    plugins = registry(kind)
+    if as_json:
+        return click.echo(json.dumps({kind: {name: plugins.help(name) for name in plugins}}))
     width = max(map(len, plugins))
     for name in plugins:
         click.echo(f"{name:{width}}  {plugins.help(name)}")

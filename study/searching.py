@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from study.once import Pass
 from study.origin import origin
 from study.patience import Patience
 from study.placement import Placement
+from study.progress import told
 from study.quota import Quota
 from study.retention import Retention
 from study.schedulers import Budget, Rungs
@@ -80,7 +81,10 @@ class Searching:
             self._features(),
         )
         search = self._searcher()
-        with connected(setting.address, setting.cpus, threads=config.resources.cpus):
+        with ExitStack() as stack:
+            with told(live.say, "starting Ray"):
+                ray = connected(setting.address, setting.cpus, threads=config.resources.cpus)
+                stack.enter_context(ray)
             interrupts.arm()
             shared = Shared.put(context, config.plugins)
             placement = placed(config, shared, setting.promised)

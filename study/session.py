@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from analysis.load import StudyDataError, load_study
+from analysis.markup import spans
+from analysis.summary import headline
 from compression.registry import InvalidSetting
 from study import description, disk, reads
 from study.confirm import freeze, front
@@ -18,11 +20,12 @@ from study.events import Closed, Event, Opened, Verified
 from study.latency import Table, measured
 from study.layerwise.guide import Guide, guide
 from study.limits import limits
-from study.live import Live
+from study.live import LINE_SECONDS, Live
 from study.log import EventLog
 from study.objectives import aims
 from study.once import run_once
 from study.origin import now, versions
+from study.progress import told, wrapped
 from study.result import StudyResult
 from study.retention import missing
 from study.retiming import retime
@@ -36,8 +39,14 @@ from study.verify import Job, unverified, verify
 from study.warm_start import take_over
 from trainables.record import Record
 
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True)
+class Report:
+    """Its files by kind, its first sentence, and the file of the model that it says to ship."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    headline: str = ""
+    ships: str | None = None
 
 
 class Session:
@@ -88,7 +97,7 @@ class Session:
 
     def _tell(self, line: str) -> None:
         if not self.setting.quiet:
-            print(line, file=sys.stderr)
+            print(wrapped(line), file=sys.stderr, flush=True)
 
     def _emit(self, event: Event) -> None:
         self.log.append(event)
@@ -134,8 +143,10 @@ class Session:
                     self._describe()
                     return self._result(128 + interrupts.caught)
         self._describe()
-        report = self._report(live)
-        return replace(self._result(0 if self._members() else 1), report=report)
+        with told(live.say, "writing the report"):
+            report = self._report(live)
+        result = self._result(0 if self._members() else 1)
+        return replace(result, report=report.files, headline=report.headline, ships=report.ships)
 
     def _check_identity(self, identity: str) -> None:
         """The log's word counts: ``study.json`` may be missing, or another process was faster."""
@@ -217,9 +228,13 @@ class Session:
             baseline_ids,
             {file.name: file.source for file in self.config.plugins},
         )
-        for verification in verify(job):
+        shown = time.monotonic()
+        for done, verification in enumerate(verify(job), 1):
             if verification.trial_id in missing:
                 self._emit(Verified(verification))
+            if time.monotonic() - shown > LINE_SECONDS:
+                live.say(f"verified {done} of {len(records)}")
+                shown = time.monotonic()
             for problem in verification.problems:
                 live.say(f"{verification.trial_id}: {problem}")
 
@@ -231,17 +246,23 @@ class Session:
         self.used = disk.used(self.storage)
         description.write(self.storage, content | {"disk_bytes": self.used})
 
-    def _report(self, live: Live) -> dict[str, str]:
-        from analysis.report import write_report  # matplotlib, not before it is needed
+    def _report(self, live: Live) -> Report:
+        from analysis.findings import findings
+        from analysis.report import write_findings  # matplotlib, not before it is needed
 
         try:
-            study, where = load_study(self.storage.uri), self.storage.path("report")
-            write = partial(write_report, study, self.storage.filesystem, where)
+            found = findings(load_study(self.storage.uri))
+            where = self.storage.path("report")
+            write = partial(write_findings, found, self.storage.filesystem, where)
             paths = self.storage.patiently("write", "report", write)
         except StudyDataError as error:
             live.say(f"no report: {error}")
-            return {}
-        return {kind: path for kind, path in vars(paths).items() if path is not None}
+            return Report()
+        files = {kind: path for kind, path in vars(paths).items() if path is not None}
+        certified = found.certified
+        ships = self.storage.path(str(certified.values["artifact"])) if certified else None
+        text = "".join(words for _, words in spans(headline(found)))
+        return Report(files, text, ships)
 
     def _result(self, exit_code: int) -> StudyResult:
         return StudyResult(

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
+from analysis.front_text import front_text as table_of_front
 from analysis.masking import masked
 from study.events import SEARCH
+from study.progress import wrapped
 from study.result import StudyResult
 from study.tracking import ui_command
 
+FIRST_SIGNAL = 128  # an exit code above it: the study was interrupted
+
 
 def as_text(result: StudyResult) -> str:
-    """The front, where the report is, how to open MLflow."""
+    """The front, where everything is, and last what to do next."""
     lines = [_table(result)] if result.front else []
     lines += [f"{kind}: {path}" for kind, path in result.report.items()]
-    lines += [*result.remarks, f"study: {result.location}"]
-    return "\n".join([*lines, f"MLflow: {ui_command(result.tracking_uri)}"])
+    lines += [*map(wrapped, result.remarks), f"study: {result.location}"]
+    if result.headline:
+        lines += ["", wrapped(result.headline)]
+    return "\n".join([*lines, "", *next_steps(result)])
+
+
+def next_steps(result: StudyResult) -> Iterator[str]:
+    """What a person may do now, a line each."""
+    steps: dict[str, str | None] = {}
+    if result.exit_code > FIRST_SIGNAL:
+        steps["go on"] = f"python -m study.run --resume --name {result.name}"
+    steps["read the report"] = _address(result.report.get("html"))
+    steps["see every run"] = ui_command(result.tracking_uri)
+    steps["smallest certified"] = result.ships
+    if result.front and result.ships is None:
+        steps["choose a model"] = f"python -m study.best {result.location} --help"
+    width = max(map(len, steps))
+    return (f"{what:{width}}  {how}" for what, how in steps.items() if how)
+
+
+def _address(path: str | None) -> str | None:
+    """As a browser opens it, and many terminals on a click."""
+    local = path is not None and os.path.isabs(path) and os.path.exists(path)
+    return Path(path).as_uri() if path and local else path
 
 
 def as_json(result: StudyResult) -> str:
@@ -30,6 +59,8 @@ def as_json(result: StudyResult) -> str:
             "direction": result.objective.direction.value,
             "trials": sum(role == SEARCH for role in result.roles),
             "front": json.loads(front),
+            "headline": result.headline,
+            "smallest_certified": result.ships,
             "report": dict(result.report),
             "tracking_uri": masked(result.tracking_uri),
             "remarks": list(result.remarks),
@@ -39,15 +70,10 @@ def as_json(result: StudyResult) -> str:
 
 def front_text(result: StudyResult) -> str:
     """The front as a table, and what is to be said of the study."""
-    return "\n".join([*([_table(result)] if result.front else []), *result.remarks])
+    remarks = [*map(wrapped, result.remarks), *([wrapped(result.headline)] * bool(result.headline))]
+    return "\n".join([*([_table(result)] if result.front else []), *remarks])
 
 
 def _table(result: StudyResult) -> str:
-    frame = result.front_frame.sort_values("ratio")
-    metrics = [f"{split}_{result.objective.name}" for split in ("val", "test")]
-    numbers = ["ratio", "file_bytes", *metrics, "val_mean", "probability"]
-    columns = [*numbers, "method", "init", "adapter", "rank", "status"]
-    if set(frame.get("recipe", ())) - {"recover", ""}:
-        columns.insert(-1, "recipe")
-    shown = frame[[c for c in columns if c in frame]]
-    return str(shown.to_string(index=False, float_format="%.4g"))
+    rows = result.front_frame.to_dict("records")
+    return table_of_front(rows, result.objective)

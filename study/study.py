@@ -12,6 +12,7 @@ from study import checks, description
 from study.config import StudyConfig
 from study.patience import Patience, to_stderr
 from study.placement import Node
+from study.progress import told
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri
@@ -122,7 +123,10 @@ class Study:
         from study.setting import Setting
 
         self.check()
-        data = prepared(self.config)
+        with told(
+            (lambda line: None) if self.quiet else to_stderr, "loading the model and the data"
+        ):
+            data = prepared(self.config)
         self._compare(description.identity(self.config, data))
         space = self.config.search_space()
         warm = self.wish.answer(space, self.config.seed, data.fingerprint)

@@ -52,22 +52,29 @@ def unverified(state: StudyState) -> tuple[dict[str, str], list[str]]:
     return baselines, [i for i in wanted if i not in state.verifications]
 
 
-def verify(job: Job, timeout: float = 3600.0) -> list[Verification]:
-    """Run the job in a fresh process.
+def verify(job: Job, seconds: float = 3600.0) -> list[Verification]:
+    """Run the job in a fresh process, for at most so many ``seconds`` a point.
 
     Raises:
-        VerificationError: the process failed. A point that disagrees with its record is no error:
-            its Verification has problems.
+        VerificationError: the process failed, or took longer. A point that disagrees with its
+            record is no error: its Verification has problems.
     """
-    run = subprocess.run(
-        [sys.executable, "-m", "study.verify"],
-        input=json.dumps(to_json(job)),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **limits(job.threads)},
-        start_new_session=True,  # Ctrl-C is for the study, which waits for the end of a test read
-    )
+    most = seconds * max(1, len(job.records))
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "study.verify"],
+            input=json.dumps(to_json(job)),
+            capture_output=True,
+            text=True,
+            timeout=most,
+            env={**os.environ, **limits(job.threads)},
+            start_new_session=True,  # Ctrl-C is for the study, which waits till test was read
+        )
+    except subprocess.TimeoutExpired:
+        raise VerificationError(
+            f"the verifying process took more than {most:.0f} s for {len(job.records)} points; "
+            "--resume tries again, and resources.cpus gives it more threads"
+        ) from None
     if run.returncode:
         last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
         raise VerificationError(f"the verifying process failed: {last}")

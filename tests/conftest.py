@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 # One cache for the session: tests neither read nor fill the user's, and pretrain each model once.
 _CACHE = tempfile.TemporaryDirectory(prefix="paretune-tests-")
 os.environ["PARETUNE_CACHE"] = _CACHE.name
+os.environ["PARETUNE_STATE"] = f"{_CACHE.name}/state"
 
 for _name in [name for name in os.environ if name.startswith("MLFLOW_")]:
     del os.environ[_name]

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import SimpleNamespace
 
-from mlflow.entities import FileInfo, Metric, Run, RunData, RunInfo, RunTag
+from mlflow.entities import (
+    FileInfo,
+    LoggedModel,
+    LoggedModelParameter,
+    LoggedModelStatus,
+    Metric,
+    Run,
+    RunData,
+    RunInfo,
+    RunTag,
+)
 from mlflow.entities import Param as MlflowParam
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
@@ -64,12 +74,34 @@ class Stored:
         return Run(info, data)
 
 
+@dataclass
+class StoredModel:
+    """A logged model as the store has it."""
+
+    model_id: str
+    name: str
+    run_id: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    status: LoggedModelStatus = LoggedModelStatus.PENDING
+    points: list[tuple[str, int, int, float]] = field(default_factory=list)
+
+    def shown(self) -> LoggedModel:
+        points = [Metric(k, value, at, step) for k, step, at, value in self.points]
+        params = [LoggedModelParameter(k, v) for k, v in self.params.items()]
+        return LoggedModel(
+            "1", self.model_id, self.name, "where", 1, 1, None, self.run_id, self.status, None,
+            dict(self.tags), params, points,
+        )  # fmt: skip
+
+
 class FakeMlflow:
     """One store for many clients. ``faults`` are those of the next requests; then all is well."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self.faults = list(faults)
         self.runs: dict[str, Stored] = {}
+        self.models: dict[str, StoredModel] = {}
         self.experiment: str | None = None
         self.requests = 0
         self._late = None
@@ -87,11 +119,26 @@ class FakeMlflow:
         own = {"paretune.owner", "paretune.beat"}
         found = {}
         for run in self.active():
-            tags = {k: of.get(v, v) for k, v in run.tags.items() if k not in own}
+            tags = {k: self._named(v, of) for k, v in run.tags.items() if k not in own}
             name = of[run.run_id]
             assert name not in found, f"two runs of {name}"
             points = sorted((key, step, value) for key, step, at, value in run.points)
             found[name] = (run.name, run.status, run.end, tags, run.params, points, run.files)
+        return found | {"models": self._models(of)}
+
+    def _named(self, text: str, of: dict[str, str]) -> str:
+        """With what a run is of in the place of its id."""
+        return re.sub(r"\br\d+\b", lambda found: of.get(found[0], found[0]), text)
+
+    def _models(self, of: dict[str, str]) -> dict[str, object]:
+        """The logged models, by the trial that each is of."""
+        found = {}
+        for model in self.models.values():
+            tags = {k: self._named(v, of) for k, v in model.tags.items()}
+            name = of[model.run_id]
+            assert name not in found, f"two models of {name}"
+            points = sorted((key, step, value) for key, step, at, value in model.points)
+            found[name] = (model.name, model.status, tags, model.params, points)
         return found
 
     def client(self, uri: str = "") -> FakeMlflow:
@@ -183,8 +230,9 @@ class FakeMlflow:
                 raise MlflowException("the run must be active")
             for metric in metrics:
                 point = (metric.key, metric.step, metric.timestamp, metric.value)
-                if point not in run.points:
-                    run.points.append(point)
+                held = self.models[metric.model_id] if metric.model_id else run
+                if point not in held.points:
+                    held.points.append(point)
             run.params |= {p.key: p.value for p in params}
             run.tags |= {t.key: t.value for t in tags}
 
@@ -216,3 +264,43 @@ class FakeMlflow:
             return [FileInfo(k, False, len(v.encode())) for k, v in under]
 
         return self._request(find, [])
+
+    def create_logged_model(self, experiment, name=None, source_run_id=None, tags=None,
+                            params=None):  # fmt: skip
+        def make():
+            assert not set(name) & set("/:.%\"'")
+            model_id = f"m{self.requests}"
+            model = StoredModel(model_id, name, source_run_id, dict(tags), dict(params))
+            self.models[model_id] = model
+            return model.shown()
+
+        return self._request(make, StoredModel("", "", "", {}, {}).shown())
+
+    def search_logged_models(self, experiments, condition, order_by=None, page_token=None):
+        ((key, value),) = re.findall(r"tags\.`([^`]+)` = '([^']*)'", condition)
+
+        def find():
+            return Page(m.shown() for m in self.models.values() if m.tags.get(key) == value)
+
+        return self._request(find, Page())
+
+    def _model(self, model_id: str) -> StoredModel:
+        if model_id not in self.models:
+            raise MlflowException(f"Model '{model_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return self.models[model_id]
+
+    def set_logged_model_tags(self, model_id, tags):
+        self._request(lambda: self._model(model_id).tags.update(tags), None)
+
+    def finalize_logged_model(self, model_id, status):
+        def finish():
+            self._model(model_id).status = status
+
+        self._request(finish, None)
+
+    def delete_logged_model(self, model_id):
+        def delete():
+            self._model(model_id)
+            del self.models[model_id]
+
+        self._request(delete, None)

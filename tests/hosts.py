@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
 from host_network import UNSHARE, Failed, Network, do, wait
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,16 @@ def available() -> str | None:
         text=True,
     )
     return None if tried.returncode == 0 else f"the kernel refuses: {tried.stderr.strip()}"
+
+
+def marks(timeout: float) -> list[pytest.MarkDecorator]:
+    """What a module of tests on hosts says of itself; ``timeout`` in seconds for each test."""
+    why_not = available()
+    return [
+        pytest.mark.cluster,
+        pytest.mark.timeout(timeout),
+        pytest.mark.skipif(why_not is not None, reason=f"no hosts on this machine: {why_not}"),
+    ]
 
 
 def processes() -> dict[int, str]:

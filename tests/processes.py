@@ -20,7 +20,7 @@ def _stat(pid: int) -> tuple[str, int, str] | None:
     return None if fields[0] == b"Z" else (fields[0].decode(), int(fields[1]), fields[19].decode())
 
 
-def _command(pid: int) -> bytes:
+def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -45,7 +45,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 def named(pid: int, word: bytes) -> list[int]:
     """Ids of the processes below one whose command holds a word."""
-    return sorted(number for number in descendants(pid) if word in _command(number))
+    return sorted(number for number in descendants(pid) if word in command_line(number))
 
 
 def kill(pid: int) -> bool:
@@ -62,7 +62,7 @@ def left_of(processes: dict[int, str], seconds: float, but: bytes | None = None)
     deadline = time.monotonic() + seconds
     while True:
         living = [p for p, began in processes.items() if (s := _stat(p)) and s[2] == began]
-        left = [_command(p).strip(b"\0 ")[:80] for p in living]
+        left = [command_line(p).strip(b"\0 ")[:80] for p in living]
         left = [command for command in left if but is None or but not in command]
         if not left or time.monotonic() > deadline:
             return left

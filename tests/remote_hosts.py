@@ -93,10 +93,11 @@ class User:
         """The command, running."""
         call = [sys.executable, "-m", "study.run", "--cluster", str(self.cluster), *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        own = {"PARETUNE_CACHE": "cache", "PARETUNE_STATE": "state"}
         return subprocess.Popen(
             call,
             cwd=self.folder,
-            env={**environment, "PARETUNE_CACHE": str(self.folder / "cache")},
+            env=environment | {name: str(self.folder / at) for name, at in own.items()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

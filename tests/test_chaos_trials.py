@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from study.tracking.mirror import TRIAL
 
 KILLS = int(os.environ.get("PARETUNE_CHAOS_KILLS", "4"))
 START_SECONDS = 60  # of a worker, on a busy machine
-LONG = 600 + 60 * KILLS
+LONG = 600 + 60 * KILLS  # seconds
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2 * LONG)]
 
 # Trials of some seconds, each of which is kept several times; as many as it takes to be killed so
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2 * LONG)]
 CONFIG = f"""
 plugins: [steady.py]
 task: steady
-trials: {max(6, KILLS)}
+trials: {max(6, 2 * KILLS)}
 epochs: 6
 concurrency: 1
 searcher: {{tpe: {{startup: 4}}}}
@@ -111,7 +112,9 @@ def test_workers_killed_at_random_moments_cost_no_trial(tmp_path, undisturbed):
     process = start(at, "--name", "s")
     deadline = time.monotonic() + LONG
     while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(chance.uniform(0.5, 4.0))
+        # A worker takes some 5 s to start: some kills find it starting, others at work. Killed more
+        # often than it can start nothing would get anywhere.
+        time.sleep(chance.uniform(0.5, 12.0))
         workers = processes.named(process.pid, processes.TRIAL)
         ended = sum(isinstance(e, Ended) for e in events(at, "s"))
         if killed < KILLS and workers and ended:
@@ -153,7 +156,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing(tmp_path, undisturbed):
 
 
 @pytest.mark.cluster
-def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path):
+@pytest.mark.parametrize("notice", [False, True], ids=["without notice", "preempted"])
+def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, notice):
     """The trial is handed on within 20 s, and goes on from its last kept epoch.
 
     When it reports again is a matter of how long a worker takes to start, which is printed.
@@ -162,7 +166,7 @@ def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path):
 
     at = folder(tmp_path / "a")
     config = CONFIG.replace("epochs: 6", "epochs: 40").replace(
-        f"trials: {max(6, KILLS)}", "trials: 1"
+        f"trials: {max(6, 2 * KILLS)}", "trials: 1"
     )
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -171,6 +175,8 @@ def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path):
         process = start(at, "--name", "s", "--address", cluster.address, config=config)
         before = _far_in_a_trial(process, at)
         (busy,) = (node for node in nodes if _runs_a_trial(node))
+        if notice:
+            _give_notice(cluster.address, busy.node_id)
         killed = time.time()
         cluster.remove_node(busy, allow_graceful=False)
         gap = _seconds_to_next_report(process, at, before, killed)
@@ -188,6 +194,15 @@ def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path):
     assert after[0] > len(before) - 10  # one is kept at most every 0.3 s, or every step of 1 s
     assert again < 20
     assert gap < START_SECONDS + again
+
+
+def _give_notice(address: str, node_id: str, seconds: int = 3) -> None:
+    """As a cloud's agent does before it takes a spot machine away."""
+    words = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address]
+    words += ["--node-id", node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    words += ["--reason-message", "spot", "--deadline-remaining-seconds", str(seconds)]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    time.sleep(seconds)
 
 
 def _far_in_a_trial(process, at: Path) -> list[int]:

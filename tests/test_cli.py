@@ -15,8 +15,9 @@ import study
 from compression.registry import InvalidSetting
 from study import checks, log
 from study.events import Closed
+from study.kinds import KINDS
 from study.result import StudyResult
-from study.run import DEFAULT, KINDS, main
+from study.run import DEFAULT, main
 from study.storage import Storage
 from trainables.optimizers import OPTIMIZERS
 

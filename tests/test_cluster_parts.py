@@ -24,6 +24,9 @@ from clusters.file import parse
 from clusters.kinds import KINDS
 from clusters.token import headers, token_file
 from study import yaml_lines
+from study.config import load_config
+from study.remote.client import Remote
+from study.remote.order import Order
 
 FILE = """
 cluster_name: tiny
@@ -37,6 +40,14 @@ metadata: {{study: {{storage: s3://b/s, {more}}}}}
 
 def read(more: str = ""):
     return parse(yaml_lines.load(FILE.format(more=more), "c.yaml"))
+
+
+def decided(tmp_path: Path, given: dict[str, str]) -> dict[str, str]:
+    path, config = tmp_path / "c.yaml", tmp_path / "study.yaml"
+    path.write_text(FILE.format(more="trials_per_gpu: 2"))
+    config.write_text("task: digits\n")
+    order = Order(load_config(config, {}), config, "s", given)
+    return Remote(path).overrides(order)
 
 
 def derive(tmp_path: Path, more: str = ""):
@@ -62,6 +73,16 @@ def test_the_wheel_is_the_project_and_installs(tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(here), str(path)], check=True)
     assert (here / "study" / "run.py").read_bytes() == Path("study/run.py").read_bytes()
+
+
+def test_the_clusters_file_decides_what_the_command_line_leaves_open(tmp_path):
+    assert decided(tmp_path, {}) == {
+        "storage": '"s3://b/s"',
+        "tracking_uri": '"http://127.0.0.1:5000"',
+        "resources.gpus": "0.5",
+    }
+    given = {"storage": '"s3://mine/s"', "tracking_uri": '"http://10.0.0.9:5000"', "seed": "3"}
+    assert decided(tmp_path, given) == {"resources.gpus": "0.5", **given}
 
 
 def test_the_same_files_give_the_same_wheel(tmp_path):

@@ -8,12 +8,14 @@ import pytest
 import synthetic_study as synthetic
 
 from analysis import summary
+from analysis.charts.tables import as_csv
 from analysis.columns import AXES, front, y_objective
+from analysis.figure_files import png
 from analysis.findings import findings
 from analysis.frozen import declared
 from analysis.load import Row, StudyData, StudyDataError
-from analysis.plots import draw, png
-from analysis.report import picture, table
+from analysis.plots import draw
+from analysis.report import picture
 from analysis.stats import mean_interval
 from study.events import Member
 from trainables.record import to_json
@@ -80,7 +82,8 @@ def test_a_point_has_the_mean_of_its_scores_on_test(confirmed, found):
         assert (point.number("test_low"), point.number("test_high")) == (at.lower, at.upper)
         assert point.score("val_accuracy") == member["mean"]
         assert point.score("test_accuracy") == point.number("test_accuracy")
-    assert "val_mean,val_low,val_high,probability,test_mean" in table(found)
+    written = as_csv(point.values for point in found.front).decode()
+    assert "val_mean,val_low,val_high,probability,test_mean" in written
 
 
 def test_the_words_say_what_varies(found):

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from clusters.check import Check
 from clusters.kinds import KINDS
-from study import doctor
 from study.doctor import main
+from study.remote import looks
 
 FILE = """
 cluster_name: tiny
@@ -119,10 +119,10 @@ def test_a_study_that_is_wrong_is_named(tmp_path: Path) -> None:
 def test_another_python_than_here_is_told() -> None:
     from clusters.settings import Settings
 
-    check = doctor.python(Settings(python="3.19"))
+    check = looks.python_check(Settings(python="3.19"))
     assert check.failed
     assert "3.19 on the nodes" in check.problem
-    assert not doctor.python(Settings()).failed
+    assert not looks.python_check(Settings()).failed
 
 
 def test_an_extra_that_is_not_here_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_an_extra_that_is_not_here_is_a_warning(monkeypatch: pytest.MonkeyPatch)
     from clusters.settings import Settings
 
     monkeypatch.setattr(package, "requirements", lambda extras: ["ray==2.60.0", "boto3>=1.35"])
-    check = doctor.packages(Settings(extras=("aws",)))
+    check = looks.packages_check(Settings(extras=("aws",)))
     assert check.warning
     assert "boto3>=1.35" in check.problem
     assert "paretune[aws]" in check.mend

@@ -77,7 +77,8 @@ def test_what_agrees_is_verified():
 def test_the_test_metric_is_the_loaded_model_s():
     test = TASK.test(0)
     model = deserialize(GOOD[1], TASK.architecture())
-    assert examine().metrics == TASK.score(observe(TASK, model, test), test.labels)
+    scores = TASK.score(observe(TASK, model, test), test.labels)
+    assert scores.items() <= examine().metrics.items()
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, len(GOOD[1]) // 2, len(GOOD[1]) - 1])

@@ -124,6 +124,10 @@ def test_a_broken_constraint_makes_a_setting_worth_less():
     assert (kept <= free * 1e-3).all()
 
 
+def tried(rows):
+    return {row.tobytes() for row in rows}
+
+
 def test_it_finds_the_cheap_corner_of_a_known_function_sooner_than_chance():
     """Forty suggestions on a smooth function of two knobs reach nearer to its best."""
     text = CONFIG.replace("{tpe: {startup: 4}}", "{forest: {startup: 8, random: 0.0}}")
@@ -139,7 +143,7 @@ def test_it_finds_the_cheap_corner_of_a_known_function_sooner_than_chance():
     rows = encoding.draw(rng, 40)
     losses = np.array([loss(row) for row in rows])
     points = np.column_stack([np.arange(40), np.ones(40), losses[:, 0]])
-    seen = Seen(rows, rows[:0], losses, points, np.zeros(40), np.zeros(40))
+    seen = Seen(rows, rows[:0], losses, points, np.zeros(40), np.zeros(40), tried(rows))
     rule = SEARCHERS.build("forest", {"random": 0.0, "startup": 8})
     chosen = [
         loss(ForestSampler(Turn(99, s, 0, encoding.params), rule)._chosen(seen))[0]
@@ -157,7 +161,7 @@ def test_what_breaks_a_constraint_is_no_front_to_be_beaten():
     broken = rows[:, encoding.names.index("method")] == 1.0
     losses = rng.random((100, 2)) - 2.0 * broken[:, None]
     points = np.column_stack([np.arange(100), np.ones(100), losses[:, 0]])
-    seen = Seen(rows, rows[:0], losses, points, np.zeros(100), broken.astype(float))
+    seen = Seen(rows, rows[:0], losses, points, np.zeros(100), broken.astype(float), tried(rows))
     assert not broken[seen.front].any()
     rule = SEARCHERS.build("forest", {"random": 0.0})
     chosen = [ForestSampler(Turn(99, s, 0, encoding.params), rule)._chosen(seen) for s in range(60)]

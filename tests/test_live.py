@@ -35,7 +35,7 @@ def test_every_count_is_in_the_line(live_and_runner):
     line = live.line()
     assert line.startswith("12/12 trials  0 running")
     assert f"{counts['stopped']} stopped" in line
-    assert len(line) <= 100
+    assert len(line) <= 80
 
 
 def test_the_front_is_not_dominated_and_rises_in_ratio(live_and_runner):
@@ -45,6 +45,29 @@ def test_the_front_is_not_dominated_and_rises_in_ratio(live_and_runner):
     metrics, ratios = [p[0] for p in front], [p[1] for p in front]
     assert ratios == sorted(ratios)
     assert metrics == sorted(metrics, reverse=True)
+
+
+@pytest.mark.parametrize("many", [10, 1000, 10**7])
+def test_the_line_fits_80_columns_however_much_there_is(live_and_runner, monkeypatch, many):
+    live, runner = live_and_runner
+    runner.run()
+    counts = dict.fromkeys(runner.state.counts(), many)
+    monkeypatch.setattr(runner.state, "counts", lambda role="search": counts)
+    live.trials = 2 * many
+    assert len(live.line()) <= 80
+    for text in (f"{many}/{2 * many} trials", f"{many} failed"):
+        assert text in live.line()
+
+
+def test_a_log_gets_plain_lines_of_at_most_80_columns(live_and_runner, capsys):
+    live, runner = live_and_runner
+    with live:
+        live.say("a remark " * 30)
+        live.say("\x1b[2Jcleared")
+        runner.run()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 5
+    assert all(len(line) <= 80 and line.isprintable() for line in lines)
 
 
 def test_plain_lines_go_to_stderr_and_quiet_prints_nothing(live_and_runner, capsys):

@@ -12,10 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import synthetic_study as synthetic
+from click.testing import CliRunner
 from pyarrow import parquet
 from synthetic_study import ORIGIN
 
+from analysis.formats import DEFAULT, FORMATS
 from analysis.load import Row, StudyData, StudyDataError, load_study
+from analysis.pareto import main
 from analysis.tracked import load_tracked
 from trainables.record import Choice, Outcome, Record, Status, canonical
 
@@ -45,7 +48,7 @@ def test_the_command_reports_the_newest_study(study, tmp_path):
     done = pareto(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {p.name for p in (tmp_path / "results/new/report").iterdir()}
-    assert names == {"front.csv", "front.png", "summary.md"}
+    assert names - {"charts"} == {FORMATS[kind] for kind in DEFAULT} | {"trials.csv"}
     assert "results/new/report/summary.md" in done.stdout
     assert not (tmp_path / "results/old/report").exists()
 
@@ -145,7 +148,7 @@ def test_what_the_command_says_holds_no_secret_and_commands_no_terminal(tmp_path
 
 
 def test_a_format_or_axis_that_is_unknown(tmp_path):
-    for option in (("--format", "html"), ("--x", "weight")):
+    for option in (("--format", "htm"), ("--x", "weight")):
         done = pareto(*option, cwd=tmp_path)
         assert done.returncode == 2
         assert option[1] in done.stderr
@@ -186,3 +189,56 @@ def test_a_tracking_server_that_does_not_answer(tmp_path):
     done = pareto("gone", "--tracking-uri", "http://127.0.0.1:9", cwd=tmp_path)
     assert done.returncode == 2
     assert "the tracking store cannot be read" in done.stderr
+
+
+def small(tmp_path: Path, count: int = 1) -> Path:
+    """A study whose trials, so many, are all one point."""
+    rows = [Row(made(2, 0.98, seed), number=seed) for seed in range(count)]
+    return failing(tmp_path, [*synthetic.baselines(), *rows])
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one trial", "all on one point"])
+def test_few_trials_are_a_report_too(count, tmp_path):
+    formats = ",".join(set(FORMATS) - {"png", "svg"})
+    done = CliRunner().invoke(main, [str(small(tmp_path, count)), "--format", formats])
+    assert done.exit_code == 0, done.output
+    head, *lines = done.stdout.splitlines()
+    assert head.split()[:3] == ["ratio", "bytes", "val"]
+    assert sum("int1" in line for line in lines) == count
+    data = json.loads((tmp_path / "s/report/report.json").read_text())
+    assert data["front"]["count"] == count + len(synthetic.baselines())
+
+
+REFUSED = {
+    "NaN in an old record": ([], "NaN is no number", put_nan),
+    "a newer schema": ([], "schema 99", put_newer_schema),
+    "nowhere to write": (["--output", "file/report"], "cannot be written", None),
+    "a metric that nobody has": (["--y", "val_nothing"], "none of 1 trials has", None),
+    "a format that is none": (["--format", "html,pdf"], "pdf: expected some of html,csv", None),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_is_said_in_a_sentence_and_leaves_no_report(case, tmp_path, monkeypatch):
+    options, message, change = REFUSED[case]
+    folder = small(tmp_path)
+    if change:
+        change_record(folder, change)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    done = CliRunner().invoke(main, [str(folder), *options])
+    assert done.exit_code == 2
+    said = [line for line in done.stderr.splitlines() if line.lower().startswith("error")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_report_that_fails_leaves_the_one_before(tmp_path):
+    folder = small(tmp_path)
+    assert CliRunner().invoke(main, [str(folder), "--format", "md,csv"]).exit_code == 0
+    was = {path: path.read_bytes() for path in (folder / "report").rglob("*") if path.is_file()}
+    change_record(folder, put_nan)
+    assert CliRunner().invoke(main, [str(folder)]).exit_code == 2
+    assert {p: p.read_bytes() for p in (folder / "report").rglob("*") if p.is_file()} == was

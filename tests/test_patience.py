@@ -1,5 +1,6 @@
 """A storage that refuses: what is tried again, what is said, and when it is given up."""
 
+import errno
 import os
 import pickle
 import threading
@@ -16,7 +17,6 @@ from study.patience import GaveUp, Patience
 from study.storage import Storage, StorageError
 
 EVENTS = every_kind()
-FULL = OSError(28, os.strerror(28))
 
 
 @pytest.fixture(autouse=True)
@@ -130,25 +130,39 @@ def test_a_storage_is_patient(verb):
 
 
 class Disk:
-    """This machine's disk, when told to be full: a write stores a part of what it was given."""
+    """This machine's disk; when full it takes half of a write, and then refuses with ``reason``."""
 
-    def __init__(self, monkeypatch):
-        self.full = False
+    def __init__(self, monkeypatch, reason=errno.ENOSPC):
+        self.full, self.reason, self._taken = False, reason, False
         self._pwrite, self._fsync = os.pwrite, os.fsync
         monkeypatch.setattr(os, "pwrite", self.pwrite)
         monkeypatch.setattr(os, "fsync", self.fsync)
 
     def pwrite(self, file, data, offset):
+        self._taken = self.full and not self._taken
+        if self.full and not self._taken:
+            raise OSError(self.reason, os.strerror(self.reason))
         return self._pwrite(file, data[: len(data) // 2] if self.full else data, offset)
 
     def fsync(self, file):
         if self.full:
-            raise FULL
+            raise OSError(self.reason, os.strerror(self.reason))
         self._fsync(file)
 
 
-def test_a_full_disk_holds_the_log_up_and_nothing_is_lost(tmp_path, monkeypatch):
-    disk, said = Disk(monkeypatch), []
+REFUSALS = {
+    "full": (errno.ENOSPC, "No space left on device"),
+    "over quota": (errno.EDQUOT, "Disk quota exceeded"),
+    "broken": (errno.EIO, "Input/output error"),
+}
+refusals = pytest.mark.parametrize(("reason", "words"), REFUSALS.values(), ids=REFUSALS)
+
+
+@refusals
+def test_a_disk_that_refuses_holds_the_log_up_and_nothing_is_lost(
+    tmp_path, monkeypatch, reason, words
+):
+    disk, said = Disk(monkeypatch, reason), []
     storage = Storage.open(tmp_path).patient(Patience(60.0, said.append))
     with EventLog(storage) as writer:
         writer.append(EVENTS[0])
@@ -158,21 +172,24 @@ def test_a_full_disk_holds_the_log_up_and_nothing_is_lost(tmp_path, monkeypatch)
         time.sleep(0.2)
         assert log.read(storage) == EVENTS[:1]
         assert thread.is_alive()
-        assert "cannot write the study log: No space left on device; trying again" in said[0]
+        assert f"cannot write the study log: {words}; trying again" in said[0]
         disk.full = False
         thread.join()
     assert log.read(storage) == EVENTS
 
 
-def test_a_disk_that_stays_full_ends_the_log_and_leaves_it_valid(tmp_path, monkeypatch):
-    disk = Disk(monkeypatch)
+@refusals
+def test_a_disk_that_goes_on_refusing_ends_the_log_and_leaves_it_valid(
+    tmp_path, monkeypatch, reason, words
+):
+    disk = Disk(monkeypatch, reason)
     storage = Storage.open(tmp_path).patient(Patience(0.1, [].append))
     writer = EventLog(storage)
     writer.append(EVENTS[0])
     writer.flush()
     disk.full = True
     for _ in range(2):
-        with pytest.raises(GaveUp, match="No space left on device.*--resume goes on"):
+        with pytest.raises(GaveUp, match=f"{words}.*--resume goes on"):
             writer.append(EVENTS[1])
     with pytest.raises(GaveUp):
         writer.close()

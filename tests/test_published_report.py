@@ -15,9 +15,10 @@ import pytest
 import synthetic_study as synthetic
 from pyarrow import fs
 
+from analysis.figure_files import png
 from analysis.findings import findings
 from analysis.load import StudyDataError, load_study
-from analysis.plots import draw, png
+from analysis.plots import draw
 from analysis.published import SYSTEMS, Placed, parse_points, published_points
 from analysis.report import picture, write_report
 from compression.registry import errors_of
@@ -95,7 +96,7 @@ def test_panels_do_not_overlap():
 
 
 def written(data, folder, **options):
-    write_report(data, fs.LocalFileSystem(), str(folder), **options)
+    write_report(data, fs.LocalFileSystem(), str(folder), formats=("csv", "md"), **options)
     return (folder / "summary.md").read_text()
 
 

@@ -20,14 +20,9 @@ from hosts import Hosts
 
 from clusters.derived import ENVIRONMENT
 
-WHY_NOT = real.available()
 # Of the link to a worker, in seconds: PARETUNE_CUTS="30 180" for the long one as well.
 CUTS = [int(seconds) for seconds in os.environ.get("PARETUNE_CUTS", "30").split()]
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"no hosts on this machine: {WHY_NOT}"),
-]
+pytestmark = real.marks(timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the README shows is what the software takes."""
+"""What the README and its pages show is what the software takes; test_docs runs it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
+from doc_pages import Page
 
 import study
-from compression import compress_model, load, save
-from compression.methods import METHODS
-from compression.model import Rule
-from study.run import main as command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = ("searching", "each-layer", "keeping", "choices")
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def _parts() -> list[str]:
+    """Parts of configs on the pages that explain them."""
+    pages = [Page(f"docs/{name}.md") for name in PAGES]
+    return [block.text for page in pages for block in page.blocks if block.language == "yaml"]
 
 
-def test_the_configs_are_valid():
-    (whole,) = (block for block in _blocks("yaml") if "task:" in block)
-    config = study.parse_config(whole)
-    assert config.trials == 60
-    assert config.task.network == "cnn"
-    parts = [block for block in _blocks("yaml") if "task:" not in block]
-    read = [study.parse_config(f"task: digits\n{part}") for part in parts]
+def test_parts_of_configs_say_what_the_pages_say():
+    read = [study.parse_config(f"task: digits\n{part}") for part in _parts()]
     (sized,) = [c for c in read if c.space.allocate]
     assert [allocator.name for allocator in sized.space.allocate.by] == ["measured", "mlorq"]
     read.remove(sized)
@@ -47,28 +41,7 @@ def test_the_configs_are_valid():
     assert config.calibration.samples == 256
 
 
-def test_the_plugin_registers_compresses_and_comes_back(tmp_path):
-    (source,) = [block for block in _blocks("python") if "METHODS.register" in block]
-    try:
-        exec(compile(source, "mine.py", "exec"), {"__name__": "mine"})
-        model = torch.nn.Sequential(torch.nn.Linear(6, 4))
-        compress_model(model, [Rule(methods=(METHODS.build("halves"),))], ["*"])
-        path = str(tmp_path / "m.safetensors")
-        save(model, path)
-        again = load(path, torch.nn.Sequential(torch.nn.Linear(6, 4)))
-        assert torch.equal(again[0].weight, model[0].weight)
-    finally:
-        METHODS._plugins.pop("halves", None)
-
-
-def test_every_option_that_is_named_exists():
-    named = set(re.findall(r"(--[a-z][a-z-]+)", README.split("## What the numbers")[0]))
-    ours = {option for param in command.params for option in param.opts} | {"--help"}
-    report = (ROOT / "analysis" / "pareto.py").read_text()
-    assert {o for o in named if o not in ours and f'"{o}"' not in report} == set()
-
-
-@pytest.mark.parametrize("path", re.findall(r"\]\((docs/[^)]+)\)", README))
+@pytest.mark.parametrize("path", re.findall(r"\]\((docs/[^)]+\.png)\)", README))
 def test_pictures_stand_where_it_says(path):
     assert (ROOT / path).stat().st_size > 10_000
 

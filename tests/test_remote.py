@@ -12,16 +12,11 @@ from remote_hosts import User, cluster_file, ctrl_c, until
 from studies import essences
 
 from study import log
-from study.events import Started
+from study.events import Closed, Started
 from study.state import StudyState
 from study.storage import Storage
 
-WHY_NOT = real.available()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"no hosts on this machine: {WHY_NOT}"),
-]
+pytestmark = real.marks(timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +43,8 @@ def test_the_first_trial_begins_within_a_minute_or_so_of_the_command(hosts, user
     events = log.read(Storage.open(str(user.folder / "results" / "first")))
     waited = min(e.at for e in events if isinstance(e, Started)) - first.began
     print(f"command to first trial: {waited:.1f} s")
-    # 60 s is what it is to take on a machine of its own: here three hosts share two cores.
-    assert waited < 180
+    # 56 s on two quiet cores, which three hosts share: 60 are asked of a quiet machine.
+    assert waited < 100
 
 
 def records(place) -> dict[int, tuple[str, str]]:
@@ -89,12 +84,15 @@ def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_
     assert records(user.folder / "results" / "left") == records(user.folder / "results" / "first")
 
 
-def test_a_stopped_study_is_resumed(user, first):
+def test_a_stopped_study_ends_in_good_order_and_is_resumed(user, first):
     begun = user.start("--config", "small.yaml", "--name", "stopped")
     until(begun, "/8 trials")
     said = user.run("--stop")
     assert (said.code, "stopped" in said.text) == (0, True), said.text
-    assert begun.wait(60) != 0
+    text = begun.communicate(timeout=120)[0]
+    assert begun.returncode == 143, text
+    place = Storage.open(str(user.folder / "results" / "stopped"))
+    assert isinstance(log.read(place)[-1], Closed), "it came to a good end, and was fetched"
     resumed = user.study("stopped", "--resume")
     assert resumed.code == 0, resumed.text
     assert records(user.folder / "results" / "stopped") == records(

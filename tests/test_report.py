@@ -12,9 +12,13 @@ from pyarrow import fs
 from synthetic_study import ORIGIN
 
 from analysis.columns import AXES, front
+from analysis.figure_files import png
 from analysis.findings import findings
+from analysis.formats import FORMATS
 from analysis.load import Row, StudyData, StudyDataError, find_study, load_study, parse_info
-from analysis.report import write_report
+from analysis.plots import draw
+from analysis.report import picture, write_report
+from analysis.report_files import put
 from study import description
 from study.storage import Storage
 from trainables.record import Choice, Outcome, Record, Status
@@ -34,6 +38,7 @@ def made(bits: float, accuracy: float, seed: int = 0, **more) -> Record:
 
 
 def report(data: StudyData, folder: Path, **options) -> list[dict[str, str]]:
+    options = {"formats": ("csv", "md")} | options
     paths = write_report(data, fs.LocalFileSystem(), str(folder), **options)
     assert paths.csv
     return list(csv.DictReader(Path(paths.csv).read_text().splitlines()))
@@ -164,21 +169,36 @@ def test_names_of_users_break_nothing(study, tmp_path):
 def test_odd_fronts_are_reported(records, baselines, tmp_path):
     rows = [Row(r, number=i) for i, r in enumerate(records)]
     rows += synthetic.baselines() if baselines else []
-    lines = report(StudyData("x", synthetic.info(), tuple(rows)), tmp_path)
+    lines = report(StudyData("x", synthetic.info(), tuple(rows)), tmp_path, formats=("csv", "html"))
     assert len(lines) == len(records)
-    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    found = findings(StudyData("x", synthetic.info(), tuple(rows)))
+    assert png(draw(picture(found))) == png(draw(picture(found)))
 
 
 @pytest.mark.parametrize("x", sorted(AXES))
 def test_other_axes(study, tmp_path, x):
-    assert report(study, tmp_path, x=x)
+    assert report(study, tmp_path, x=x, formats=("csv", "html"))
+    assert draw(picture(findings(study, x))).axes[0].get_xlabel() == AXES[x].label
+
+
+def test_files_are_all_put_into_place_or_none(tmp_path):
+    disk, folder = fs.LocalFileSystem(), tmp_path / "report"
+    put(disk, str(folder), {"a": b"1", "b": b"1", "charts/c": b"1"})
+    (folder / "charts/c.part").mkdir()  # what cannot be written comes last
+    with pytest.raises(StudyDataError, match=r"report: the report cannot be written"):
+        put(disk, str(folder), {"a": b"2", "b": b"2", "charts/c": b"2"})
+    assert [(folder / name).read_bytes() for name in ("a", "b", "charts/c")] == [b"1"] * 3
+    assert {path.name for path in folder.iterdir()} == {"a", "b", "charts"}
 
 
 def test_reports_are_repeatable(study, tmp_path):
-    report(study, tmp_path / "a")
-    report(study, tmp_path / "b")
-    for name in ("front.csv", "front.png", "summary.md"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    formats = set(FORMATS) - {"png", "svg"}  # of pictures that is held elsewhere
+    for folder in ("a", "b"):
+        report(study, tmp_path / folder, formats=formats)
+    made = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert {path.suffix[1:] for path in made} == formats
+    for path in made:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
 def test_study_survives_its_files(study, tmp_path):

@@ -45,7 +45,7 @@ def balanced(plain):
 
 
 def report(data, folder):
-    write_report(data, fs.LocalFileSystem(), str(folder))
+    write_report(data, fs.LocalFileSystem(), str(folder), formats=("csv", "md"))
     lines = list(csv.DictReader((folder / "front.csv").read_text().splitlines()))
     return lines, (folder / "summary.md").read_text()
 

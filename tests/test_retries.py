@@ -281,6 +281,8 @@ def test_a_trial_that_began_again_in_an_old_log_has_its_new_reports(undisturbed)
         ("The actor died.\nthe actor's node was terminated expectedly: SIGTERM", "node"),
         ("The actor ab is unavailable: Socket closed.", "node"),
         ("The actor died.\nthe actor's node was preempted", "node"),
+        ("The actor died.\n\tclass_name: T\n\tactor_id: a14391fd\n", "node"),
+        ("The actor died.\n\tactor_id: a14391fd\nIts worker process has died.", "worker"),
         ("ModuleNotFoundError: no module of that name", "worker"),
         ("RuntimeError: flash attention is unavailable on this platform", "worker"),
         ("", "worker"),

@@ -1,11 +1,14 @@
 """Some rows of a packed weight are those of the whole one, for every method and for chains."""
 
+import math
+
 import pytest
 import torch
 from networks import STORED, layer_stats, variants
 from test_byte_formulas import CHAINS
 
 from compression.methods import METHODS, Method, chain
+from compression.methods import rows as by_rows
 from compression.methods.rows import cut_at
 
 SHAPES = [(83, 24), (6, 2, 3, 3)]
@@ -30,6 +33,9 @@ def check(method, shape):
         else:
             torch.testing.assert_close(found, whole[start:stop], rtol=1e-5, atol=1e-6)
     wanted = torch.tensor([rows - 1, 0, rows // 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_rows, "BLOCK", math.prod(shape) // 3)  # decoded in parts
+        assert torch.equal(packed.dense(), whole)
     some = cut_at(packed.method, packed.state(), shape, wanted)
     if some is not None:
         assert torch.equal(packed.method.decode(some, (3, *shape[1:])), whole[wanted])

@@ -77,7 +77,7 @@ def test_the_report_has_a_row_for_each(found, tmp_path):
         "points": [{"trial_id": "t1", "setting": "rtn | 2", **command.plain(speed)}],
     }
     study = replace(synthetic.study(), speed=json.loads(json.dumps(timed)))
-    paths = write_report(study, fs.LocalFileSystem(), str(tmp_path))
+    paths = write_report(study, fs.LocalFileSystem(), str(tmp_path), formats=("md",))
     text = open(paths.md, encoding="utf-8").read()
     section = text.partition("## Speed and memory")[2].partition("\n## ")[0]
     assert section.count("| `t1` |") == 3 * len(speed.forms[DENSE].calls)

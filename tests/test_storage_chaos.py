@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 import pytest
+import s3_server
 from log_helpers import opened, whole
 
 from study import lease, log, patience
@@ -24,52 +25,10 @@ KILLS = 3
 EVENTS = [opened(), *(event for n in range(40) for event in whole(n))]
 
 
-class S3:
-    """A moto server. ``before`` sees each request, and may answer it in place of the store."""
-
-    def __init__(self):
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self.before = lambda method, path: None
-        self.server = make_server("127.0.0.1", 0, self, threaded=True)
-        self.uri = (
-            f"s3://key:secret@bucket/study?scheme=http&region=us-east-1"
-            f"&endpoint_override=127.0.0.1:{self.server.server_port}"
-        )
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def __call__(self, environ, start_response):
-        status = self.before(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-        if status is None:
-            return self._app(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        start_response(status, [("Content-Length", "0")])
-        return [b""]
-
-
 @pytest.fixture
-def s3(monkeypatch):
-    pytest.importorskip("moto")
-    from pyarrow import fs
-
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    server = S3()
-    maker = fs.S3FileSystem(
-        access_key="key",
-        secret_key="secret",
-        region="us-east-1",
-        scheme="http",
-        endpoint_override=f"127.0.0.1:{server.server.server_port}",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    maker.create_dir("bucket")
-    yield server
-    server.before = lambda method, path: None
-    maker.delete_dir("bucket")
-    server.server.shutdown()
+def s3():
+    with s3_server.running() as server:
+        yield server
 
 
 def put_of(what):
@@ -169,6 +128,39 @@ def test_s3_that_is_gone_for_good_is_told(s3, monkeypatch):
         writer.close()
     s3.before = lambda method, path: None
     assert log.read(storage) == EVENTS[:1]
+
+
+CLAIMANT = """
+import sys, time
+from study.lease import LeaseHeld, take
+from study.storage import Storage
+storage = Storage.open(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    lease = take(storage)
+except LeaseHeld:
+    print("refused", flush=True)
+else:
+    print("has it", flush=True)
+    sys.stdin.readline()
+    lease.check()
+    lease.release()
+"""
+
+
+def test_of_processes_that_claim_a_study_on_s3_at_once_one_gets_it(s3):
+    for number in range(3):
+        words = [sys.executable, "-c", CLAIMANT, s3.uri.replace("/study?", f"/study{number}?")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        claimants = [subprocess.Popen(words, **pipes) for _ in range(3)]
+        assert {c.stdout.readline() for c in claimants} == {"ready\n"}
+        for c in claimants:
+            print(file=c.stdin, flush=True)
+        said = sorted(c.stdout.readline() for c in claimants)
+        assert said == ["has it\n", "refused\n", "refused\n"]
+        for c in claimants:
+            c.communicate("\n", timeout=30)
 
 
 @pytest.fixture

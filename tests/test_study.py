@@ -53,7 +53,8 @@ def runs(folder, finished):
 
 
 def test_it_ends_by_saying_where_everything_is(finished):
-    for text in ("test_accuracy", "front.png", "summary.md", "results/whole", "mlflow ui"):
+    named = ("report.html", "front.png", "summary.md", "results/whole", "mlflow ui")
+    for text in ("ratio  bytes     val    test", *named):
         assert text in finished.stdout
 
 

@@ -61,6 +61,7 @@ def test_a_study_whose_store_was_lost_is_written_again_and_only_once(study, stor
     assert run(study).exit_code == 0
     assert store.content() == content
     store.runs.clear()
+    store.models.clear()
     assert run(study).exit_code == 0
     assert store.content() == content
 

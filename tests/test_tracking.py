@@ -1,5 +1,6 @@
 """MLflow mirrors the study log; it may fail or die without the study noticing."""
 
+import base64
 import http.server
 import os
 import signal
@@ -134,11 +135,11 @@ def check_good_run(client, run):
     size = make_record(0).outcome.size
     assert tags["paretune.trial"] == trial_id(0)
     assert (tags["status"], tags["on_front"], tags["verified"]) == ("completed", "true", "true")
-    assert {"method": "int1", "rank": "4", "adam.lr": "0.01", "adapter": "lora"}.items() <= (
+    assert {"method": "int1", "rank": "4", "lr": "0.01", "adapter": "lora"}.items() <= (
         run.data.params.items()
     )
     expected = {
-        "val_accuracy": 0.54, "ratio": size.ratio, "stored_bytes": 10, "file_bytes": 16,
+        "val_accuracy": 0.54, "ratio": size.ratio, "file_bytes": 16,
         "macs": 100, "seconds": 1.5, "test/accuracy": 0.95, "layer_ratio": size.layer_ratio,
     }  # fmt: skip
     assert expected.items() <= metrics.items()
@@ -327,6 +328,27 @@ def test_a_server_that_answers(code, good):
         server.shutdown()
 
 
+def test_the_password_of_a_servers_address_is_given_as_browsers_do():
+    got = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            got.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        check_reachable(f"http://me:p%40ss@127.0.0.1:{server.server_port}/under")
+        check_reachable(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    login = base64.b64encode(b"me:p@ss").decode()
+    assert got == [("/under/health", f"Basic {login}"), ("/health", None)]
+
+
 def test_a_database_that_is_not_there_yet_is_fine(tmp_path):
     check_reachable(f"sqlite:///{tmp_path}/new.db")
 
@@ -364,7 +386,7 @@ def test_runs_with_other_seeds_stand_under_the_trial_that_they_repeat(store):
         mirror.sync([one], {})
     for _ in range(2):  # a tracker that died in between does it again
         mirror.show_seeds(state.frozen)
-    mirror.finish("FINISHED", {}, [], 230.0)
+    mirror.finish("FINISHED", {}, {}, 230.0)
     (parent,), runs = runs_of(store)
     first, found = runs[0], runs[1]
     assert found.data.tags["mlflow.parentRunId"] == first.info.run_id

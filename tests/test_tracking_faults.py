@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from random import Random
 
@@ -10,6 +11,7 @@ from fake_mlflow import FakeMlflow, Fault, TrackerDied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_helpers import begin, curve, end, make_trial, opened, trial_id, verified, whole
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
@@ -32,6 +34,9 @@ PIECES = [
     [Answered(3, trial_id(0)), *whole(4), verified(0), *begin(5), *curve(5, 1)],
     [Closed(400.0, "exit 0", 100.0)],
 ]
+INFO = {"objectives": [{"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}]}
+SUMMARY = "# s\n\nA headline.\n\n![](front.png)\n\n## What to ship\n\n- This.\n\n## Baselines\n"
+REPORT = {"summary.md": SUMMARY, "report.html": "<p>", "charts/rank.csv": "1", "charts/a.csv": "2"}
 LAST = {"status": "FINISHED", "front": [trial_id(0)], "metrics": {"hypervolume": 0.5}}
 
 
@@ -45,7 +50,9 @@ def tracked(storage, store, pieces=PIECES):
     written = b""
     storage.write_bytes(FILE, written)
     storage.write_bytes(artifact(trial_id(0)), b"model")
-    storage.write_text("study.json", "{}")
+    storage.write_text("study.json", json.dumps(INFO))
+    for name, text in REPORT.items():
+        storage.write_text(f"report/{name}", text)
     worker = worker_of(storage.uri, store)
 
     def alive(action):
@@ -76,14 +83,26 @@ def undisturbed(storage):
 
 
 def test_the_store_holds_the_log(undisturbed):
-    assert set(undisturbed) == {"study", *(trial_id(n) for n in (-1, 0, 1, 2, 4, 5))}
+    assert set(undisturbed) == {"study", "models", *(trial_id(n) for n in (-1, 0, 1, 2, 4, 5))}
     name, status, ended, tags, params, points, files = undisturbed[trial_id(1)]
-    assert (name, status, ended, set(files)) == ("001 int1", "FINISHED", 110_000, {"record.json"})
+    assert (name, status, ended, set(files)) == (
+        "001 int1 lora r4",
+        "FINISHED",
+        110_000,
+        {"record.json"},
+    )
     assert [point[1] for point in points if point[0] == "val/accuracy"] == [0, 1, 2, 3, 4]
     assert undisturbed[trial_id(2)][1] == "FAILED"
     assert undisturbed[trial_id(5)][1] == "KILLED"
     assert undisturbed["study"][2] == 400_000
-    assert undisturbed["study"][-1] == {"study.json": "{}"}
+    assert undisturbed["study"][-1] == {"study.json": json.dumps(INFO), **REPORT}
+    note = undisturbed["study"][3]["mlflow.note.content"]
+    for text in ("A headline.", "- This.", f"/runs/{trial_id(0)})", "54.00% | 95.00%"):
+        assert text in note
+    (model,) = undisturbed["models"].items()
+    assert model[0] == trial_id(0)
+    assert model[1][:2] == ("000 int1 lora r4", LoggedModelStatus.READY)
+    assert ("test/accuracy", 0, 0.95) in model[1][-1]
     assert set(undisturbed[trial_id(0)][-1]) == {"record.json", f"model/{trial_id(0)}.safetensors"}
 
 

@@ -48,8 +48,17 @@ class _Node:
 class VirtualCluster:
     """Runs the trials of a driver on machines that work in virtual time."""
 
-    def __init__(self, runner: FakeRunner, machines: Machines, seed: int = 0) -> None:
+    def __init__(
+        self,
+        runner: FakeRunner,
+        machines: Machines,
+        seed: int = 0,
+        cost: Callable[[int], float] = lambda started: 1.0,
+        look: Callable[[float], None] = lambda now: None,
+    ) -> None:
+        """``cost`` is that of an epoch of the so-manieth trial; ``look`` is called as time goes."""
         self.runner, self.machines = runner, machines
+        self.cost, self.look = cost, look
         self.now, self.lost, self.most_at_once = 0.0, 0, 0
         self._random = random.Random(seed)
         self._nodes = [_Node() for _ in range(machines.nodes)]
@@ -66,6 +75,7 @@ class VirtualCluster:
         while not self._fill() or self._running:
             self.now, _, event = heapq.heappop(self._events)
             event()
+            self.look(self.now)
         return self
 
     def _after(self, wait: float, event: Callable[[], None]) -> None:
@@ -82,7 +92,7 @@ class VirtualCluster:
             self._started += 1
             node = self._free.pop()
             node.trials[tune_id] = self.runner.began(config)
-            node.pace[tune_id] = self._random.lognormvariate(0.0, 0.5)
+            node.pace[tune_id] = self.cost(self._started) * self._random.lognormvariate(0.0, 0.5)
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
             self._train(node, tune_id)

@@ -22,6 +22,7 @@ from trainables.latency import model_latency
 from trainables.probes import probe, tensor_hash
 from trainables.record import COUNTED, Drop, Paired, Record, Verification
 from trainables.scoring import metrics
+from trainables.scoring.beside import beside
 from trainables.scoring.drops import Drops
 from trainables.splits import Split
 from trainables.tasks.base import Prepared, Task, observe, predict
@@ -73,6 +74,7 @@ class Examiner:
         scores = dict(self.task.score(observed, self.test.labels))
         known = {role: i for role, i in baselines.items() if i in self._observed}
         self._observed[record.trial_id] = observed
+        scores |= self._beside(observed, baselines.get("dense"))
         return replace(
             self._result(record, artifact, scores, problems, agreement, at),
             latency_ms=model_latency(self.task, model, self.data.validation).median_ms,
@@ -84,6 +86,12 @@ class Examiner:
             },
             drops=self._compared(record.trial_id, known),
         )
+
+    def _beside(self, observed: Mapping[str, Tensor], dense: str | None) -> dict[str, float]:
+        labels = self.test.labels
+        if self.task.correct(observed, labels) is None:
+            return {}
+        return beside(observed, labels, self._observed.get(dense or ""))
 
     def _resident(self, artifact: bytes) -> int | None:
         """Bytes that the model keeps in memory with its weights packed; None if they can't be."""

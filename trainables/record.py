@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from trainables.measured import OUT_OF_MEMORY, Outcome, Parts, Report, Size, Status
 from trainables.serial import (
@@ -259,7 +260,7 @@ class Record:
             f"Record.schema: got {self.schema!r}, this version reads up to {SCHEMA}; upgrade it",
         )
 
-    @property
+    @cached_property  # asked for often, and hashed from all that was asked
     def trial_id(self) -> str:
         """See :meth:`Trial.trial_id`."""
         return self.trial.trial_id(self.origin.fingerprint)

@@ -21,7 +21,7 @@ _LAUNCH = (
     "ec2:DescribeInstances",
     "ec2:DescribeInstanceTypes",
 )
-_README = "the README's section 'On AWS' has the commands"
+_COMMANDS = "docs/on-aws.md has the commands"
 
 
 def bucket_of(file: ClusterFile) -> str | None:
@@ -96,13 +96,13 @@ def _without(file: ClusterFile, node: NodeType) -> Check:
     where = file.at("available_node_types", node.name, "node_config")
     if node.is_head:
         problem = f"{where}: no IamInstanceProfile: Ray gives the head all of EC2 and of S3"
-        return Check("", problem=problem, mend=f"a role of its own; {_README}", warning=True)
+        return Check("", problem=problem, mend=f"a role of its own; {_COMMANDS}", warning=True)
     problem = f"{where}: no IamInstanceProfile: its nodes cannot reach the bucket"
     return Check("", problem=problem, mend="IamInstanceProfile: {Name: paretune-worker}")
 
 
 def _missing(account: Account, profile: str) -> Check:
-    mend = f"aws iam create-instance-profile --instance-profile-name {profile}; {_README}"
+    mend = f"aws iam create-instance-profile --instance-profile-name {profile}; {_COMMANDS}"
     problem = f"there is no instance profile '{profile}', or it has no role"
     return Check("", problem=problem, mend=mend)
 
@@ -137,7 +137,7 @@ def _may(account: Account, profile: str, role: str, passed: list[str], head: boo
     ]
     if denied:
         problem = f"{profile} may not {', '.join(denied)}"
-        return Check("", problem=problem, mend=f"put it into its policy; {_README}")
+        return Check("", problem=problem, mend=f"put it into its policy; {_COMMANDS}")
     return Check("", f"{profile}: {role}")
 
 
@@ -219,7 +219,7 @@ def security_group(account: Account) -> Iterator[Check]:
     by = {"group-id": sorted(ids)} if ids else {"group-name": [name]}
     filters = [{"Name": key, "Values": values} for key, values in by.items()]
     found = account.ask("ec2", "describe_security_groups", Filters=filters)["SecurityGroups"]
-    narrow = f"let in your own address alone; {_README}"
+    narrow = f"let in your own address alone; {_COMMANDS}"
     if not any(each["IpPermissions"] for each in found):
         problem = f"Ray will make '{name}' and open port 22 to the whole internet"
         yield Check("", problem=problem, mend=narrow, warning=True)

@@ -10,7 +10,8 @@ from clusters.aws.account import Account, Answered, NotAllowed
 from clusters.check import Check
 from clusters.file import ClusterFile
 
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+LOGIN = "`aws sso login`, or get a new session token"
 
 
 def package() -> Check:
@@ -67,9 +68,8 @@ def credentials(account: Account) -> Iterator[Check]:
     except NotAllowed as error:  # a policy that denies it: they are valid all the same
         yield Check(name, problem=f"you may not {error}", mend="", warning=True)
     except Answered as error:
-        if error.code in _EXPIRED:
-            mend = "`aws sso login`, or get a new session token"
-            yield Check(name, problem="they have expired", mend=mend)
+        if error.code in EXPIRED:
+            yield Check(name, problem="they have expired", mend=LOGIN)
         else:
             mend = "`aws sts get-caller-identity` must work"
             yield Check(name, problem=f"AWS does not take them: {error}", mend=mend)

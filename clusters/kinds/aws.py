@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ from clusters.kinds.kind import Kind
 from clusters.ssh import key_check
 
 _FALLBACK = "paretune_fallback"
+# As boto3 spells an answer; the words may go on with a code of 1,000 letters.
+_REFUSED = re.compile(
+    r"error occurred \((\w+)\) when calling the (\w+) operation(?: \([^)]*\))?: (.{1,200})"
+)
+_LAUNCHED = "Launched a new head node"  # whatever was refused before, another zone had it
 LOOKS = (
     Look("instance types", machines.kinds),
     Look("zones", machines.zones),
@@ -65,6 +71,15 @@ class Aws(Kind):
     def files(self) -> Mapping[str, str]:
         """What that variable names."""
         return {f"{_FALLBACK}.py": Path(fallback.__file__).read_text()}
+
+    def refusal(self, said: str) -> str | None:
+        """In AWS's own words; Ray prints pages around them, and of expired credentials no word."""
+        if any(code in said for code in identity.EXPIRED):
+            return f"your credentials have expired; {identity.LOGIN}"
+        if _LAUNCHED in said or not (refused := _REFUSED.findall(said)):
+            return None
+        code, operation, words = refused[-1]
+        return f"AWS refuses {operation}: {words} ({code})"
 
     def idle_command(self, file: ClusterFile) -> str:
         """The head ends itself; its workers ended before, for want of work."""

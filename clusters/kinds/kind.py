@@ -25,6 +25,10 @@ class Kind(ABC):
     def idle_command(self, file: ClusterFile) -> str:
         """What the head runs, as its own user, to end the cluster from within."""
 
+    def guard_command(self, file: ClusterFile) -> str | None:
+        """What ends a machine on which no Ray runs; None where machines are the user's own."""
+        return self.idle_command(file)
+
     def ended(self, file: ClusterFile) -> None:
         """End what the launcher's ``ray down`` leaves running.
 
@@ -43,6 +47,10 @@ class Kind(ABC):
 
     def head_address(self, file: ClusterFile) -> str | None:
         """The head's address, where the file says it; else the launcher is asked, for seconds."""
+        return None
+
+    def refusal(self, said: str) -> str | None:
+        """Why the provider refuses the launcher, and the mend, where its words tell."""
         return None
 
     def prices(self, file: ClusterFile) -> Iterator[tuple[str, int]]:

@@ -12,6 +12,8 @@ from clusters.file import ClusterFile
 from clusters.kinds.kind import Kind
 from clusters.ssh import Ssh, key_check
 
+_KEY = "ray_bootstrap_key.pem"  # at home on the head: Ray's launcher copies the user's there
+
 
 class OnPrem(Kind):
     """The hosts of ``provider.head_ip`` and ``provider.worker_ips``."""
@@ -33,8 +35,16 @@ class OnPrem(Kind):
         with ThreadPoolExecutor(len(hosts)) as pool:
             yield from pool.map(lambda host: _host(file, str(host)), hosts)
 
+    def guard_command(self, file: ClusterFile) -> str | None:
+        """Nobody's machines are shut down."""
+        return None
+
     def ended(self, file: ClusterFile) -> None:
-        """The workers' Ray: the launcher stops the head's, and theirs would wait for it."""
+        """The workers' Ray: the launcher stops the head's, and theirs would wait for it.
+
+        And the copy of the private key with which the head started them.
+        """
+        Ssh.of(file, str(file.provider["head_ip"])).run(f"rm -f ~/{_KEY}", timeout=30)
         workers = [str(host) for host in file.provider.get("worker_ips", [])]
         if not workers:
             return
@@ -48,9 +58,10 @@ class OnPrem(Kind):
     def environment(self) -> Mapping[str, str]:
         """The first autoscaler.
 
-        The second takes the head for one of the workers and starts one too few (Ray 2.60).
+        The second takes the head for one of the workers and starts one too few (Ray 2.60). It asks
+        no cloud, so it may look each second; every 5 s is Ray's own.
         """
-        return {"RAY_enable_autoscaler_v2": "0"}
+        return {"RAY_enable_autoscaler_v2": "0", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
 
     def head_address(self, file: ClusterFile) -> str | None:
         """As the file says."""
@@ -63,8 +74,7 @@ class OnPrem(Kind):
 
     def idle_command(self, file: ClusterFile) -> str:
         """Ends Ray on the head, then on the workers: these would wait five minutes for a head."""
-        # Ray's launcher leaves the key with which the head starts the workers.
-        key = ["-i", "ray_bootstrap_key.pem"] if file.auth.get("ssh_private_key") else []
+        key = ["-i", _KEY] if file.auth.get("ssh_private_key") else []
         options = ["-oBatchMode=yes", "-oStrictHostKeyChecking=no", "-oConnectTimeout=10"]
         user = file.auth.get("ssh_user")
         commands = ["ray stop"]

@@ -15,7 +15,7 @@ from compression.calibration import Calibration
 from compression.edits import Edit
 from compression.kinds import EVERY_LAYER, bare, kind_of
 from compression.methods.form import Part, RankLimit, Shape, Slot, matrix_shape
-from compression.methods.rows import cut
+from compression.methods.rows import cut, in_blocks
 from compression.registry import InvalidSetting, Plugin, Registry
 from compression.stats import LayerStats, Need
 
@@ -240,7 +240,7 @@ class CompressedWeight(nn.Module):
 
     def dense(self) -> Tensor:
         """The decoded weight, float32, in :attr:`shape`."""
-        return self.method.decode(self.state(), self.shape)
+        return in_blocks(self.method, self.state(), self.shape)
 
     def dense_rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of :meth:`dense`."""

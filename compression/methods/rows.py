@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from compression.methods.form import Shape, Slot
 
+BLOCK = 2**20  # entries of a weight that are decoded at a time
 ROW_STEP = 40
 """Rows whose codes of any number of bits, or base-3 digits five a byte, end with a byte."""
 
@@ -28,6 +30,16 @@ class Rowed(Protocol):
         """Every packed tensor by name."""
 
 
+class Decoder(Rowed, Protocol):
+    """What decodes, whole or in part."""
+
+    def decode(self, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+        """The whole weight."""
+
+    def rows(self, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int) -> Tensor:
+        """Some of its rows."""
+
+
 def cut(
     form: Rowed, tensors: Mapping[str, Tensor], shape: Shape, start: int, stop: int
 ) -> tuple[int, dict[str, Tensor]]:
@@ -43,6 +55,25 @@ def cut(
         for slot, tensor in tensors.items()
     }
     return first, own
+
+
+def in_blocks(form: Decoder, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
+    """The whole weight; a large one block by block of its rows, where these lie one after the other.
+
+    Codes on their way to values take several times the room of the values.
+    """
+    entries = math.prod(shape)
+    if not form.row_step or entries <= BLOCK:
+        return form.decode(tensors, shape)
+    count = shape[0]
+    step = max(1, BLOCK * count // entries // form.row_step) * form.row_step
+    first = form.rows(tensors, shape, 0, min(step, count))
+    dense = first.new_empty(shape)
+    dense[: len(first)] = first
+    for start in range(step, count, step):
+        stop = min(start + step, count)
+        dense[start:stop] = form.rows(tensors, shape, start, stop)
+    return dense
 
 
 def cut_at(

@@ -56,9 +56,16 @@ class FileWriter:
             self._unsaved.append(line)
 
     def _put(self, data: bytes, offset: int) -> None:
-        """At a place, not at the end: what was refused is written again to where it belongs."""
-        if os.pwrite(self._file, data, offset) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        """At a place, not at the end: what was refused is written again to where it belongs.
+
+        A disk or a quota that is nearly full takes a part first and says why with the rest.
+        """
+        left = memoryview(data)
+        while left:
+            taken = os.pwrite(self._file, left, offset)
+            if not taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left, offset = left[taken:], offset + taken
 
     def sync(self) -> Saved:
         """See :class:`Writer`."""

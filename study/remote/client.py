@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
-from analysis.masking import printable
-from clusters import package
+from analysis.masking import masked
+from clusters import package, state
 from clusters.check import Check
-from clusters.cluster import Cluster, Entrance
+from clusters.cluster import Cluster, Entrance, at_work
 from clusters.derived import MLFLOW_PORT
 from clusters.errors import ClusterError, InvalidCluster
 from clusters.fetch import fetch
@@ -22,15 +21,12 @@ from clusters.jobs import Job
 from compression.registry import InvalidSetting
 from study.errors import StudyError
 from study.plugins import PluginFile
-from study.remote.looks import gpu_check, storage_check
+from study.remote import looks, stored
 from study.remote.order import Order, in_our_words, read, say
 from study.remote.spec import COMMAND, CONFIG, RESULTS, Spec
-from trainables import cache
+from study.remote.watching import Gone, exit_code, watch
 
 DETACHED = 130
-_RECONNECT = 2.0
-_LOST_SECONDS = 600.0  # a link may be cut for minutes
-_CODE = re.compile(r"exit code (\d+)")
 
 
 class Remote:
@@ -45,21 +41,30 @@ class Remote:
         self.path = path
         self.file = read(path)
         with in_our_words():
-            self.cluster = Cluster(self.file, cache.folder() / "clusters")
+            self.cluster = Cluster(self.file, state.home() / "clusters")
 
     def overrides(self, order: Order) -> dict[str, str]:
-        """What the cluster's file decides for a study, and what the command line said."""
-        ours, plugins = self.file.settings, self._plugins(order)
-        decided = {"plugins": json.dumps([file.name for file in plugins])} if plugins else {}
+        """What the command line and the cluster's file say of a study, over its own file.
+
+        MLflow is the head's own server where nobody names another.
+        """
+        ours, plugins, config = self.file.settings, self._plugins(order), order.config
+        decided = dict(order.overrides)
+        if plugins:  # by the names that they have in the job's folder
+            decided["plugins"] = json.dumps([file.name for file in plugins])
         if ours.storage is not None:
-            decided["storage"] = json.dumps(ours.storage)
-        if ours.tracking_uri is not None:
-            decided["tracking_uri"] = json.dumps(ours.tracking_uri)
-        else:
-            decided["tracking_uri"] = json.dumps(f"http://127.0.0.1:{MLFLOW_PORT}")
-        if ours.trials_per_gpu > 1 and order.config.resources.gpus == "auto":
+            decided.setdefault("storage", json.dumps(ours.storage))
+        here = f"http://127.0.0.1:{MLFLOW_PORT}"
+        tracking = ours.tracking_uri or (None if config.tracking_uri else here)
+        if tracking:
+            decided.setdefault("tracking_uri", json.dumps(tracking))
+        if ours.trials_per_gpu > 1 and config.resources.gpus == "auto":
             decided["resources.gpus"] = str(int(10_000 / ours.trials_per_gpu) / 10_000)
-        return {**decided, **order.overrides}
+        return decided
+
+    @cached_property
+    def _wheel(self) -> package.Wheel:
+        return package.wheel()
 
     def _plugins(self, order: Order) -> list[PluginFile]:
         beside = self.path.parent
@@ -68,12 +73,14 @@ class Remote:
 
     def checks(self, order: Order | None = None) -> Iterator[Check]:
         """All that can be known before a launch, as it becomes known."""
-        wheel = package.wheel()
-        files = self._files(order) if order else {}
-        yield package.size_check(wheel, files)
-        yield storage_check(self.file)
+        yield looks.python_check(self.file.settings)
+        yield looks.packages_check(self.file.settings)
+        yield package.size_check(self._wheel, self._files(order) if order else {})
+        yield looks.storage_check(self.file, order)
         if order:
-            yield gpu_check(self.file, self.cluster.kind, order.config)
+            yield looks.name_check(self.file, order)
+            yield looks.gpu_check(self.file, self.cluster.kind, order.config)
+            yield from looks.path_checks(order)
         yield from self.cluster.checks()
 
     def _files(self, order: Order) -> dict[str, bytes]:
@@ -92,11 +99,11 @@ class Remote:
             needed = package.requirements(self.file.settings.extras)
             started = self.cluster.up(needed, say)
             try:
-                job_id = self._submit(order)
+                job = self._submit(order)
             except (InvalidCluster, ClusterError, KeyboardInterrupt):
                 self._end(started)
                 raise
-        return self.follow(job_id, order.name, fresh=started)
+        return self.follow(job, fresh=started)
 
     def check(self, order: Order) -> None:
         """Look at everything that can be known now.
@@ -117,24 +124,23 @@ class Remote:
             say("ending what was started")
             say(self.cluster.down(say))
 
-    def _submit(self, order: Order) -> str:
-        head = self.cluster.head()
-        if head is None:
-            raise ClusterError("the cluster's head does not answer")
-        with self.cluster.enter(head) as entrance, tempfile.TemporaryDirectory() as made:
-            self._refuse_second(entrance, order)
-            wheel, folder = package.wheel(), Path(made)
+    def _submit(self, order: Order) -> Job:
+        overrides = self.overrides(order)
+        tracking = json.loads(overrides.get("tracking_uri", "null")) or order.config.tracking_uri
+        job = Job(f"{order.name}-{int(time.time())}", order.name, tracking=masked(tracking or ""))
+        with self._entered() as entrance, tempfile.TemporaryDirectory() as made:
+            self._refuse_second(entrance)
+            wheel, folder = self._wheel, Path(made)
             wheel.unpack(folder)
             for name, data in self._files(order).items():
                 (folder / name).write_bytes(data)
-            Spec(order.name, self.overrides(order), order.resume, order.warm_start).write(folder)
-            job_id = f"{order.name}-{int(time.time())}"
+            Spec(order.name, overrides, order.resume, order.warm_start).write(folder)
             say(f"shipping {wheel.name}: {wheel.size / 1e6:.2g} MB in {len(wheel.files)} files")
             environment = {"PYTHONUNBUFFERED": "1", **self.file.settings.environment}
-            entrance.jobs.submit(order.name, job_id, COMMAND, folder, environment)
-            return job_id
+            entrance.jobs.submit(job, COMMAND, folder, environment)
+        return job
 
-    def _refuse_second(self, entrance: Entrance, order: Order) -> None:
+    def _refuse_second(self, entrance: Entrance) -> None:
         for job in entrance.jobs.all():
             if job.active:
                 flags = f"--cluster {self.path}"
@@ -145,7 +151,7 @@ class Remote:
                     ]
                 )
 
-    def follow(self, job_id: str, name: str, fresh: bool = False) -> int:
+    def follow(self, job: Job, fresh: bool = False) -> int:
         """Show a job's words until it ends, through lost connections; then fetch its results.
 
         Ctrl-C leaves it running.
@@ -154,65 +160,49 @@ class Remote:
             StudyError: the cluster does not answer for ten minutes.
         """
         try:
-            job = self._watch(job_id)
+            job = watch(self._entered, job.id, self._commands())
         except KeyboardInterrupt:
             say(f"\ndetached; the study goes on. {self._commands()}")
             return DETACHED
-        code = _exit_code(job)
+        except Gone as error:
+            say(str(error))
+            return self._fetch_stored(job.study)
+        code = exit_code(job)
         if code == 2:  # nothing was run
             with in_our_words():
                 self._end(fresh)
             return code
-        self.fetch(name)
+        self.fetch(job.study)
         say(self._bill())
         return code
-
-    def _watch(self, job_id: str) -> Job:
-        seen, since = 0, time.monotonic()
-
-        def show(text: str) -> None:
-            nonlocal seen, since
-            seen, since = seen + len(text), time.monotonic()
-            sys.stderr.write(printable(text))
-            sys.stderr.flush()
-
-        lost = False
-        while True:
-            try:
-                with self._entered() as entrance:
-                    if entrance.mlflow:
-                        say(f"MLflow: {entrance.mlflow} while this runs")
-                    if lost:
-                        say("connected again")
-                    lost = False
-                    entrance.jobs.follow(job_id, show, seen)
-                    job = entrance.jobs.find(job_id)
-                    if not job.active:
-                        return job
-            except (ClusterError, StudyError, RuntimeError, OSError) as error:
-                if not lost:
-                    say(f"connection lost ({error}); the study goes on, trying again")
-                lost = True
-                if time.monotonic() - since > _LOST_SECONDS:
-                    raise StudyError(
-                        f"the cluster has not answered for {_LOST_SECONDS / 60:.0f} minutes; "
-                        f"{self._commands()}"
-                    ) from error
-            time.sleep(_RECONNECT)
 
     @contextmanager
     def _entered(self) -> Iterator[Entrance]:
         head = self.cluster.head()
         if head is None:
-            raise StudyError(f"cluster {self.file.name} does not run, or its head does not answer")
+            raise Gone(f"cluster {self.file.name} does not run")
         with self.cluster.enter(head) as entrance:
             yield entrance
 
     def attach(self, name: str | None) -> int:
-        """Follow the study of that name, or the newest."""
-        with in_our_words(), self._entered() as entrance:
-            job = _chosen(entrance, name)
-        return self.follow(job.id, job.study)
+        """Follow the study of that name, or the newest; of a cluster that is gone, its results."""
+        try:
+            with in_our_words(), self._entered() as entrance:
+                job = _chosen(entrance, name)
+        except Gone as error:
+            say(str(error))
+            return self._fetch_stored(name)
+        return self.follow(job)
+
+    def _fetch_stored(self, name: str | None) -> int:
+        """What a cluster left in the storage; 0 if its study had come to its end."""
+        storage, here = self.file.settings.storage, Path("results")
+        if storage is None or "://" not in storage:
+            raise StudyError("its studies were on its own disks, which are gone with it")
+        ended = stored.fetch(storage, name, here)
+        _tell(here / ended.name)
+        say(f"the whole study: {storage}/{ended.name}")
+        return 0 if ended.well else 1
 
     def status(self) -> list[str]:
         """What the cluster does now."""
@@ -236,20 +226,30 @@ class Remote:
                 entrance.jobs.stop(job.id)
         return f"stopped {running[-1].study}; --resume --name {running[-1].study} goes on"
 
-    def down(self) -> str:
-        """Take the cluster down, unless a study runs on it; the last word on it."""
+    def down(self, force: bool = False) -> str:
+        """Take the cluster down, unless a study may run on it; the last word on it.
+
+        Raises:
+            InvalidSetting: one runs, or nobody can say, and it is not forced.
+        """
         with in_our_words():
-            if self.cluster.head() is not None:
-                try:
-                    with self._entered() as entrance:
-                        active = [job.study for job in entrance.jobs.all() if job.active]
-                except ClusterError:
-                    active = []  # Ray does not run there: nothing to lose
-                if active:
-                    raise InvalidSetting(
-                        [f"{self.path}: study '{active[-1]}' runs; --stop it first, or wait"]
-                    )
+            if not force and (reason := self._doubt()):
+                raise InvalidSetting([f"{self.path}: {reason}"])
             return self.cluster.down(say)
+
+    def _doubt(self) -> str | None:
+        """Why a study may run there."""
+        try:
+            head = self.cluster.head()
+            if head is None or not at_work(head):
+                return None
+            with self.cluster.enter(head) as entrance:
+                active = [job.study for job in entrance.jobs.all() if job.active]
+        except ClusterError as error:
+            return f"a study may run there: {error}; mend that, or end it unasked: --down --force"
+        if active:
+            return f"study '{active[-1]}' runs; --stop it first, or wait, or --down --force"
+        return None
 
     def browse(self) -> str:
         """Keep a tunnel to the cluster's MLflow open until Ctrl-C."""
@@ -265,14 +265,13 @@ class Remote:
 
     def fetch(self, name: str) -> None:
         """A study's files from the head to ``results`` here."""
-        head, here = self.cluster.head(), Path("results") / name
-        if head is None:
-            raise StudyError(f"the head does not answer: the results of '{name}' stay there")
+        here = Path("results") / name
         with in_our_words():
+            head = self.cluster.head()
+            if head is None:
+                raise Gone(f"cluster {self.file.name} does not run")
             fetch(head, f"{RESULTS}/{name}/", here)
-        say(f"results: {here}")
-        for file in sorted((here / "report").glob("*")):
-            say(f"report: {file}")
+        _tell(here)
 
     def plan(self, order: Order) -> tuple[list[str], bool]:
         """What was looked at and would be done; whether something is wrong."""
@@ -298,19 +297,18 @@ class Remote:
         return f"{flags} --attach | --status | --stop | --down"
 
 
+def _tell(here: Path) -> None:
+    say(f"results: {here}")
+    for file in sorted((here / "report").glob("*")):
+        say(f"report: {file}")
+
+
 def _chosen(entrance: Entrance, name: str | None) -> Job:
     jobs = [job for job in entrance.jobs.all() if name in (None, job.study)]
     if not jobs:
         known = ", ".join(dict.fromkeys(job.study for job in entrance.jobs.all())) or "none"
         raise InvalidSetting([f"--name: no such study on the cluster; there: {known}"])
     return next((job for job in reversed(jobs) if job.active), jobs[-1])
-
-
-def _exit_code(job: Job) -> int:
-    if job.status == "SUCCEEDED":
-        return 0
-    found = _CODE.search(job.message)
-    return int(found[1]) if found else 1
 
 
 def _spelled(check: Check) -> str:

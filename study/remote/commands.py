@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Asked:
             yield "--cluster and --address: give one of them"
         if len(self.verbs) > 1:
             yield f"--{self.verbs[0]} and --{self.verbs[1]}: give one of them"
+        if "force" in self.flags and "down" not in self.flags:
+            yield "--force goes with --down"
         if self.verbs and self.cluster is None:
             yield f"--{self.verbs[0]} needs --cluster FILE"
         if self.cluster and self.resume and not self.name:
@@ -60,7 +63,9 @@ Read = Callable[[], tuple["StudyConfig", Path, dict[str, str]]]
 def serve(asked: Asked, read: Read) -> int:
     """Do what is asked of a cluster; the exit code. ``read`` gives a study to be run there."""
     from study.remote.client import Remote
+    from study.remote.order import say
 
+    asked.check()
     if asked.cluster is None:
         raise InvalidSetting(["command line: --cluster FILE is missing"])
     remote = Remote(asked.cluster)
@@ -68,7 +73,15 @@ def serve(asked: Asked, read: Read) -> int:
         return _manage(remote, asked)
     order = _order(asked, *read())
     if not asked.dry_run:
-        return remote.run(order)
+        # A terminal that is closed is as good as Ctrl-C: what was begun is ended, or left running.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
+        try:
+            return remote.run(order)
+        except KeyboardInterrupt:
+            flags = f"--cluster {asked.cluster}"
+            say(f"interrupted; `{flags} --status` says whether it runs, `{flags} --down` ends it")
+            return 130
     lines, wrong = remote.plan(order)
     click.echo(json.dumps({"plan": lines}) if asked.as_json else "\n".join(lines))
     return 2 if wrong else 0
@@ -93,7 +106,7 @@ def _manage(remote: Remote, asked: Asked) -> int:
         "attach": lambda: remote.attach(asked.name),
         "status": lambda: shown(remote.status()),
         "stop": lambda: shown([remote.stop(asked.name)]),
-        "down": lambda: shown([remote.down()]),
+        "down": lambda: shown([remote.down("force" in asked.flags)]),
         "mlflow": lambda: shown([remote.browse()]),
     }
     return actions[asked.verbs[0]]()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from analysis.masking import printable
 from compression.registry import InvalidSetting
 from study.checks import tracking_problem
 from study.config import StudyConfig, load_config
-from study.errors import StudyError, fail
+from study.errors import StorageError, StudyError, fail
 from study.patience import to_stderr
+from study.placement import Node, nodes_of
 from study.remote import nodes
 from study.remote.spec import CONFIG, RESULTS, Spec
+from study.remote.stored import copy
 from study.show import front_text
 from study.storage import Storage
 from study.study import Study
@@ -29,14 +33,9 @@ def main(folder: Path) -> int:
     config = load_config(folder / CONFIG, spec.overrides)
     launcher = nodes.launched()
     with connected("auto", 0, threads=config.resources.cpus):
-        _ready(config, nodes.due(launcher))
+        promised = _ready(config, launcher)
         study = Study(
-            config,
-            spec.name,
-            spec.resume,
-            "auto",
-            warm_start=spec.warm_start,
-            promised=tuple(nodes.promised(launcher)),
+            config, spec.name, spec.resume, "auto", warm_start=spec.warm_start, promised=promised
         )
         try:
             result = study.run()
@@ -46,8 +45,8 @@ def main(folder: Path) -> int:
     return result.exit_code
 
 
-def _ready(config: StudyConfig, count: int) -> None:
-    """Machines are there and see the storage.
+def _ready(config: StudyConfig, launcher: Mapping[str, Any]) -> tuple[Node, ...]:
+    """Machines are there and see the storage; those that may yet come.
 
     Raises:
         InvalidSetting: they do not.
@@ -58,7 +57,11 @@ def _ready(config: StudyConfig, count: int) -> None:
         found = ray.nodes()  # type: ignore[no-untyped-call]
         return sum(node["Alive"] for node in found)
 
-    nodes.wait(count, alive, to_stderr, nodes.patience())
+    nodes.wait(nodes.due(launcher), alive, to_stderr, nodes.patience())
+    coming = nodes.promised(launcher, alive() - 1)
+    if coming and not nodes_of(ray.nodes()):  # type: ignore[no-untyped-call]
+        nodes.await_first(coming, config.resources, alive, to_stderr)
+        coming = nodes.promised(launcher, alive() - 1)
     _await_tracking(config.tracking_uri)
     if blind := list(nodes.blind(Storage.open(config.storage))):
         raise InvalidSetting(
@@ -67,6 +70,7 @@ def _ready(config: StudyConfig, count: int) -> None:
                 for text in blind
             ]
         )
+    return tuple(coming)
 
 
 def _await_tracking(uri: str | None) -> None:
@@ -81,9 +85,10 @@ def _put_down(storage: Storage, name: str) -> None:
     there = Storage.open(str(Path(RESULTS).expanduser())).sub(name)
     if storage.is_local and storage.root == there.root:
         return
-    for file, size in storage.sizes().items():
-        if not there.exists(file) or there.size(file) != size:
-            there.write_bytes(file, storage.read_bytes(file))
+    try:
+        copy(storage, there)
+    except StorageError as error:  # it must not hide how the study ended
+        to_stderr(f"the results stay in {storage}: {error}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 from compression.registry import InvalidSetting
 from study.placement import Node
+from study.sections import Resources
 from study.storage import Storage, StorageError
 
 # Ray's launcher leaves the cluster's file here, with what the provider knows of its machines.
@@ -19,6 +21,7 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 BACK_SECONDS = 60.0
 JOIN_SECONDS = 900.0  # packages take minutes to install on a new machine
 LOOK_SECONDS = 1.0
+_ERROR = re.compile(r"error|exception|capacity|fail", re.IGNORECASE)
 _LOG = Path("/tmp/ray/session_latest/logs/monitor.out")
 
 
@@ -31,17 +34,18 @@ def launched(path: Path = BOOTSTRAP) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def promised(config: Mapping[str, Any]) -> list[Node]:
-    """Machines that the autoscaler would start beyond those that are there from the beginning."""
+def promised(config: Mapping[str, Any], living: int = 0) -> list[Node]:
+    """Machines that the autoscaler would start beyond the ``living`` workers: the largest first."""
     nodes, head = list[Node](), config.get("head_node_type")
     for name, given in (config.get("available_node_types") or {}).items():
         has = given.get("resources") or {}
-        more = int(given.get("max_workers", 0)) - int(given.get("min_workers", 0))
         if name != head and has.get("CPU"):
             memory = has.get("memory", float("inf"))
-            nodes += [Node(has["CPU"], has.get("GPU", 0.0), memory)] * max(0, more)
-    most = int(config.get("max_workers", len(nodes)))
-    return nodes[:most]
+            node = Node(has["CPU"], has.get("GPU", 0.0), memory)
+            nodes += [node] * int(given.get("max_workers", 0))
+    nodes.sort(key=lambda node: (node.gpus, node.cpus), reverse=True)
+    most = min(int(config.get("max_workers", len(nodes))), len(nodes))
+    return nodes[: max(0, most - living)]
 
 
 def due(config: Mapping[str, Any]) -> int:
@@ -78,6 +82,42 @@ def wait(
             say(f"{found} of {count} machines after {seconds:.0f} s: on with these (see {_LOG})")
             return
         time.sleep(LOOK_SECONDS)
+
+
+def await_first(
+    nodes: Sequence[Node], wanted: Resources, alive: Callable[[], int], say: Callable[[str], None]
+) -> None:
+    """Have a cluster without workers start its first one, and wait for it: it may never come.
+
+    Raises:
+        InvalidSetting: it did not, with the cause as far as the autoscaler knows it.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    before, end = alive(), time.monotonic() + JOIN_SECONDS
+    gpus = max(node.gpus for node in nodes)
+    share = min(1.0, gpus) if wanted.gpus == "auto" else float(wanted.gpus)
+    say("asking for a first machine; those of a cloud take minutes")
+    request_resources(bundles=[{"CPU": wanted.cpus} | ({"GPU": share} if share else {})])
+    try:
+        while alive() <= before:
+            if said := failure():
+                raise InvalidSetting([f"cluster: {said}"])
+            if time.monotonic() > end:
+                text = f"no machine came within {JOIN_SECONDS / 60:.0f} minutes"
+                raise InvalidSetting([f"cluster: {text}{_last_error()} (all of it: {_LOG})"])
+            time.sleep(LOOK_SECONDS)
+    finally:
+        request_resources(bundles=[])
+
+
+def _last_error(log: Path = _LOG) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = [line.strip() for line in lines if _ERROR.search(line)]
+    return f": {found[-1][:300]}" if found else ""
 
 
 def failure(log: Path = _LOG) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,15 +42,17 @@ def read(path: Path) -> ClusterFile:
         raise InvalidSetting([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
     if elsewhere := foreign(text, str(path)):
         raise InvalidSetting([elsewhere])
-    if another := foreign(text, str(path)):
-        raise InvalidSetting([another])
     with in_our_words():
         return parse(yaml_lines.load(text, str(path)))
 
 
 def say(text: str) -> None:
-    """A line for the user, on standard error."""
-    print(sayable(text), file=sys.stderr, flush=True)
+    """A line for the user, on standard error.
+
+    Whoever closed the terminal reads nothing; what is being ended is to be ended all the same.
+    """
+    with suppress(OSError):
+        print(sayable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -106,8 +106,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
         drawn = self._encoding.draw(self._rng, half)
         parents = seen.codes[self._rng.choice(seen.front, half)]
         both = np.concatenate([drawn, self._encoding.changed(parents, self._rng, CHANGED)])
-        tried = {row.tobytes() for row in (*seen.codes, *seen.running)}
-        new = np.array([row.tobytes() not in tried for row in both])
+        new = np.array([row.tobytes() not in seen.tried for row in both])
         kept: Codes = both[new] if new.any() else both
         return kept
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from study.searchers.encoding import Codes, Encoding
 Array = NDArray[np.float64]
 REACHED = "reached"
 """The attribute of a trial that says how far it came: share of its epochs, losses, seconds."""
+RUNNING = 500
+"""Of trials that run, the most that a model looks at: all of 10,000 would teach it no more."""
 
 
 def reached(
@@ -30,11 +32,12 @@ def reached(
 
 @dataclass(frozen=True)
 class Seen:
-    """Ended trials, n of them, and those that run.
+    """Ended trials, n of them, and those that run: of thousands some, old and new.
 
     ``losses`` are (n, m) at the end of each, ``shares`` (n,) of its epochs it was trained;
     ``points`` (k, 3) are row, share and primary loss on the way; ``log_cost`` (n,) is the log of
-    the seconds of the whole trial; ``violation`` (n,) by how much it breaks constraints.
+    the seconds of the whole trial; ``violation`` (n,) by how much it breaks constraints. ``tried``
+    are the bytes of the codes of all, those of every trial that runs among them.
     """
 
     codes: Codes
@@ -43,6 +46,7 @@ class Seen:
     points: Array
     log_cost: Array
     violation: Array
+    tried: Set[bytes] = frozenset()
 
     @property
     def front(self) -> NDArray[np.int64]:
@@ -65,6 +69,9 @@ class Seen:
         ended = [t for t in trials if REACHED in t.user_attrs]
         running = [t for t in trials if t.state == TrialState.RUNNING]
         known = {} if coded is None else coded
+        _know([*ended, *running], encoding, known)
+        tried = {known[t.number].tobytes() for t in (*ended, *running)}
+        running = running[:: -(-len(running) // RUNNING) or 1]
         told = [t.user_attrs[REACHED] for t in ended]
         points = [(row, *point) for row, each in enumerate(told) for point in each["points"]]
         return cls(
@@ -74,15 +81,21 @@ class Seen:
             np.array(points, dtype=np.float64).reshape(-1, 3),
             np.array([_log_cost(t) for t in told]),
             np.array([sum(max(0.0, v) for v in t.constraints.values()) for t in ended], float),
+            tried,
         )
 
 
-def _codes(trials: Sequence[FrozenTrial], encoding: Encoding, known: dict[int, Array]) -> Codes:
-    """Codes of trials, (n, parameters); what a trial was asked never changes."""
+def _know(trials: Sequence[FrozenTrial], encoding: Encoding, known: dict[int, Array]) -> None:
+    """Encode those that are new; what a trial was asked never changes."""
     new = [t for t in trials if t.number not in known]
-    rows = encoding.encode([t.params for t in new])
-    known.update(zip((t.number for t in new), rows, strict=True))
-    return np.stack([known[t.number] for t in trials]) if trials else rows
+    known.update(
+        zip((t.number for t in new), encoding.encode([t.params for t in new]), strict=True)
+    )
+
+
+def _codes(trials: Sequence[FrozenTrial], encoding: Encoding, known: dict[int, Array]) -> Codes:
+    """Codes of trials, (n, parameters)."""
+    return np.stack([known[t.number] for t in trials]) if trials else encoding.encode([])
 
 
 def _log_cost(told: Mapping[str, Any]) -> float:

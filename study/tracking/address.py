@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from analysis.masking import masked
+from study.deadlines import within
 
 _SQLITE = "sqlite:///"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -95,15 +96,26 @@ def _check_sqlite(uri: str) -> None:
 
 
 def _check_server(uri: str, timeout: float) -> None:
-    request = f"{uri.rstrip('/')}/health"
+    request = _request(f"{uri.rstrip('/')}/health")
     try:
         urllib.request.urlopen(request, timeout=timeout).close()
     except urllib.error.HTTPError as error:
         if error.code not in (401, 403):  # a server behind a login is one
             kind = "a server in trouble" if error.code >= 500 else "no MLflow server"
             raise TrackingError(
-                f"tracking '{uri}': {kind}: {request} answers with error {error.code}"
+                f"tracking '{uri}': {kind}: {request.full_url} answers with error {error.code}"
             ) from error
+
+
+def _request(uri: str) -> urllib.request.Request:
+    """With the name and the password of the address where they belong, as MLflow's client does."""
+    parts = urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if at:
+        login = b64encode(unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
+    return request
 
 
 def _check_port(uri: str, timeout: float) -> None:
@@ -113,22 +125,13 @@ def _check_port(uri: str, timeout: float) -> None:
 
 
 def _within(timeout: float, uri: str, check: Callable[[], None]) -> None:
-    """Run ``check`` for at most ``timeout`` seconds: looking a name up knows no limit."""
-    problems: list[Exception] = []
-
-    def run() -> None:
-        try:
-            check()
-        except (OSError, ValueError) as error:
-            problems.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if thread.is_alive():
-        raise TrackingError(f"tracking '{uri}': no answer within {timeout:g} s")
-    if problems and isinstance(problems[0], TrackingError):
-        raise problems[0]
-    if problems:
-        reason = getattr(problems[0], "reason", problems[0])
-        raise TrackingError(f"tracking '{uri}': no answer: {reason}") from problems[0]
+    """Run ``check`` for at most ``timeout`` seconds."""
+    try:
+        within(timeout, check)
+    except TrackingError:
+        raise
+    except TimeoutError as error:
+        raise TrackingError(f"tracking '{uri}': no answer within {timeout:g} s") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"tracking '{uri}': no answer: {reason}") from error

@@ -14,13 +14,25 @@ from study.events import CONFIRM, Frozen
 from study.lease import process_alive
 from study.state import OPEN, Phase, TrialState
 from study.tracking.client import Client
-from study.tracking.shown import cause, curve, final_metrics, milliseconds, params_of, word
+from study.tracking.models import Models
+from study.tracking.note import before
+from study.tracking.shown import (
+    cause,
+    curve,
+    final_metrics,
+    milliseconds,
+    name_of,
+    params_of,
+    tested,
+    word,
+)
 from study.tracking.stored import NotTaken, Store, StoredRun, refused
 from trainables.record import Verification, canonical
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "paretune"
 STUDY, TRIAL, OWNER, BEAT = "paretune.study", "paretune.trial", "paretune.owner", "paretune.beat"
-PARENT = "mlflow.parentRunId"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+MODEL = "model"  # the folder of a run's model
 STALE_SECONDS = 600.0
 MOST_AT_ONCE = 32  # runs that are read back together
 
@@ -33,9 +45,10 @@ class Mirror:
     """
 
     def __init__(self, client: Client, name: str, study_id: str, owner: str) -> None:
-        """Connect; makes the experiment if it is absent."""
+        """Connect; makes the experiment if it is absent. ``models`` are those of the study."""
         self._store = Store(client, EXPERIMENT)
         self._name, self._study_id, self._owner = name, study_id, owner
+        self.models = Models(client, self._store.experiment, study_id)
         self._runs: dict[str, StoredRun] = {}
         self._in_doubt: set[str] = set()
         self._parent: StoredRun | None = None
@@ -44,6 +57,15 @@ class Mirror:
     def runs(self) -> int:
         """Runs of trials that are known."""
         return len(self._runs)
+
+    def link(self, trial_id: str | None = None) -> str | None:
+        """Address of a trial's run within MLflow's pages, or of the study's own."""
+        run = self.parent if trial_id is None else self.run_of(trial_id)
+        return None if run is None else f"#/experiments/{self._store.experiment}/runs/{run.run_id}"
+
+    def run_of(self, trial_id: str) -> StoredRun | None:
+        """The run of a trial, if it has one."""
+        return self._runs.get(trial_id)
 
     @property
     def parent(self) -> StoredRun:
@@ -56,6 +78,7 @@ class Mirror:
         """Find this study's runs, open its own run (again), close what dead studies left open."""
         self._weed()
         tags = {STUDY: self._study_id, OWNER: self._owner, BEAT: repr(time.time())}
+        tags[NOTE] = before(self._name)
         parent = self._parent or self._store.create(self._name, tags)
         self._store.reopen(parent)
         self._store.write(parent, (), [Param(k, v[:6000]) for k, v in params.items()], tags)
@@ -114,7 +137,7 @@ class Mirror:
             if run.tags.get("on_front") == on_front:
                 continue
             if trial_id in members and trial_id in artifact_of:
-                self._store.file(run, artifact_of[trial_id], "model")
+                self._store.file(run, artifact_of[trial_id], MODEL)
             self._store.write(run, tags={"on_front": on_front})
             self._store.settle([run])
 
@@ -132,17 +155,23 @@ class Mirror:
             self._store.settle([run])
 
     def finish(
-        self, status: str, metrics: Mapping[str, float], files: Iterable[str], at: float
+        self,
+        status: str,
+        metrics: Mapping[str, float],
+        files: Mapping[str, str],
+        at: float,
+        note: str = "",
     ) -> None:
         """Close the runs: trials that are still open as KILLED, the study's own as ``status``.
 
-        A run that was made twice, for one of two answers was lost, is left once.
+        ``files`` are paths on this machine by the names that they get, ``note`` what the study's
+        run opens on. A run that was made twice, for one of two answers was lost, is left once.
         """
         self.kill_open(at)
         ended = milliseconds(at)
-        self._store.write(self.parent, [Metric(k, v, ended, 0) for k, v in metrics.items()])
-        for path in files:
-            self._store.file(self.parent, path)
+        points = [Metric(k, v, ended, 0) for k, v in metrics.items()]
+        self._store.write(self.parent, points, tags={NOTE: note} if note else {})
+        self._store.files(self.parent, files)
         self._store.end(self.parent, status, ended)
         self._store.settle([self.parent])
         self._weed()
@@ -189,11 +218,7 @@ class Mirror:
         }
         if trial.source is not None:
             tags["inherited_from"] = trial.source
-        what = trial.params.get("method", "")
-        if trial.role == CONFIRM:
-            what = f"seed {trial.trial.seed}"
-        name = f"{trial.number:03d} {what}".strip() if trial.number >= 0 else trial.role
-        return self._store.create(name, tags, milliseconds(trial.started_at))
+        return self._store.create(name_of(trial), tags, milliseconds(trial.started_at))
 
     def _above(self, trial: TrialState) -> str:
         """The run that a trial's run is shown under: the study's; of another seed the first's."""
@@ -220,15 +245,9 @@ class Mirror:
         self._store.end(run, "FAILED" if failed else "FINISHED", milliseconds(trial.ended_at))
 
     def _verify(self, trial: TrialState, run: StoredRun, found: Verification) -> None:
-        at = milliseconds(trial.ended_at)
-        values = {f"test/{k}": v for k, v in found.metrics.items()}
-        for name in ("latency_ms", "resident_bytes"):
-            if (value := getattr(found, name)) is not None:
-                values[name] = value
-        metrics = [Metric(k, float(v), at, 0) for k, v in values.items()]
         problems = "; ".join(found.problems)[:5000]
         tags = {"verified": word(found.verified), "problems": problems}
-        self._store.write(run, metrics, tags=tags)
+        self._store.write(run, tested(trial, found), tags=tags)
 
     def _weed(self, trial_id: str | None = None) -> None:
         """Take up what the store holds of the study, or of a trial, and leave each run once."""

@@ -8,13 +8,14 @@ from itertools import islice
 
 from mlflow.entities import Metric, Param
 
+from study.events import CONFIRM
 from study.state import TrialState
 from study.tables import asked, measured
-from trainables.record import Report
+from trainables.record import NONE, Report, Verification
 
+# Few: each is a column of the table of runs. What follows from these is in record.json.
 _MEASURED = tuple(
-    "epochs_done best_epoch ratio log2_ratio layer_ratio nominal_ratio "
-    "stored_bytes file_bytes macs seconds peak_memory".split()
+    "ratio file_bytes layer_ratio macs epochs_done best_epoch seconds peak_memory".split()
 )
 
 
@@ -61,6 +62,25 @@ def final_metrics(trial: TrialState) -> list[Metric]:
     return [Metric(name, float(value), at, 0) for name, value in found.items()]
 
 
+def tested(trial: TrialState, found: Verification) -> list[Metric]:
+    """What its verification measured."""
+    values: dict[str, float | None] = {f"test/{k}": v for k, v in found.metrics.items()}
+    values |= {"latency_ms": found.latency_ms, "resident_bytes": found.resident_bytes}
+    at = milliseconds(trial.ended_at)
+    return [Metric(k, float(v), at, 0) for k, v in values.items() if v is not None]
+
+
+def name_of(trial: TrialState) -> str:
+    """A run's name: the trial's number and what it tries, in few words."""
+    if trial.number < 0:
+        return trial.role
+    if trial.role == CONFIRM:
+        return f"{trial.number:03d} seed {trial.trial.seed}"
+    values = asked(trial.trial)
+    words = [str(values["method"]), *(w for w in (values["adapter"],) if w != NONE.name)]
+    return f"{trial.number:03d} {' '.join(words)} r{values['rank']}"
+
+
 def cause(trial: TrialState) -> dict[str, str]:
     """Why it failed."""
     error = trial.record.outcome.error if trial.record else None
@@ -68,8 +88,10 @@ def cause(trial: TrialState) -> dict[str, str]:
 
 
 def params_of(trial: TrialState) -> list[Param]:
-    """What was asked and what was suggested."""
-    values = {k: v for k, v in asked(trial.trial).items() if v is not None} | dict(trial.params)
+    """What was asked, by the same names in every run, and what else was suggested."""
+    values = {k: v for k, v in asked(trial.trial).items() if v is not None and v != ""}
+    said_already = f"{trial.trial.optimizer.name}.lr"
+    values |= {k: v for k, v in trial.params.items() if k != said_already}
     return [Param(k, str(v)[:6000]) for k, v in values.items()]
 
 

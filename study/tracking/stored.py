@@ -98,6 +98,11 @@ class Store:
         self._client = client
         self._experiment = self._find(experiment)
 
+    @property
+    def experiment(self) -> str:
+        """Its id."""
+        return self._experiment
+
     def _find(self, name: str) -> str:
         for _ in range(2):
             if (found := self._client.get_experiment_by_name(name)) is not None:
@@ -165,14 +170,25 @@ class Store:
                 file.write(text)
             self.file(run, path)
 
-    def file(self, run: StoredRun, path: str, folder: str | None = None) -> None:
+    def file(self, run: StoredRun, path: str, folder: str = "") -> None:
         """A copy of a file of this machine."""
-        self._client.put_file(run.files, path, folder)
         name = os.path.basename(path)
-        name = f"{folder}/{name}" if folder else name
-        found = self._client.files_at(run.files, folder)
-        if (name, os.path.getsize(path)) not in [(file.path, file.file_size) for file in found]:
-            raise NotTaken(f"it took the file {name}, but does not show it")
+        self.files(run, {f"{folder}/{name}" if folder else name: path})
+
+    def files(self, run: StoredRun, paths: Mapping[str, str]) -> None:
+        """Copies of files of this machine, by their names there; the last part is the path's own.
+
+        Raises:
+            NotTaken: one of them is not there.
+        """
+        for name, path in paths.items():
+            self._client.put_file(run.files, path, os.path.dirname(name) or None)
+        for folder in {os.path.dirname(name) for name in paths}:
+            found = self._client.files_at(run.files, folder or None)
+            sizes = {file.path: file.file_size for file in found}
+            for name, path in paths.items():
+                if os.path.dirname(name) == folder and sizes.get(name) != os.path.getsize(path):
+                    raise NotTaken(f"it took the file {name}, but does not show it")
 
     def reopen(self, run: StoredRun) -> None:
         """It goes on."""

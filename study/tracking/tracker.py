@@ -32,7 +32,7 @@ ENVIRONMENT = {
 ALWAYS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 MOST_RESTARTS = 5
 RESTART_SECONDS = 1.0  # before the first, twice as long before each other
-NOTICE_SECONDS = 5.0
+NOTICE_SECONDS = 2.0
 
 
 def environment() -> dict[str, str]:

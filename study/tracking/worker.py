@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +23,9 @@ from analysis.masking import masked
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import OPEN, StudyState
-from study.storage import Storage, StorageError
+from study.storage import Storage
 from study.tracking.client import Client
+from study.tracking.closing import show_end
 from study.tracking.mirror import MOST_AT_ONCE, Mirror
 from study.tracking.stored import NotTaken
 
@@ -200,41 +200,11 @@ class Worker:
         if not done or self._mirror is None:
             return self._mirror is None and self._error is None
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                front = last["front"]
-                names = {i: f"artifacts/{i}.safetensors" for i in front}
-                self._mirror.mark_front(
-                    front, {i: self._fetch(n, folder) for i, n in names.items() if self._has(n)}
-                )
-                if self._state.frozen:
-                    self._mirror.show_seeds(self._state.frozen)
-                reports = [f"report/{name}" for name in self._storage.list("report")]
-                files = [n for n in ["study.json", *reports] if self._has(n)]
-                paths = [self._fetch(name, folder) for name in files]
-                self._mirror.finish(last["status"], last["metrics"], paths, self._ended_at())
+            show_end(self._mirror, self._state, self._storage, self._settings["name"], last)
         except Exception as error:  # as in step
             self._failed(error)
             return False
         return True
-
-    def _ended_at(self) -> float:
-        """When the study was closed: a second tracker says the same."""
-        return self._state.closed[-1].at if self._state.closed else time.time()
-
-    def _has(self, name: str) -> bool:
-        try:
-            return self._storage.size(name) > 0
-        except StorageError:
-            return False
-
-    def _fetch(self, name: str, folder: str) -> str:
-        """A path on this machine with the file's content."""
-        if self._storage.is_local:
-            return self._storage.path(name)
-        path = os.path.join(folder, os.path.basename(name))
-        with open(path, "wb") as file:
-            file.write(self._storage.read_bytes(name))
-        return path
 
 
 def main() -> int:

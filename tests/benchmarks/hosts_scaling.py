@@ -84,7 +84,8 @@ def rate(user: User, task: str, trials: int, at_once: int) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=48, help="few: start and tail count")
+    parser.add_argument("--tasks", default="asleep,at_work")
     parser.add_argument("--seconds", type=float, default=0.05)
     given = parser.parse_args()
     if why := real.available():
@@ -94,7 +95,7 @@ def main() -> None:
         place.mkdir()
         user = User(place, cluster_file(hosts, place))
         (place / "paced.py").write_text(PACED.format(seconds=given.seconds))
-        for task in ("asleep", "at_work"):
+        for task in given.tasks.split(","):
             one, two = (rate(user, task, given.trials, at_once) for at_once in (1, 2))
             print(f"{task:8} one host {one:.3f} trials/s, two {two:.3f}: {two / one:.2f}x")
         user.run("--down")

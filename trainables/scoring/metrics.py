@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 
 def classified(outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """``prediction`` (b,) int64 and ``loss`` (b,), the cross-entropy, of logits (b, classes)."""
+    """``prediction`` (b,) int64, its probability ``confidence`` and ``loss``, the cross-entropy.
+
+    Of logits (b, classes) and labels (b,).
+    """
     return {
         "prediction": outputs.argmax(-1),
+        "confidence": outputs.softmax(-1).amax(-1),
         "loss": nn.functional.cross_entropy(outputs, labels, reduction="none"),
     }
 
@@ -36,10 +40,14 @@ def runners_up(logits: Tensor, tolerance: float) -> Tensor:
     return torch.where(near, classes[:, 1], -1)
 
 
+UNSCORED = ("prediction", "confidence")
+"""What is observed of examples and is not the better for being larger or smaller."""
+
+
 def shares(name: str, observed: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
-    """``name``: the share of right predictions; and the mean of all else that was observed."""
+    """``name``: the share of right predictions; and the means of what tells how good these are."""
     right = (observed["prediction"] == labels).double().mean().item()
-    others = {k: v.double().mean().item() for k, v in observed.items() if k != "prediction"}
+    others = {k: v.double().mean().item() for k, v in observed.items() if k not in UNSCORED}
     return {name: right, **others}
 
 

@@ -1,0 +1,1 @@
+"""Several studies held against each other."""

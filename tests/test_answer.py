@@ -1,0 +1,97 @@
+"""``--json``: standard output has one line of JSON and nothing else, whatever happens."""
+
+import json
+import os
+import sys
+import types
+
+import pytest
+from click.testing import CliRunner
+
+from study.errors import StudyError
+from study.result import StudyResult
+from study.run import main
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    """Run the command with a study that does what is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+    def run(*arguments, does=lambda: StudyResult("a", "here", (), ())):
+        class Study:
+            def __init__(self, *_):
+                self.check, self.run = (lambda: None), does
+
+        monkeypatch.setitem(sys.modules, "study.study", types.SimpleNamespace(Study=Study))
+        return CliRunner().invoke(main, arguments)
+
+    return run
+
+
+def only_line(done):
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def test_what_others_print_goes_elsewhere(cli, capfd):
+    def noisy():
+        print("a library says hello")
+        os.write(1, b"a worker says hello\n")
+        return StudyResult("a", "here", (), (), remarks=("one",), headline="Good.")
+
+    done = cli("--json", "--name", "a", does=noisy)
+    found = only_line(done)
+    assert (found["name"], found["headline"], found["remarks"]) == ("a", "Good.", ["one"])
+    assert "a library says hello" in done.stderr
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "a worker says hello\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--frobnicate",), "frobnicate"),
+        (("--list", "nothing"), "nothing"),
+        (("--set", "space.rank=x", "--trials", "no"), "trials"),
+        (("--set", "novalue"), "KEY=VALUE"),
+        (("--config", "absent.yaml"), "absent.yaml"),
+        (("--stop",), "--cluster"),
+    ],
+)
+def test_wrong_input_is_said_twice(cli, arguments, words):
+    done = cli("--json", "--name", "a", *arguments)
+    found = only_line(done)
+    assert done.exit_code == found["exit_code"] == 2
+    assert words in " ".join(found["errors"])
+    plain = cli("--name", "a", *arguments)
+    assert (plain.exit_code, plain.stdout) == (2, "")
+    assert words in plain.stderr
+
+
+def test_a_study_that_fails(cli):
+    def fails():
+        print("so far so good")
+        raise StudyError("the disk is full")
+
+    done = cli("--json", "--name", "a", does=fails)
+    assert only_line(done) == {"exit_code": 1, "errors": ["the disk is full"]}
+    assert done.exit_code == 1
+    assert "the disk is full" in done.stderr
+
+
+def test_a_bug_is_shown_whole_and_said_in_a_line(cli):
+    def breaks():
+        raise RuntimeError("not meant to be")
+
+    done = cli("--json", "--name", "a", does=breaks)
+    assert only_line(done) == {"exit_code": 1, "errors": ["RuntimeError: not meant to be"]}
+    assert isinstance(done.exception, RuntimeError)
+    assert done.exit_code == 1
+
+
+def test_a_list_is_json_too(cli):
+    found = only_line(cli("--list", "optimizers", "--json"))
+    assert {"adam", "sgd"} <= set(found["optimizers"])
+    assert all(found["optimizers"].values())

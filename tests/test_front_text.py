@@ -1,0 +1,55 @@
+"""The front in a terminal: the numbers of the records, in 80 columns, whatever names are."""
+
+from __future__ import annotations
+
+import pytest
+import synthetic_study as synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import units
+from analysis.findings import findings
+from analysis.front_text import NARROWEST, WIDTH, front_text
+from trainables.record import Objective
+
+ACCURACY = Objective("val_accuracy", unit="fraction")
+
+
+@pytest.fixture(scope="module")
+def found():
+    return findings(synthetic.study())
+
+
+def test_a_line_a_point_with_the_numbers_of_its_record(found):
+    head, *lines = front_text((p.values for p in found.front), found.y).splitlines()
+    assert head.split()[:4] == ["ratio", "bytes", "val", "test"]
+    for line, point in zip(lines, found.front, strict=True):
+        size = point.outcome.size
+        expected = [f"{size.ratio:.3g}×", f"{size.file_bytes:,}"]
+        expected.append(units.value(found.y, point.outcome.metrics["val"]["accuracy"]))
+        assert line.split()[:3] == expected
+
+
+@given(st.lists(st.text(), min_size=3, max_size=3), st.floats(1, 1e4))
+def test_no_name_breaks_a_line_or_makes_it_too_wide(names, ratio):
+    asked = dict(zip(["method", "init", "adapter"], names, strict=True))
+    text = front_text([{"ratio": ratio, "val_accuracy": 0.5, **asked}], ACCURACY)
+    assert len(text.split("\n")) == len(text.splitlines()) == 2
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+    assert text.replace("\n", "").isprintable()
+
+
+def test_what_no_point_has_or_all_have_is_left_out():
+    row = {"ratio": 2.0, "val_accuracy": 0.5, "test_accuracy": float("nan"), "status": "completed"}
+    assert front_text([row], ACCURACY).split() == ["ratio", "val", "2×", "50.00%"]
+    stopped = front_text([row, {**row, "status": "stopped"}], ACCURACY)
+    assert "status" in stopped
+    assert stopped.count("\n") == 2
+
+
+def test_names_are_cut_before_figures():
+    row = {"ratio": 2.0, "file_bytes": 10**12, "val_accuracy": 0.5, "method": "m" * 300}
+    head, line = front_text([row], ACCURACY).splitlines()
+    assert "1,000,000,000,000" in line
+    assert len(line) == WIDTH
+    assert len(head.split()[-1]) >= NARROWEST
