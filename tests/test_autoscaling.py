@@ -16,10 +16,18 @@ import pytest
 from clusters.connection import ENVIRONMENT
 from clusters.fallback import SCORER, score
 from clusters.privacy import _read_again
+from study.placement import Node
+from study.remote.nodes import await_first
+from study.sections import Resources
 from tests.mlflow_server import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-WORKER = {"resources": {"CPU": 1, "card": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+WORKER = {
+    "resources": {"CPU": 1, "GPU": 1, "card": 1},
+    "node_config": {},
+    "min_workers": 0,
+    "max_workers": 2,
+}
 HEAD = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
 SECONDS = 120.0
 
@@ -138,6 +146,16 @@ def until(what: Callable[[], bool]) -> float:
         assert time.monotonic() - began < SECONDS, f"not within {SECONDS:g} s: {workers()}"
         time.sleep(0.3)
     return time.monotonic() - began
+
+
+def test_a_first_machine_is_asked_for_with_a_part_of_its_gpu_and_goes_again(cluster: None) -> None:
+    said: list[str] = []
+    machine, wanted = Node(1, 1.0, float("inf")), Resources(cpus=1, gpus=0.5)
+    assert workers() == []
+    await_first([machine], wanted, lambda: len(workers()), said.append)
+    assert len(workers()) == 1
+    assert said == ["asking for a first machine; those of a cloud take minutes"]
+    print(f"gone in {until(lambda: workers() == []):.0f} s")
 
 
 def test_workers_come_with_work_are_replaced_when_lost_and_go_without_it(cluster: None) -> None:

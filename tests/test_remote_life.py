@@ -21,7 +21,7 @@ from study import yaml_lines
 from study.config import load_config
 from study.events import Closed
 from study.log import EventLog
-from study.remote import looks, nodes, stored
+from study.remote import looks, nodes, results
 from study.remote.client import Remote
 from study.remote.order import Order, say
 from study.remote.watching import Gone
@@ -197,10 +197,10 @@ def test_a_changed_file_is_copied_again_a_finished_artifact_is_not(tmp_path):
     here, there = Storage.open(tmp_path / "a"), Storage.open(tmp_path / "b")
     for name in ("study.json", "artifacts/x"):
         here.write_text(name, "old")
-    stored.copy(here, there)
+    results.copy(here, there)
     for name in ("study.json", "artifacts/x"):
         here.write_text(name, "new")
-    stored.copy(here, there)
+    results.copy(here, there)
     assert there.read_text("study.json") == "new"
     assert there.read_text("artifacts/x") == "old"
 

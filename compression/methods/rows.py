@@ -58,7 +58,7 @@ def cut(
 
 
 def in_blocks(form: Decoder, tensors: Mapping[str, Tensor], shape: Shape) -> Tensor:
-    """The whole weight; a large one block by block of its rows, where these lie one after the other.
+    """The whole weight; a large one by blocks of its rows, where these lie one after the other.
 
     Codes on their way to values take several times the room of the values.
     """

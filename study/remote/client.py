@@ -16,14 +16,14 @@ from clusters.check import Check
 from clusters.cluster import Cluster, Entrance, at_work
 from clusters.derived import MLFLOW_PORT
 from clusters.errors import ClusterError, InvalidCluster
-from clusters.fetch import fetch
 from clusters.jobs import Job
+from clusters.ssh import Ssh
 from compression.registry import InvalidSetting
 from study.errors import StudyError
 from study.plugins import PluginFile
-from study.remote import looks, stored
+from study.remote import looks, results
 from study.remote.order import Order, in_our_words, read, say
-from study.remote.spec import COMMAND, CONFIG, RESULTS, Spec
+from study.remote.spec import COMMAND, CONFIG, Spec
 from study.remote.watching import Gone, exit_code, watch
 
 DETACHED = 130
@@ -100,10 +100,10 @@ class Remote:
             started = self.cluster.up(needed, say)
             try:
                 job = self._submit(order)
-            except (InvalidCluster, ClusterError, KeyboardInterrupt):
+            except (InvalidCluster, ClusterError, StudyError, KeyboardInterrupt):
                 self._end(started)
                 raise
-        return self.follow(job, fresh=started)
+        return self.follow(job, looks.storage(self.file, order), fresh=started)
 
     def check(self, order: Order) -> None:
         """Look at everything that can be known now.
@@ -151,10 +151,10 @@ class Remote:
                     ]
                 )
 
-    def follow(self, job: Job, fresh: bool = False) -> int:
+    def follow(self, job: Job, storage: str | None, fresh: bool = False) -> int:
         """Show a job's words until it ends, through lost connections; then fetch its results.
 
-        Ctrl-C leaves it running.
+        Ctrl-C leaves it running. Results of a cluster that is gone come from its ``storage``.
 
         Raises:
             StudyError: the cluster does not answer for ten minutes.
@@ -166,23 +166,25 @@ class Remote:
             return DETACHED
         except Gone as error:
             say(str(error))
-            return self._fetch_stored(job.study)
+            return results.from_storage(storage, job.study)
         code = exit_code(job)
         if code == 2:  # nothing was run
             with in_our_words():
                 self._end(fresh)
             return code
-        self.fetch(job.study)
+        results.from_head(self._head(), job.study)
         say(self._bill())
         return code
 
     @contextmanager
     def _entered(self) -> Iterator[Entrance]:
-        head = self.cluster.head()
-        if head is None:
-            raise Gone(f"cluster {self.file.name} does not run")
-        with self.cluster.enter(head) as entrance:
+        with self.cluster.enter(self._head()) as entrance:
             yield entrance
+
+    def _head(self) -> Ssh:
+        if (head := self.cluster.head()) is None:
+            raise Gone(f"cluster {self.file.name} does not run")
+        return head
 
     def attach(self, name: str | None) -> int:
         """Follow the study of that name, or the newest; of a cluster that is gone, its results."""
@@ -191,18 +193,8 @@ class Remote:
                 job = _chosen(entrance, name)
         except Gone as error:
             say(str(error))
-            return self._fetch_stored(name)
-        return self.follow(job)
-
-    def _fetch_stored(self, name: str | None) -> int:
-        """What a cluster left in the storage; 0 if its study had come to its end."""
-        storage, here = self.file.settings.storage, Path("results")
-        if storage is None or "://" not in storage:
-            raise StudyError("its studies were on its own disks, which are gone with it")
-        ended = stored.fetch(storage, name, here)
-        _tell(here / ended.name)
-        say(f"the whole study: {storage}/{ended.name}")
-        return 0 if ended.well else 1
+            return results.from_storage(looks.storage(self.file), name)
+        return self.follow(job, looks.storage(self.file))
 
     def status(self) -> list[str]:
         """What the cluster does now."""
@@ -263,16 +255,6 @@ class Remote:
             except KeyboardInterrupt:
                 return "closed"
 
-    def fetch(self, name: str) -> None:
-        """A study's files from the head to ``results`` here."""
-        here = Path("results") / name
-        with in_our_words():
-            head = self.cluster.head()
-            if head is None:
-                raise Gone(f"cluster {self.file.name} does not run")
-            fetch(head, f"{RESULTS}/{name}/", here)
-        _tell(here)
-
     def plan(self, order: Order) -> tuple[list[str], bool]:
         """What was looked at and would be done; whether something is wrong."""
         found = list(self.checks(order))
@@ -295,12 +277,6 @@ class Remote:
     def _commands(self) -> str:
         flags = f"python -m study.run --cluster {self.path}"
         return f"{flags} --attach | --status | --stop | --down"
-
-
-def _tell(here: Path) -> None:
-    say(f"results: {here}")
-    for file in sorted((here / "report").glob("*")):
-        say(f"report: {file}")
 
 
 def _chosen(entrance: Entrance, name: str | None) -> Job:

@@ -16,8 +16,8 @@ from study.errors import StorageError, StudyError, fail
 from study.patience import to_stderr
 from study.placement import Node, nodes_of
 from study.remote import nodes
+from study.remote.results import copy
 from study.remote.spec import CONFIG, RESULTS, Spec
-from study.remote.stored import copy
 from study.show import front_text
 from study.storage import Storage
 from study.study import Study

@@ -1,16 +1,23 @@
-"""Studies in a storage that outlives the machines they ran on."""
+"""A study's results on the user's machine: from the head, or from the storage that outlives it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.masking import masked
+from clusters.fetch import fetch
+from clusters.ssh import Ssh
 from compression.registry import InvalidSetting
 from study import log
+from study.errors import StudyError
 from study.events import Closed
 from study.finished import study_names
+from study.remote.order import in_our_words, say
+from study.remote.spec import RESULTS
 from study.storage import Storage
 
+HERE = Path("results")
 KEPT = "artifacts/"  # files that are never written again once they are whole
 
 
@@ -22,7 +29,42 @@ class Ended:
     well: bool
 
 
-def fetch(uri: str, name: str | None, here: Path) -> Ended:
+def from_head(head: Ssh, name: str) -> None:
+    """A study's files from the head's disk.
+
+    Raises:
+        StudyError: they could not be copied whole.
+    """
+    with in_our_words():
+        fetch(head, f"{RESULTS}/{name}/", HERE / name)
+    _tell(HERE / name)
+
+
+def from_storage(uri: str | None, name: str | None) -> int:
+    """What a cluster that is gone left in its storage; 0 if the study had come to its end.
+
+    Raises:
+        StudyError: no storage that outlives the machines is known.
+        InvalidSetting: there is no such study.
+    """
+    if uri is None or "://" not in uri:
+        raise StudyError(
+            "the cluster's file names no storage that outlives its machines; what a study wrote to "
+            "one of its own (storage, or --set storage) is there still"
+        )
+    ended = newest(uri, name, HERE)
+    _tell(HERE / ended.name)
+    say(f"the whole study: {masked(uri)}/{ended.name}")
+    return 0 if ended.well else 1
+
+
+def _tell(here: Path) -> None:
+    say(f"results: {here}")
+    for file in sorted((here / "report").glob("*")):
+        say(f"report: {file}")
+
+
+def newest(uri: str, name: str | None, here: Path) -> Ended:
     """Copy a study's folder, the newest by default, below ``here``.
 
     Raises:
