@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import logging
 from collections import Counter
@@ -189,6 +190,12 @@ def test_an_instance_is_as_the_file_says(config: dict[str, Any], head: Any) -> N
         InstanceId=found["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
     )
     assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+    given = boto3.client("ec2", REGION).describe_instance_attribute(
+        InstanceId=found["InstanceId"], Attribute="userData"
+    )["UserData"]["Value"]
+    script = base64.b64decode(given).decode()
+    assert script.startswith("#!/bin/sh\nshutdown -h +"), "it ends itself if nobody sets it up"
+    assert "sudo shutdown -c" in config["setup_commands"][-1]
     volumes = [each["Ebs"]["VolumeId"] for each in found["BlockDeviceMappings"]]
     for volume in ec2.describe_volumes(VolumeIds=volumes)["Volumes"]:
         assert volume["Encrypted"]
@@ -201,6 +208,7 @@ def test_workers_have_the_role_of_workers(config: dict[str, Any]) -> None:
         node = config["available_node_types"][name]["node_config"]
         assert node["IamInstanceProfile"] == {"Name": "paretune-worker"}
         assert node["InstanceInitiatedShutdownBehavior"] == "terminate"
+        assert "shutdown -h" in node["UserData"]
 
 
 def test_the_group_that_is_there_is_used_and_left_as_it_is(config: dict[str, Any]) -> None:

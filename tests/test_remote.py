@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import hosts as real
 import pytest
-from hosts import Hosts
+import yaml
+from hosts import Host, Hosts
 from ray_hosts import ray_processes
-from remote_hosts import User, cluster_file, ctrl_c, until
+from remote_hosts import SMALL, User, cluster_file, ctrl_c, until
 from studies import essences
 
 from study import log
@@ -61,6 +62,53 @@ def test_a_study_is_run_on_the_workers_and_fetched(hosts, user, first):
     assert "shipping paretune-" in first.text
     assert "up to 2 x $0.5" in first.text, "what it costs"
     assert "--down" in first.text, "how to end it"
+
+
+# Layers that no trial changes, and inputs that stay as they are: their outputs can be kept.
+DEEP = '''
+import time
+
+from trainables.tasks import TASKS
+from trainables.tasks.base import Task
+from trainables.tasks.digits import Digits
+
+
+@TASKS.register("deep")
+class Deep(Digits):
+    """Digits, compressed in the last layer only."""
+
+    targets = ("5",)
+    augment = Task.augment
+
+    def loss(self, outputs, labels):
+        time.sleep(0.03)
+        return super().loss(outputs, labels)
+'''
+
+
+def when_written(host: Host) -> dict[str, float]:
+    """The parts of the features that a host has, by key and name, with their times."""
+    lines = host.run("find ~/.cache/paretune/features -name 'part-*' -printf '%P %T@\\n'")
+    return {path: float(at) for path, at in (line.split() for line in lines.splitlines())}
+
+
+def test_features_are_made_by_one_machine_and_copied_by_the_other(hosts, user, first):
+    (user.folder / "deep.py").write_text(DEEP)
+    config = yaml.safe_load(SMALL) | {"task": "deep", "plugins": ["deep.py"], "concurrency": 2}
+    (user.folder / "deep.yaml").write_text(yaml.safe_dump(config))
+    running = user.start("--config", "deep.yaml", "--name", "deep")
+    until(running, "/8 trials")
+    one, two = map(when_written, hosts.workers)
+    place = hosts.shared / "studies" / "deep" / "features"
+    shared = {str(p.relative_to(place)): p.stat().st_mtime for p in place.glob("*/part-*")}
+    text = running.communicate(timeout=300)[0]
+    assert running.returncode == 0, text
+    assert shared, "parts of at least one split"
+    assert one.keys() == two.keys() == shared.keys()
+    # Whoever makes features shares them then: with a second maker the shared ones were the newest.
+    for part, at in shared.items():
+        assert min(one[part], two[part]) <= at <= max(one[part], two[part])
+    assert not place.exists(), "what was shared goes with the search"
 
 
 def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_study(
