@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from compression.registry import FloatRange, IntRange, Scalar
-from study.options import Param
+from study.params import Param
 
 
 def ranges(params: Mapping[str, Param]) -> dict[str, IntRange | FloatRange]:

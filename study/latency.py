@@ -20,7 +20,8 @@ from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.layerwise.space import LayerwiseSpace
 from study.objectives import LATENCY
-from study.options import Param, chosen, corners_of, keys_of
+from study.options import chosen, keys_of
+from study.params import Param, corners_of
 from study.signals import Interrupted, Interrupts, leave
 from study.space import Space, layer_rule
 from study.storage import Storage

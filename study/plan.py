@@ -13,7 +13,7 @@ from study.latency import MOST, forms, is_wanted
 from study.layerwise.space import LayerwiseSpace
 from study.limits import budget_remarks
 from study.objectives import aims
-from study.options import Param, Trained
+from study.params import Param, Trained
 from study.schedulers import Budget, Scheduler
 from study.space import Space
 from study.targets import target_share

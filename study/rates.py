@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from compression.adapters import ADAPTERS
 from compression.registry import Domain, FloatRange, Scalar, Values
-from study.options import Option, Param
+from study.options import Option
+from study.params import Param
 from trainables.optimizers import OPTIMIZERS
 
 

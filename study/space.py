@@ -27,16 +27,14 @@ from study.options import (
     SEVERAL,
     TRAINED,
     Option,
-    Param,
-    Suggests,
     axis_params,
     choice,
     chosen,
     chosen_chain,
     corner_plugins,
-    corners_of,
     keys_of,
 )
+from study.params import Param, Suggests, corners_of
 from study.rates import learning_rate, learning_rates
 from trainables.record import NONE, Choice, LayerRule, Trial
 from trainables.serial import to_json

@@ -16,7 +16,7 @@ from study.baselines import baselines
 from study.combinations import combinations
 from study.config import make_config, parse_config
 from study.layerwise.groups import blocks, each, owned
-from study.options import Param, Trained, corners_of, some_corners_of
+from study.params import Param, Trained, corners_of, some_corners_of
 from study.placement import largest
 from study.plan import plan_lines
 from study.space import Space

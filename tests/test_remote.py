@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import hosts as real
@@ -88,8 +89,11 @@ class Deep(Digits):
 
 def when_written(host: Host) -> dict[str, float]:
     """The parts of the features that a host has, by key and name, with their times."""
-    lines = host.run("find ~/.cache/paretune/features -name 'part-*' -printf '%P %T@\\n'")
-    return {path: float(at) for path, at in (line.split() for line in lines.splitlines())}
+    lines = host.run(
+        "mkdir -p ~/.cache && find ~/.cache -path '*/features/*/part-*' -printf '%P %T@\\n'"
+    )
+    split = (line.split() for line in lines.splitlines())
+    return {path.rpartition("features/")[2]: float(at) for path, at in split}
 
 
 def test_features_are_made_by_one_machine_and_copied_by_the_other(hosts, user, first):
@@ -98,7 +102,11 @@ def test_features_are_made_by_one_machine_and_copied_by_the_other(hosts, user, f
     (user.folder / "deep.yaml").write_text(yaml.safe_dump(config))
     running = user.start("--config", "deep.yaml", "--name", "deep")
     until(running, "/8 trials")
-    one, two = map(when_written, hosts.workers)
+    deadline = time.monotonic() + 120
+    while not all(found := [when_written(host) for host in hosts.workers]):
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    one, two = found
     place = hosts.shared / "studies" / "deep" / "features"
     shared = {str(p.relative_to(place)): p.stat().st_mtime for p in place.glob("*/part-*")}
     text = running.communicate(timeout=300)[0]

@@ -12,7 +12,7 @@ from compression.registry import InvalidSetting
 from study.combinations import combinations, ranges
 from study.config import parse_config
 from study.objectives import aims
-from study.options import corners_of
+from study.params import corners_of
 from study.plan import plan_lines
 from study.search import StudySearch
 from study.searchers import SEARCHERS

@@ -12,7 +12,7 @@ from compression.registry import IntRange, InvalidSetting, Scalar, Values
 from study.baselines import Typical
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import Group, LayerwiseSpace
-from study.options import Param, corners_of, some_corners_of
+from study.params import Param, corners_of, some_corners_of
 from trainables.build import resolve_rule
 from trainables.record import NONE, Choice, LayerRule
 

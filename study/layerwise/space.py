@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from compression.registry import Domain, InvalidSetting, Plugin, Scalar
 from compression.rules import patterns
 from study.layerwise.config import LayerwiseConfig
-from study.options import AXES, Option, Param, Trained, axis_params, choice, corners_of
+from study.options import AXES, Option, axis_params, choice
+from study.params import Param, Trained, corners_of
 from study.rates import common_rates
 from study.space import Space, axes_params, layer_rule
 from trainables.record import LayerRule

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from compression.registry import Plugin, Registry, Values, knob
-from study.options import Param
+from study.params import Param
 
 PRUNED, NOTHING, PREDICTED = "pruned", "nothing", "predicted"
 

@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from compression.registry import IntRange, Scalar, Values
-from study.options import Param
+from study.params import Param
 from study.searchers.base import Turn
 from study.searchers.encoding import Codes, Encoding
 from study.searchers.improvement import growth, scalarised
@@ -171,7 +171,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
 
 
 def distribution(param: Param) -> BaseDistribution:
-    """What Optuna calls a parameter's domain: as :meth:`study.options.Param.suggest` asks for."""
+    """What Optuna calls a parameter's domain: as :meth:`study.params.Param.suggest` asks for."""
     domain: Any = param.domain
     if isinstance(domain, Values):
         return CategoricalDistribution(list(domain.values))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from compression.registry import IntRange
 from study.combinations import ranges
-from study.options import Param
+from study.params import Param
 from study.searchers.base import SEARCHERS, Searcher, Turn
 
 

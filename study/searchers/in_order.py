@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from compression.registry import Scalar
-from study.options import Param
+from study.params import Param
 from study.searchers.base import Exhausted, Turn
 from study.searchers.whole import WholeSampler
 

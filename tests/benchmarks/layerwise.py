@@ -146,7 +146,7 @@ class Bench:
         """All uniform settings within the budget, and the budget."""
         from study.layerwise.settings import evenly
         from study.layerwise.sizes import Sizes
-        from study.options import corners_of
+        from study.params import corners_of
 
         space = self.config("{all: '*'}").search_space()
         sizes = Sizes(space, self.task, self.data)
