@@ -19,13 +19,13 @@ __all__ = ["COMPARISON", "REPORT", "as_json", "document"]
 
 @dataclass(frozen=True)
 class Layout:
-    """The HTML of a page and its scripts.
+    """What a page has in the frame that all share: its ``body`` as HTML, and its scripts.
 
     What is said (``words``) stands there before the library is read, which takes the browser
     longest; then comes the ``drawing``.
     """
 
-    html: str
+    body: str
     words: Sequence[str]
     drawing: Sequence[str]
 
@@ -55,13 +55,14 @@ def document(contents: Mapping[str, Any], layout: Layout = REPORT) -> bytes:
     parts = {
         "title": html.escape(str(contents["name"])),
         "style": _own("page.css"),
+        "body": _own(layout.body),
         "library": _library(),
         "data": text,
         "words": _scripts(layout.words),
         "drawing": _scripts(layout.drawing),
     }
     # Split, not replaced one after the other: data may hold what looks like a place for the next.
-    page, *rest = _own(layout.html).split("{{")
+    page, *rest = _own("frame.html").split("{{")
     for piece in rest:
         name, after = piece.split("}}", 1)
         page += parts[name] + after
