@@ -297,8 +297,53 @@ def test_lesser_is_better_is_drawn_upside_down(started, tmp_path):
         assert low > high
 
 
-def test_ten_thousand_trials_are_drawn_by_the_graphics_card(started, tmp_path):
+INKED = """(plot) => {
+    const { width, height } = plot.canvas;
+    const ink = plot.canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    const { xaxis, yaxis } = plot._fullLayout;
+    const sharp = width / xaxis._length;
+    const places = plot.data.filter((trace) => trace.cloud).flatMap(({ x, y }) =>
+        x.map((_, i) => [xaxis.d2p(x[i]), yaxis.d2p(y[i])].map((at) => Math.floor(at * sharp))));
+    const inside = places.filter(([a, b]) => a > 0 && b > 0 && a < width - 1 && b < height - 1);
+    return [inside.filter(([a, b]) => ink[4 * (b * width + a) + 3] > 0).length, inside.length];
+}"""
+
+
+def test_very_many_trials_are_all_drawn_where_they_are(started, tmp_path):
     page = report(charted(2500), tmp_path)
     with browsers.opened(started, page) as tab:
-        assert "scattergl" in tab.evaluate(f"{PLOT}.data.map((trace) => trace.type)")
-        assert len(rows_shown(tab)) > 2000
+        plot = tab.locator("#front-plot")
+        everything = rows_shown(tab)
+        assert len(everything) > 2000
+        inked, inside = plot.evaluate(INKED)
+        assert inked == inside > 1500
+        ends = f"JSON.stringify({PLOT}._fullLayout.xaxis.range)"
+        before = tab.evaluate(ends)
+        plot.scroll_into_view_if_needed()
+        box = plot.locator(".nsewdrag").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 150, y + 110, steps=5)
+        tab.mouse.up()
+        becomes(tab, f"{ends} !== '{before}'")
+        zoomed, near = plot.evaluate(INKED)
+        assert 0 < near < inside
+        assert zoomed == near
+
+
+def test_one_of_very_many_is_told_and_filtered(started, tmp_path):
+    page = report(charted(2500), tmp_path)
+    with browsers.opened(started, page) as tab:
+        row = tab.evaluate(f"{PLOT}.data.find((trace) => trace.cloud).customdata[0]")
+        x, y = point_on_screen(tab, row)
+        tab.mouse.move(x - 30, y - 30)
+        tab.mouse.move(x, y, steps=4)
+        tab.wait_for_selector("#tooltip:not([hidden])")
+        tab.mouse.click(x, y)
+        tab.wait_for_selector("#front-picked dl")
+        before = tab.locator("#front-plot").evaluate(INKED)[1]
+        tab.locator("#front-filters .chip").first.click()
+        browsers.until(lambda: tab.locator("#front-plot").evaluate(INKED)[1] < before)
+        inked, inside = tab.locator("#front-plot").evaluate(INKED)
+        assert inked == inside

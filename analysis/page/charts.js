@@ -91,7 +91,7 @@ function drawPanel(plot, panel, hidden) {
   if (panel.series.some((series) => series.mark === "cells")) layout.xaxis.showgrid = false;
   layout.margin = { l: 48, r: 10, t: 24, b: 24 };
   layout.uirevision = "kept";
-  return Plotly.react(plot, found, layout, CONFIG);
+  return drawPlot(plot, found, layout);
 }
 
 function aboutMark(panel, { points: [point] }) {

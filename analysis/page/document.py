@@ -33,10 +33,10 @@ class Layout:
 REPORT = Layout(
     "page.html",
     ("text", "table", "words"),
-    ("tooltip", "draw", "front", "controls", "charts", "page"),
+    ("tooltip", "draw", "cloud", "front", "controls", "charts", "page"),
 )
 COMPARISON = Layout(
-    "comparison.html", ("text", "parts"), ("tooltip", "draw", "charts", "comparison")
+    "comparison.html", ("text", "parts"), ("tooltip", "draw", "cloud", "charts", "comparison")
 )
 # As JSON may write them; as they are, they could end a script or begin a comment.
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -80,5 +80,5 @@ def _own(name: str) -> str:
 
 @cache
 def _library() -> str:
-    path = resources.files("plotly").joinpath("package_data/plotly.min.js")
-    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    """As npm has it in plotly.js-cartesian-dist-min: a third of the whole, without WebGL."""
+    return _own("plotly-cartesian.min.js").replace("</script", "<\\/script")

@@ -3,8 +3,6 @@
 
 const SYMBOLS = ["circle", "square", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-/* Marks from which on the graphics card draws. */
-const MANY = 1500;
 const CONFIG = {
   displaylogo: false,
   responsive: true,
@@ -86,9 +84,10 @@ function short(value, percent = false) {
   return String(Number(value.toPrecision(4)));
 }
 
-/** Points of one kind; many of them are drawn by the graphics card. */
+/** Points of one kind; many of them are a cloud, which the library knows but does not draw. */
 function markers(x, y, style, rest = {}) {
-  return { type: x.length > MANY ? "scattergl" : "scatter", mode: "markers", x, y, marker: style, hoverinfo: "none", ...rest };
+  const cloud = x.length > MANY;
+  return { type: "scatter", mode: cloud ? "none" : "markers", cloud, x, y, marker: style, hoverinfo: "none", ...rest };
 }
 
 /** A button that is on or off, with a picture of the mark that it stands for. */
@@ -113,6 +112,7 @@ const PATHS = {
   x: "M7 4.2l2-2 2 2.3 2-2.3 2 2-2.3 2.3 2.3 2.3-2 2-2-2.3-2 2.3-2-2 2.3-2.3z",
   pentagon: "M11 2l5 3.8-2 5.7h-6l-2-5.7z",
   diamond: "M11 1.5l5.5 5.5-5.5 5.5-5.5-5.5z",
+  "x-thin": "M7.2 3.2l7.6 7.6M7.2 10.8l7.6-7.6",
   line: "M1 7h20",
   whisker: "M11 1v12",
   block: "M1 3h20v8h-20z",

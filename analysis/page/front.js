@@ -219,7 +219,7 @@ function drawFront() {
   document.getElementById("front-y").textContent = front.axis("y").label;
   document.getElementById("front-x").textContent = `${front.axis("x").label} (log scale)`;
   document.getElementById("front-note").textContent = noteOfFront();
-  return Plotly.react("front-plot", found, layout, CONFIG);
+  return drawPlot(document.getElementById("front-plot"), found, layout);
 }
 
 function noteOfFront() {
