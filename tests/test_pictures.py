@@ -56,6 +56,22 @@ def test_whiskers_have_the_ends_of_the_data_and_none_where_there_is_none():
     assert ends == [[0.4, 0.6], [0.7, 0.8]]
 
 
+@pytest.mark.parametrize("length", [40, 300])
+def test_a_legend_tells_apart_names_that_differ_at_their_end(length):
+    names = [f"{'a study of a network and its seed '.ljust(length - 1, 'n')}{i}" for i in range(2)]
+    found = [Series(name, Mark.STEP, (1.0, 2.0), (0.5, 0.25)) for name in names]
+    figure = draw(Chart("title", "note", [Panel("panel", Scale("x"), Scale("y"), found)]))
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown[0] != shown[1]
+    if length == 40:
+        assert [text.split() for text in shown] == [name.split() for name in names]
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y0 >= figure.bbox.y0
+
+
 def test_bars_lie_where_names_stand_at_the_side():
     chart = one(Mark.BARS, x=(0.5, 0.2), y=("first", "second"))
     axes = axes_of(chart)

@@ -22,7 +22,7 @@ NARROWEST = 7.0  # inches of a picture
 MOST_IN_TWOS = 4096
 NEAR = {2.0: ((2.5, (1.0, 1.25, 1.5, 1.75)), (6.0, (1.0, 1.5))), 10.0: ((30.0, (1.0, 2.0, 5.0)),)}
 """Steps between the powers of a base where the ends are less than so many times apart."""
-LONGEST = 28  # characters of a name in a legend or at an axis
+ACROSS, LONGEST = 28, 84  # characters of a line of a legend, and of a name in it
 
 Style = Mapping[str, Any]
 
@@ -48,9 +48,18 @@ def draw(chart: Chart) -> Figure:
     return figure
 
 
-def _short(text: str, length: int = LONGEST) -> str:
+def _short(text: str, length: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines of a legend, with its end: names of studies often differ only there."""
+    line = " ".join(name.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]}…{line[-LONGEST // 2 + 1 :]}"
+    text = "\n".join(textwrap.wrap(line, ACROSS))
+    return f" {text}" if text.startswith("_") else text  # else it would be left out
 
 
 def _panel(axes: Any, panel: Panel, found: Looks) -> None:
@@ -252,8 +261,7 @@ def _legend(figure: Figure, chart: Chart) -> None:
             )
     if len(handles) < 2:
         return
-    # A label that begins with an underscore would be left out.
-    labels = [_short(f" {name}" if name.startswith("_") else name) for name in handles]
+    labels = [_wrapped(name) for name in handles]
     figure.legend(
         list(handles.values()), labels, loc="outside right upper", frameon=False, fontsize=8.5
     )
