@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,7 +190,49 @@ def test_files_are_all_put_into_place_or_none(tmp_path):
     with pytest.raises(StudyDataError, match=r"report: the report cannot be written"):
         put(disk, str(folder), {"a": b"2", "b": b"2", "charts/c": b"2"})
     assert [(folder / name).read_bytes() for name in ("a", "b", "charts/c")] == [b"1"] * 3
-    assert {path.name for path in folder.iterdir()} == {"a", "b", "charts"}
+    assert {path.name for path in folder.iterdir()} == {"a", "b", "charts", ".report.json"}
+
+
+def names(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_a_report_no_more_has_goes_and_nothing_else(tmp_path):
+    disk, folder = fs.LocalFileSystem(), tmp_path / "report"
+    drawn = {"front.csv": b"1", "front.png": b"1", "charts/a.csv": b"1", "charts/b.csv": b"1"}
+    put(disk, str(folder), drawn)
+    put(disk, str(folder), {"comparison.csv": b"1"}, "comparison")
+    for name in ("mine.csv", "charts/mine.csv"):
+        (folder / name).write_bytes(b"mine")
+    (folder / "charts/b.csv").write_bytes(b"mine now")
+    put(disk, str(folder), {"front.csv": b"2"})
+    kept = {"mine.csv", "charts/mine.csv", "charts/b.csv", "comparison.csv", "front.png"}
+    assert names(folder) == {*kept, "front.csv", ".report.json", ".comparison.json"}
+    put(disk, str(folder), {"front.csv": b"3"})  # charts/b.csv is still in the list, and theirs
+    assert "charts/b.csv" in names(folder)
+    put(disk, str(folder), {"summary.md": b"1", "charts/c.png": b"1"})
+    assert "front.png" not in names(folder)
+    assert "front.csv" in names(folder)  # of a format that was not written now
+
+
+@pytest.mark.parametrize("listed", ["../theirs.csv", "/{}/theirs.csv", "a/../../theirs.csv"])
+def test_a_list_that_came_with_a_study_removes_nothing_elsewhere(listed, tmp_path):
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_bytes(b"theirs")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    known = {listed.format(tmp_path): hashlib.sha256(b"theirs").hexdigest()}
+    (folder / ".report.json").write_text(json.dumps(known))
+    put(fs.LocalFileSystem(), str(folder), {"front.csv": b"1"})
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a.csv": 1}', "\x00"])
+def test_a_list_that_is_damaged_removes_nothing(text, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"1")
+    (tmp_path / ".report.json").write_text(text)
+    put(fs.LocalFileSystem(), str(tmp_path), {"front.csv": b"1"})
+    assert names(tmp_path) == {"a.csv", "front.csv", ".report.json"}
 
 
 def test_reports_are_repeatable(study, tmp_path):

@@ -57,5 +57,5 @@ def write_comparison(
     """
     made = Comparison(field(studies, y, normalise))
     kinds = [kind for kind in COMPARED if kind in formats]
-    put(filesystem, folder, {COMPARED[kind]: MAKERS[kind](made) for kind in kinds})
+    put(filesystem, folder, {COMPARED[kind]: MAKERS[kind](made) for kind in kinds}, "comparison")
     return {kind: f"{folder}/{COMPARED[kind]}" for kind in kinds}

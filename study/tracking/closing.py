@@ -105,6 +105,11 @@ class _Files:
     def shown(self) -> dict[str, str]:
         """What the study's run gets: the report's files, and what the study is, by their names."""
         sizes = self.storage.sizes(REPORT)
-        report = [name for name, size in sizes.items() if size and not in_writing(name)]
+        hidden = f"{REPORT}/."  # lists of what was written
+        report = [
+            name
+            for name, size in sizes.items()
+            if size and not in_writing(name) and not name.startswith(hidden)
+        ]
         names = [*report, *([FILE] if self.has(FILE) else [])]
         return {name.removeprefix(f"{REPORT}/"): self.path(name) for name in names}
