@@ -13,7 +13,7 @@ from analysis.columns import AXES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
-from analysis.stats import certify
+from analysis.stats import MARGIN, certify
 from trainables.record import Objective, Status
 
 __all__ = ["Findings", "findings"]
@@ -45,7 +45,7 @@ class Findings:
     certified: Point | None
     failed_first: Point | None
     skipped: int
-    margin: float = 0.01
+    margin: float = MARGIN
     published: tuple[Placed, ...] = ()
     decided: bool = False
 
@@ -54,7 +54,7 @@ def findings(
     study: StudyData,
     x: str = "ratio",
     y: str | None = None,
-    margin: float = 0.01,
+    margin: float = MARGIN,
     published: Collection[str] | None = None,
 ) -> Findings:
     """Front, knee, choice and certificate of a study, beside published points.

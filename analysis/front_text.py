@@ -10,7 +10,7 @@ from analysis import units
 from analysis.masking import printable
 from trainables.record import Objective
 
-__all__ = ["WIDTH", "front_text"]
+__all__ = ["WIDTH", "front_text", "metric_line"]
 
 WIDTH = 80  # of a terminal that says nothing of itself, and of a log
 BETWEEN, NARROWEST = "  ", 6
@@ -26,13 +26,14 @@ class _Column:
     name: str
     write: Callable[[Any], str] = str
     right: bool = True
+    of_metric: bool = False
 
 
 def front_text(rows: Iterable[Row], y: Objective) -> str:
-    """A line a point, the smallest compression first, in at most :data:`WIDTH` characters.
+    """Which metric it is, then a line a point, the smallest compression first.
 
-    What no point has is left out, as are recipe and status where they are those of all trials;
-    names that are too long are cut.
+    Lines have at most :data:`WIDTH` characters. What no point has is left out, as are recipe and
+    status where they are those of all trials; names that are too long are cut.
 
     Args:
         rows: The points, as :attr:`analysis.columns.Point.values`.
@@ -42,7 +43,14 @@ def front_text(rows: Iterable[Row], y: Objective) -> str:
     shown = [column for column in _columns(y) if _says(column, points)]
     table = [[column.head for column in shown]]
     table += [[_cell(column, row.get(column.name)) for column in shown] for row in points]
-    return "\n".join(_lines(table, [column.right for column in shown]))
+    said = metric_line(y, [column.head for column in shown if column.of_metric])
+    return "\n".join([said, *_lines(table, [column.right for column in shown])])
+
+
+def metric_line(y: Objective, heads: Sequence[str]) -> str:
+    """What columns are of: ``val, test: perplexity (lower is better)``."""
+    said = printable(f"{', '.join(heads)}: {units.label(y)}").replace("\n", " ")
+    return _fitted(said, min(len(said), WIDTH), right=False)
 
 
 def _columns(y: Objective) -> list[_Column]:
@@ -53,9 +61,9 @@ def _columns(y: Objective) -> list[_Column]:
     return [
         _Column("ratio", "ratio", lambda value: f"{value:.3g}×"),
         _Column("bytes", "file_bytes", lambda value: f"{value:,.0f}"),
-        _Column("val", f"val_{short}", score),
-        _Column("test", f"test_{short}", score),
-        _Column("val mean", "val_mean", score),
+        _Column("val", f"val_{short}", score, of_metric=True),
+        _Column("test", f"test_{short}", score, of_metric=True),
+        _Column("val mean", "val_mean", score, of_metric=True),
         _Column("stays", "probability", lambda value: f"{100 * value:.0f}%"),
         _Column("method", "method", right=False),
         _Column("init", "init", right=False),

@@ -15,6 +15,7 @@ from trainables.record import Paired
 
 __all__ = [
     "FEWEST_GROUPS",
+    "MARGIN",
     "Interval",
     "certify",
     "drop_interval",
@@ -22,6 +23,9 @@ __all__ = [
     "mean_interval",
     "smallest_detectable",
 ]
+
+MARGIN = 0.01
+"""The drop that a report certifies: a point of a fraction, else a share of the dense value."""
 
 FEWEST_GROUPS = 20
 """Groups of alike examples below which no bound certifies: resampled, so few look too much alike.
@@ -116,7 +120,7 @@ def smallest_detectable(
     return math.sqrt(disagreement) * (a * math.sqrt(n) + root) / (n + b**2)
 
 
-def certify(bounds: Sequence[float], margin: float = 0.01) -> int:
+def certify(bounds: Sequence[float], margin: float = MARGIN) -> int:
     """How many of the points, from the first, are certified to drop by at most ``margin``.
 
     Fixed-sequence testing: each point is tested at the full level and the first failure ends it,

@@ -53,11 +53,19 @@ def headline(found: Findings) -> str:
             f"is certified within {margin}{_of_what(found)}: "
             f"{safe(found.certified.values['setting'])}, `{found.certified.values['artifact']}`."
         )
-    first = found.failed_first.dense if found.failed_first else None
-    why = "at this n; below is what n can show" if first else "nothing was tested"
-    if first and first.too_few:
-        why = f"{first.sample} show too little"
-    return f"No model of the front is certified within {margin} of dense: {why}."
+    return f"No model of the front is certified within {margin} of dense: {_why_none(found)}."
+
+
+def _why_none(found: Findings) -> str:
+    first = found.failed_first
+    if first is None or first.dense is None:
+        return "nothing was tested"
+    if first.dense.too_few:
+        return f"{first.dense.sample} show too little"
+    return (
+        f"{first.dense.sample} certify its largest, {short(first, found.axis)}, within "
+        f"{_bound(first, found.y)}"
+    )
 
 
 def _of_what(found: Findings) -> str:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,79 +15,17 @@ import click
 
 from analysis import units
 from analysis.columns import setting
-from analysis.fronts import knee
+from analysis.front_text import metric_line
 from analysis.load import DEFAULT_STORAGE, Row
 from analysis.masking import printable
 from compression.registry import InvalidSetting
-from study.bounds import Bound, bounds, nearest
+from study.asked import Asked, asking, pick, shown
 from study.errors import StudyError, fail
 from study.files import artifact
 from study.finished import Finished, find, read
-from study.points import Point, front
+from study.points import Point
 from study.storage import Storage
 from trainables.record import Objective
-
-
-def choose(points: Sequence[Point], asked: Sequence[Bound], at_knee: bool) -> Point | None:
-    """The point asked for, or None if none is.
-
-    With a bound of quality the smallest that keeps all bounds, under bounds of cost alone the best;
-    or the knee of the front: of the metric against log2 of the ratio, as fronts are drawn.
-    """
-    if at_knee:
-        at = knee([(point.loss, -math.log2(point.ratio)) for point in points])
-        return None if at is None else points[at]
-    kept = [point for point in points if all(bound.holds(point) for bound in asked)]
-    if any(bound.of_quality for bound in asked):
-        return min(kept, key=lambda p: (p.file_bytes, p.loss), default=None)
-    return min(kept, key=lambda p: (p.loss, p.file_bytes), default=None)
-
-
-def pick(finished: Finished, amounts: Mapping[str, str | None], at_knee: bool) -> Point:
-    """The point of a study that the options :func:`asking` ask for.
-
-    Raises:
-        InvalidSetting: a bound is malformed, or there are bounds beside the knee.
-        StudyError: there is no model yet, or nothing on the front is so.
-    """
-    asked = bounds(finished, amounts)
-    if at_knee and asked:
-        raise InvalidSetting(["--knee: goes without bounds"])
-    points = shown(finished)
-    point = choose(points, asked, at_knee)
-    if point is None:
-        raise StudyError(nearest(points, asked) if asked else "the front does not bend: no knee")
-    return point
-
-
-def shown(finished: Finished) -> list[Point]:
-    """The front.
-
-    Raises:
-        StudyError: it is empty.
-    """
-    points = front(finished)
-    if not points:
-        raise StudyError(f"{finished.name} has no model yet")
-    return points
-
-
-_ASKING = (
-    click.option("--max-bytes", metavar="SIZE", help="Of the file, such as 200kB or 5MB."),
-    click.option("--min-accuracy", metavar="VALUE", help="Such as 0.95 or 95%."),
-    click.option("--min-metric", metavar="VALUE", help="The primary metric, where more is better."),
-    click.option("--max-metric", metavar="VALUE", help="The primary metric, where less is better."),
-    click.option("--max-drop", metavar="DROP", help="Against the dense model: 1pp, or 1%."),
-    click.option("--max-latency", metavar="TIME", help="Of one example, such as 3ms."),
-    click.option("--knee", "at_knee", is_flag=True, help="Where the front bends most."),
-)
-
-
-def asking(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: the options that ask for a point of a front."""
-    for option in reversed(_ASKING):
-        command = option(command)
-    return command
 
 
 def export(point: Point, folder: str) -> Path:
@@ -214,9 +151,10 @@ def _span(y: Objective, low: float | None, high: float | None) -> str:
 
 
 def table(points: Sequence[Point]) -> Iterator[str]:
-    """The front, a line a point."""
+    """Which metric it is of, and the front, a line a point."""
     y = points[0].study.objective
     columns = f"{'ratio':>8} {'bytes':>10} {'val':>9} {'test':>9} {'prob':>5}"
+    yield metric_line(y, ["val", "test"])
     yield f"{columns}  {'trial':16}  setting"
     for point in points:
         test = "" if point.test is None else units.value(y, point.test)
@@ -235,11 +173,10 @@ def table(points: Sequence[Point]) -> Iterator[str]:
 @click.option("--json", "in_json", is_flag=True, help="One line of JSON.")
 def main(
     study: str,
-    at_knee: bool,
+    asked: Asked,
     folder: str | None,
     storage: str,
     in_json: bool,
-    **amounts: str | None,
 ) -> None:
     """The front of STUDY, or the point of it that you ask for.
 
@@ -250,12 +187,12 @@ def main(
     """
     try:
         finished = read(find(study, storage))
-        if not at_knee and all(text is None for text in amounts.values()):
+        if not asked.for_one:
             if folder:
-                raise InvalidSetting(["--export: say which point: a bound, or --knee"])
+                raise InvalidSetting(["--export: say which point: a bound, --certified or --knee"])
             points = shown(finished)
             return _say(in_json, [as_json(p) for p in points], [*_state(finished), *table(points)])
-        point = pick(finished, amounts, at_knee)
+        point = pick(finished, asked)
         path = str(export(point, folder)) if folder else as_json(point)["artifact"]
         card = {**as_json(point), "path": path}
         _say(in_json, card, [*_state(finished), *as_text(point), f"  path        {path}"])

@@ -15,7 +15,7 @@ import click
 
 from analysis.load import DEFAULT_STORAGE
 from compression.registry import InvalidSetting
-from study.best import asking, pick
+from study.asked import Asked, asking, pick
 from study.errors import StudyError, fail
 from study.finished import find, find_trial, read
 
@@ -46,12 +46,11 @@ def main(
     output: str | None,
     opset: int | None,
     examples: int,
-    at_knee: bool,
+    asked: Asked,
     within: str | None,
     storage: str,
     listing: bool,
     in_json: bool,
-    **amounts: str | None,
 ) -> None:
     """Write a trial's model, or the point of a study's front that you ask for, for a runtime.
 
@@ -66,7 +65,7 @@ def main(
 
             return click.echo("\n".join(runtimes()))
         exporter = _exporter(to, {"opset": opset})
-        chosen = _chosen(which, amounts, at_knee, within, storage)
+        chosen = _chosen(which, asked, within, storage)
         found = _export(exporter, chosen, output, examples)
         click.echo(json.dumps(found) if in_json else "\n".join(as_text(found)))
     except InvalidSetting as error:
@@ -94,23 +93,24 @@ def _exporter(to: str | None, settings: Mapping[str, Any]) -> Exporter:
 
 def _chosen(
     which: str | None,
-    amounts: Mapping[str, str | None],
-    at_knee: bool,
+    asked: Asked,
     within: str | None,
     storage: str,
 ) -> Chosen:
     from study.exporting import Chosen
 
     if which is None:
-        raise InvalidSetting(["say which model: a trial's id, or a study with a bound or --knee"])
-    if at_knee or any(text is not None for text in amounts.values()):
-        point = pick(read(find(which, storage)), amounts, at_knee)
+        raise InvalidSetting(
+            ["say which model: a trial's id, or a study with a bound, --certified or --knee"]
+        )
+    if asked.for_one:
+        point = pick(read(find(which, storage)), asked)
         return Chosen(point.study, point.member.trial_id, point.record)
     try:
         found = find_trial(which, within, storage)
     except InvalidSetting as error:
         if _is_study(which, storage):
-            text = f"'{which}' is a study: say which point of it: a bound, or --knee"
+            text = f"'{which}' is a study: say which point of it: a bound, --certified or --knee"
             raise InvalidSetting([text]) from None
         raise error
     return Chosen(found.study, found.trial.trial_id, found.record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.comparisons import Comparison, compare
-from analysis.stats import Interval, mean_interval
+from analysis.stats import MARGIN, Interval, mean_interval
 from study.events import Member
 from study.finished import Finished
 from trainables.record import Record, Size, Verification
@@ -58,6 +58,14 @@ class Point:
         return self.study.state.verifications.get(self.member.trial_id)
 
     @property
+    def is_verified(self) -> bool:
+        """Whether what was tested is the file on record, and agreed with it."""
+        found, outcome = self.verification, self.record.outcome
+        if found is None or not found.verified:
+            return False
+        return (found.sha256, found.file_bytes) == (outcome.sha256, self.file_bytes)
+
+    @property
     def latency_ms(self) -> float | None:
         """Measured at the verification, or not at all."""
         return self.verification.latency_ms if self.verification else None
@@ -97,3 +105,19 @@ def front(study: Finished) -> list[Point]:
     found = [(m, study.state.record_of(m.trial_id)) for m in study.members()]
     points = [Point(study, m, record) for m, record in found if record and record.outcome.size]
     return sorted(points, key=lambda point: point.ratio)
+
+
+def smallest_baseline(study: Finished) -> tuple[str, float, str] | None:
+    """Role, ratio and trial of the smallest baseline whose own drop on test is certified."""
+    found = []
+    for role, trial in study.state.baselines.items():
+        check, size = study.state.verifications.get(trial.trial_id), _size_of(trial.record)
+        versus = compare(check, "dense", study.objective) if check and check.verified else None
+        if role != "dense_recovered" and versus and versus.bound <= MARGIN and size:
+            found.append((size.ratio, role, trial.trial_id))
+    ratio, role, trial_id = max(found, default=(0.0, "", ""))
+    return (role, ratio, trial_id) if role else None
+
+
+def _size_of(record: Record | None) -> Size | None:
+    return record.outcome.size if record else None

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from analysis import units
 from analysis.front_text import front_text as table_of_front
 from analysis.masking import masked
+from analysis.stats import MARGIN
 from study.events import SEARCH
 from study.progress import wrapped
 from study.result import StudyResult
@@ -35,8 +37,12 @@ def next_steps(result: StudyResult) -> Iterator[str]:
     steps["read the report"] = _address(result.report.get("html"))
     steps["see every run"] = ui_command(result.tracking_uri)
     steps["smallest certified"] = result.ships
-    if result.front and result.ships is None:
-        steps["choose a model"] = f"python -m study.best {result.location} --help"
+    best = f"python -m study.best {result.location}"
+    if result.ships:
+        steps["copy it"] = f"{best} --certified --export shipped"
+    elif result.front:
+        margin = units.margin_of(result.objective, MARGIN, short=True).replace(" ", "")
+        steps["choose a model"] = f"{best} --max-drop {margin}"
     width = max(map(len, steps))
     return (f"{what:{width}}  {how}" for what, how in steps.items() if how)
 

@@ -16,7 +16,7 @@ from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, SPEED, Row
 from clusters.connection import limits
 from compression.registry import InvalidSetting
-from study.best import asking, pick, shown
+from study.asked import Asked, asking, pick, shown
 from study.errors import StudyError, fail
 from study.finished import find, read
 from study.origin import now
@@ -43,13 +43,12 @@ if TYPE_CHECKING:
 @click.option("--json", "in_json", is_flag=True, help="One line of JSON.")
 def main(
     study: str,
-    at_knee: bool,
+    asked: Asked,
     batches: tuple[int, ...],
     threads: int,
     seconds: float,
     storage: str,
     in_json: bool,
-    **amounts: str | None,
 ) -> None:
     """Time the models of a study's front beside the dense one, or the point that you ask for.
 
@@ -62,8 +61,7 @@ def main(
     try:
         finished = find(study, storage)
         of = read(finished)
-        asked = at_knee or any(text is not None for text in amounts.values())
-        points = [pick(of, amounts, at_knee)] if asked else shown(of)
+        points = [pick(of, asked)] if asked.for_one else shown(of)
         # Before torch is imported.
         os.environ.update(limits(threads))
         found = measure(points, batches, threads, seconds)

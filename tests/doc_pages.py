@@ -5,7 +5,7 @@ A page says in HTML comments what is to be done with its blocks:
 ``<!-- after: first-study.md -->`` at its top: it goes on in the folder of that page.
 ``<!-- file: NAME -->`` above a block: it is saved as that file.
 ``<!-- not run: REASON -->`` above a block: it is only read; the reason is one of the test's list.
-``<!-- exit: N -->`` above a block: its command ends with that exit code.
+``<!-- exit: N -->`` above a block: its command ends with that exit code; of ``N or M`` with either.
 
 Without a comment, ``bash`` and ``python`` are run, of ``console`` each line after ``$``, and a
 ``yaml`` block is part of a study's config. Below its ``$`` line, ``console`` shows lines of what

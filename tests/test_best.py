@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
@@ -13,11 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_study import record, size, trial
 
+from analysis.findings import findings
 from analysis.fronts import knee, non_dominated
+from analysis.load import Row, StudyData
+from analysis.summary import headline
 from compression.registry import InvalidSetting
 from study import log
-from study.best import choose, loading, main
+from study.asked import choose, smallest_certified
+from study.best import loading, main
 from study.bounds import bounds, nearest
+from study.errors import StudyError
 from study.events import Ended, Frozen, Member, Opened, Suggested, Verified
 from study.files import FILE, artifact
 from study.finished import Finished, read
@@ -42,8 +47,11 @@ def record_of(method, sized, accuracy, **more):
     return record(trial(Choice(method), **more), sized, accuracy, metrics=exact)
 
 
-def events_of(points, frozen=True, latency=None):
-    """A study whose search found these (bits, accuracy); the first row is the dense model."""
+def events_of(points, frozen=True, latency=None, paired=None):
+    """A study whose search found these (bits, accuracy); the first row is the dense model.
+
+    ``paired`` are each one's test examples: all, right only by dense, right only by the model.
+    """
     dense = record_of("none", size(32), DENSE_ACCURACY, adapter="none")
     found = [Opened(1.0, "id"), *ended(-1, "dense", dense)]
     made = [
@@ -54,13 +62,13 @@ def events_of(points, frozen=True, latency=None):
         found += ended(number, "search", one)
     if frozen:
         found.append(Frozen(3.0, tuple(Member(one.trial_id, (one.trial_id,)) for one in made)))
-        for one in made:
+        for one, pair in zip(made, paired or [(100, 7, 2)] * len(made), strict=True):
             tested = Verification(
                 one.trial_id,
                 one.outcome.sha256,
                 one.outcome.size.file_bytes,
                 {"accuracy": 0.9},
-                {"dense": Paired(100, 7, 2)},
+                {"dense": Paired(*pair)},
                 latency_ms=latency,
             )
             found.append(Verified(tested))
@@ -74,7 +82,11 @@ def study_of(points, **more):
 
 FRONT = [(8.0, 0.96), (4.0, 0.94), (3.0, 0.90), (1.1, 0.60)]  # bits, accuracy
 rows = st.lists(
-    st.tuples(st.floats(1.0, 16.0), st.floats(0.1, 1.0)), min_size=1, max_size=12, unique=True
+    # Accuracies are counts / n: what is nearer to a bound than that is taken to keep it.
+    st.tuples(st.floats(1.0, 16.0), st.integers(1000, 10_000).map(lambda k: k / 10_000)),
+    min_size=1,
+    max_size=12,
+    unique=True,
 )
 
 
@@ -112,6 +124,47 @@ def test_a_study_that_has_not_ended_shows_its_front_as_it_is(points):
     }
     ratios = [p.ratio for p in front(study)]
     assert ratios == sorted(ratios)
+
+
+LOST = st.lists(st.integers(0, 12), min_size=len(FRONT), max_size=len(FRONT))
+
+
+@given(LOST, st.sampled_from([719, 5000]))
+def test_the_smallest_certified_model_is_the_one_that_the_report_says(lost, n):
+    study = study_of(FRONT, paired=[(n, count, 1) for count in lost])
+    rows = tuple(Row(t.record, t.role, t.number) for t in study.state.ended)
+    members = [asdict(member) for member in study.state.frozen.members]
+    info = {"objectives": [FRACTION, DOUBLINGS], "front": members}
+    reported = findings(StudyData("made", info, rows, study.state.verifications))
+    if reported.certified is None:
+        with pytest.raises(StudyError, match="no model of the front is certified within 1 point"):
+            smallest_certified(front(study))
+        assert "certify its largest" in headline(reported)
+    else:
+        chosen = smallest_certified(front(study))
+        assert chosen.member.trial_id == reported.certified.values["trial_id"]
+
+
+def test_where_none_is_certified_it_says_how_near_it_comes_and_what_can_be_done():
+    study = study_of(FRONT)
+    with pytest.raises(StudyError, match="100 examples certify its largest, ") as caught:
+        smallest_certified(front(study))
+    versus = front(study)[0].against_dense
+    assert f"within {100 * versus.upper:.2f} pp" in str(caught.value)
+    assert "--max-drop 1pp" in str(caught.value)
+    with pytest.raises(StudyError, match="none was tested"):
+        smallest_certified(front(study_of(FRONT, frozen=False)))
+
+
+def test_a_certified_baseline_is_named_where_no_model_is():
+    study = study_of(FRONT)
+    cast = record_of("none", size(16), DENSE_ACCURACY, adapter="none", lr=0.5)
+    sized = (cast.outcome.sha256, cast.outcome.size.file_bytes)
+    check = Verification(cast.trial_id, *sized, {"accuracy": 0.9}, {"dense": Paired(5000, 0, 0)})
+    for event in (*ended(-2, "fp16", cast), Verified(check)):
+        study.state.apply(event)
+    with pytest.raises(StudyError, match=f"baseline fp16, .*{artifact(cast.trial_id)}"):
+        smallest_certified(front(study))
 
 
 def test_what_breaks_a_constraint_is_on_no_front_that_is_still_open():
@@ -234,7 +287,9 @@ def command(folder, *options):
 def test_the_command_prints_the_front_and_the_point_with_how_to_repeat_it(folder):
     table = command(folder, "made")
     assert table.exit_code == 0
-    assert len(table.stdout.splitlines()) == 1 + len(FRONT)
+    said, _, *lines = table.stdout.splitlines()
+    assert said == "val, test: accuracy"
+    assert len(lines) == len(FRONT)
     one = command(folder, "made", "--min-accuracy", "93%")
     assert one.exit_code == 0, one.stderr
     for text in ("94.00%", "90.00%", "5.00 pp", "not measured", "python -m study.replay"):
@@ -246,8 +301,10 @@ def test_the_command_prints_the_front_and_the_point_with_how_to_repeat_it(folder
 
 def test_exit_codes_tell_nothing_found_from_wrong_input(folder):
     assert command(folder, "made", "--min-accuracy", "99%").exit_code == 1
+    assert command(folder, "made", "--certified").exit_code == 1
     for options in (["nix"], ["made", "--max-bytes", "x"], ["made", "--export", "there"],
-                    ["made", "--knee", "--max-bytes", "5kB"]):  # fmt: skip
+                    ["made", "--knee", "--max-bytes", "5kB"], ["made", "--certified", "--knee"],
+                    ["made", "--certified", "--max-drop", "1pp"]):  # fmt: skip
         done = command(folder, *options)
         assert done.exit_code == 2, (options, done.stderr)
         assert done.stderr.strip()

@@ -249,7 +249,7 @@ def test_the_command_writes_a_comparison(stored, tmp_path):
     done = pareto(*stored, "--compare", "--output", str(tmp_path / "out"), "--format", "md,csv,png")
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"comparison.md", "comparison.csv", "comparison.png"}
+    assert names == {"comparison.md", "comparison.csv", "comparison.png", ".comparison.json"}
     rows = list(csv.DictReader(Path(tmp_path / "out/comparison.csv").read_text().splitlines()))
     assert {row["study"] for row in rows} == {"first", "second"}
     assert "first less second: **+" in (tmp_path / "out/comparison.md").read_text()

@@ -263,8 +263,14 @@ def test_the_mlflow_model_runs_in_a_process_of_its_own_on_the_code_in_it(folder,
     [
         (("good", "--to", "onx"), "unknown export target 'onx'; did you mean 'onnx'?"),
         (("good",), "--to: say for what: compressed-tensors, onnx, pyfunc"),
-        (("--to", "onnx"), "say which model: a trial's id, or a study with a bound or --knee"),
-        (("good", "--to", "onnx"), "'good' is a study: say which point of it: a bound, or --knee"),
+        (
+            ("--to", "onnx"),
+            "say which model: a trial's id, or a study with a bound, --certified or --knee",
+        ),
+        (
+            ("good", "--to", "onnx"),
+            "'good' is a study: say which point of it: a bound, --certified or --knee",
+        ),
         (("none", "--to", "onnx"), "trial: no 'none' with a record"),
         (("good", "--to", "onnx", "--opset", "17"), "an integer from 18 to 25, got 17"),
         (("good", "--to", "pyfunc", "--opset", "21"), "unknown knob 'opset'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import synthetic_study as synthetic
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from analysis import units
 from analysis.findings import findings
 from analysis.front_text import NARROWEST, WIDTH, front_text
-from trainables.record import Objective
+from trainables.record import Direction, Objective
 
 ACCURACY = Objective("val_accuracy", unit="fraction")
 
@@ -21,7 +23,8 @@ def found():
 
 
 def test_a_line_a_point_with_the_numbers_of_its_record(found):
-    head, *lines = front_text((p.values for p in found.front), found.y).splitlines()
+    said, head, *lines = front_text((p.values for p in found.front), found.y).splitlines()
+    assert said == "val, test: accuracy"
     assert head.split()[:4] == ["ratio", "bytes", "val", "test"]
     for line, point in zip(lines, found.front, strict=True):
         size = point.outcome.size
@@ -30,26 +33,36 @@ def test_a_line_a_point_with_the_numbers_of_its_record(found):
         assert line.split()[:3] == expected
 
 
-@given(st.lists(st.text(), min_size=3, max_size=3), st.floats(1, 1e4))
-def test_no_name_breaks_a_line_or_makes_it_too_wide(names, ratio):
+def test_it_says_which_metric_and_which_way_is_better():
+    loss = Objective("val_perplexity", Direction.MINIMIZE)
+    row = {"ratio": 2.0, "val_perplexity": 1.5, "test_perplexity": 1.6}
+    said, *_ = front_text([row], loss).splitlines()
+    assert said == "val, test: perplexity (lower is better)"
+
+
+@given(st.lists(st.text(), min_size=3, max_size=3), st.text(), st.floats(1, 1e4))
+def test_no_name_breaks_a_line_or_makes_it_too_wide(names, metric, ratio):
     asked = dict(zip(["method", "init", "adapter"], names, strict=True))
-    text = front_text([{"ratio": ratio, "val_accuracy": 0.5, **asked}], ACCURACY)
-    assert len(text.split("\n")) == len(text.splitlines()) == 2
+    y = replace(ACCURACY, name=f"val_{metric}")
+    text = front_text([{"ratio": ratio, y.name: 0.5, **asked}], y)
+    assert len(text.split("\n")) == len(text.splitlines()) == 3
     assert all(len(line) <= WIDTH for line in text.splitlines())
     assert text.replace("\n", "").isprintable()
 
 
 def test_what_no_point_has_or_all_have_is_left_out():
     row = {"ratio": 2.0, "val_accuracy": 0.5, "test_accuracy": float("nan"), "status": "completed"}
-    assert front_text([row], ACCURACY).split() == ["ratio", "val", "2×", "50.00%"]
+    said, table = front_text([row], ACCURACY).split("\n", 1)
+    assert said == "val: accuracy"
+    assert table.split() == ["ratio", "val", "2×", "50.00%"]
     stopped = front_text([row, {**row, "status": "stopped"}], ACCURACY)
     assert "status" in stopped
-    assert stopped.count("\n") == 2
+    assert stopped.count("\n") == 3
 
 
 def test_names_are_cut_before_figures():
     row = {"ratio": 2.0, "file_bytes": 10**12, "val_accuracy": 0.5, "method": "m" * 300}
-    head, line = front_text([row], ACCURACY).splitlines()
+    _, head, line = front_text([row], ACCURACY).splitlines()
     assert "1,000,000,000,000" in line
     assert len(line) == WIDTH
     assert len(head.split()[-1]) >= NARROWEST

@@ -33,7 +33,8 @@ def test_the_report_opens_in_a_browser(tmp_path):
 def test_the_smallest_certified_model_is_named_or_how_to_choose_one():
     found = steps(ships="/s/mine/artifacts/a.safetensors")
     assert found["smallest certified"].strip() == "/s/mine/artifacts/a.safetensors"
-    assert "smallest certified" not in steps()
+    assert found["copy it"].strip() == "python -m study.best /s/mine --certified --export shipped"
+    assert not {"smallest certified", "copy it", "choose a model"} & set(steps())
 
 
 def test_an_interrupted_study_says_how_it_goes_on():

@@ -21,6 +21,7 @@ from analysis.load import Row, StudyData, StudyDataError, find_study, load_study
 from analysis.plots import draw
 from analysis.report import picture, write_report
 from analysis.report_files import put
+from analysis.summary import headline
 from study import description
 from study.storage import Storage
 from trainables.record import Choice, Outcome, Record, Status
@@ -119,6 +120,18 @@ def test_chosen_on_validation_and_certified_on_test_may_differ():
     assert found.certified.row == rows[5]
     assert found.failed_first is not None
     assert found.failed_first.row == rows[6]
+
+
+def test_the_headline_says_by_itself_how_near_the_largest_comes():
+    rows = [*synthetic.baselines(), Row(made(8, 0.97), "search", 0)]
+    check = synthetic.verification(rows[-1].record, 9, 1)
+    data = StudyData("x", synthetic.info(), tuple(rows), {check.trial_id: check})
+    (point,) = findings(data).front
+    said = headline(findings(data))
+    largest, bound = f"{point.outcome.size.ratio:.3g}×", f"{100 * point.dense.upper:.2f} pp"
+    assert said.endswith(
+        f"{point.dense.n} examples certify its largest, {largest}, within {bound}."
+    )
 
 
 @pytest.mark.parametrize(("drop", "said"), [(0, True), (40, False)])
