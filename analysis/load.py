@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ DEFAULT_STORAGE = "results"
 RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
 SPEED = "speed.json"
+RUNS = "runs.json"
+RUN = re.compile(r"https?://[^\s\"'<>]+/#/experiments/\w+/runs/\w+")
 CHECKSUM = "checksum"
 
 
@@ -41,7 +44,8 @@ class Row:
 class StudyData:
     """What a report is made of. ``info`` is the content of `study.json`, ``speed`` of `speed.json`.
 
-    The latter is there once ``python -m study.speed`` has timed the study's front.
+    The latter is there once ``python -m study.speed`` has timed the study's front. ``runs`` is
+    where a browser finds the runs of the front in MLflow, by trial id, as far as that is known.
     """
 
     name: str
@@ -50,6 +54,7 @@ class StudyData:
     verifications: Mapping[str, Verification] = field(default_factory=dict)
     location: str = ""
     speed: Mapping[str, Any] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_folder(location: str) -> tuple[fs.FileSystem, str]:
@@ -116,7 +121,23 @@ def load_study(location: str) -> StudyData:
     name = str(info.get("name") or path.rsplit("/", 1)[-1])
     timed = _is_file(filesystem, f"{path}/{SPEED}")
     speed = _read_info(filesystem, path, location, SPEED) if timed else {}
-    return StudyData(name, info, rows, verifications, location, speed)
+    runs = _read_runs(filesystem, path, location)
+    return StudyData(name, info, rows, verifications, location, speed, runs)
+
+
+def _read_runs(filesystem: fs.FileSystem, path: str, location: str) -> dict[str, str]:
+    """Addresses of runs. They become links of a page: a study from others may have anything there.
+
+    Raises:
+        StudyDataError: something else stands there.
+    """
+    if not _is_file(filesystem, f"{path}/{RUNS}"):
+        return {}
+    with filesystem.open_input_stream(f"{path}/{RUNS}") as stream:
+        found = parse_sealed(stream.read(), f"{location}/{RUNS}")
+    if not all(isinstance(link, str) and RUN.fullmatch(link) for link in found.values()):
+        raise StudyDataError(f"{location}/{RUNS}: expected addresses of runs in MLflow; remove it")
+    return found
 
 
 def _read_info(filesystem: fs.FileSystem, path: str, location: str, name: str) -> dict[str, Any]:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from compression.artifact import ArtifactError, deserialize, serialize
-from compression.export import EXPORTERS, Exported, Exporter, Loader, Source
-from compression.export.base import DENSE
+from compression.export import Exported, Exporter, Loader, Source, runs_in
 from compression.registry import InvalidSetting
 from study.files import artifact
 from study.finished import Finished
@@ -147,16 +146,6 @@ def dense_bytes(exporter: Exporter, of: Subject) -> int:
         return exporter.write(source, Path(folder)).nbytes
 
 
-def runs_in(of: Subject) -> dict[str, str]:
-    """For each runtime, how many of the layers it would keep packed."""
-    found = {}
-    for name in EXPORTERS:
-        layers = EXPORTERS.build(name).layers(of.source.model)
-        packed = sum(form != DENSE for form in layers.values())
-        found[name] = f"{packed} of {len(layers)} layers packed"
-    return found
-
-
 def card(
     exporter: Exporter, of: Subject, written: Exported, dense: int, held: Agreement
 ) -> dict[str, Any]:
@@ -174,7 +163,7 @@ def card(
         "ratio": dense / written.nbytes,
         "layers": dict(written.layers),
         "notes": list(written.notes),
-        "runs_in": runs_in(of),
+        "runs_in": runs_in(of.source.model),
         "compared": {
             "examples": held.examples,
             "largest_difference": held.apart,

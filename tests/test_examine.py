@@ -9,6 +9,7 @@ import torch
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
+from compression.export import EXPORTERS
 from compression.footprint import resident_bytes
 from trainables.attempt import Attempt
 from trainables.examine import Examiner
@@ -45,6 +46,10 @@ GOOD = run(epochs=2)
 DENSE = run(method="none", adapter="none", epochs=0)
 
 
+def loaded(artifact):
+    return deserialize(artifact, TASK.architecture())
+
+
 def examiner():
     return Examiner(TASK, DATA, TASK.test(0))
 
@@ -62,6 +67,15 @@ def edited(**changes):
 
 def probe_bytes(logits):
     return safetensors.torch.save({"logits": logits})
+
+
+def test_it_says_which_runtime_would_keep_how_many_layers_packed():
+    found, dense = examine().runs_in, examine(*DENSE).runs_in
+    assert found.keys() == dense.keys() == set(EXPORTERS)
+    for name, layers in {n: EXPORTERS.build(n).layers(loaded(GOOD[1])) for n in EXPORTERS}.items():
+        packed = [form for form in layers.values() if form != "dense"]
+        assert found[name] == f"{len(packed)} of {len(layers)} layers packed"
+        assert dense[name].startswith("0 of ")
 
 
 def test_what_agrees_is_verified():

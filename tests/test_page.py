@@ -18,6 +18,7 @@ from analysis.charts import CHARTS
 from analysis.charts.elsewhere import published_elsewhere
 from analysis.columns import AXES
 from analysis.findings import findings
+from analysis.load import StudyDataError, load_study
 from analysis.markup import safe, spans
 from analysis.page.contents import contents
 from analysis.page.document import as_json, document
@@ -135,6 +136,46 @@ def test_the_table_shows_the_numbers_it_sorts_by(found, said):
         assert point.values["trial_id"] in cells["run it again"][0]
         parts = cells["bytes by part"][0]
         assert all(f"{count:,}" in parts for count in vars(point.outcome.size.model).values())
+
+
+def test_a_run_is_a_link_where_it_is_known_and_else_what_finds_it(found):
+    first, second, *_ = (point.values["trial_id"] for point in found.front)
+    link = "http://host:5000/#/experiments/1/runs/0a1b"
+    study = replace(found.study, runs={first: link})
+    table = contents(findings(study), {})["table"]
+    at = [one["head"] for one in table["columns"]].index("MLflow run")
+    assert table["rows"][0][at] == ["0a1b", "", link]
+    assert table["rows"][1][at] == [f"tags.`paretune.trial` = '{second}'", "", ""]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"a": "javascript:alert(1)//https://h/#/experiments/1/runs/1"}',
+        '{"a": "http://h/#/experiments/1/runs/1?x"}',
+        '{"a": 1}',
+        "[]",
+        "{",
+    ],
+)
+def test_links_that_came_with_a_study_are_addresses_of_runs_or_refused(told, found, tmp_path):
+    where = synthetic.write(tmp_path / "s", found.study)
+    (where / "runs.json").write_text(told)
+    with pytest.raises(StudyDataError, match=r"runs\.json"):
+        load_study(str(where))
+    link = "https://h:1/a/#/experiments/1/runs/0a1b"
+    (where / "runs.json").write_text(json.dumps({"a": link}))
+    assert load_study(str(where)).runs == {"a": link}
+
+
+def test_what_runs_where_is_told_of_each_point(found):
+    checks = {
+        i: replace(one, runs_in={"onnx": "2 of 3 layers packed"})
+        for i, one in found.study.verifications.items()
+    }
+    told = contents(findings(replace(found.study, verifications=checks)), {})["table"]
+    at = [one["head"] for one in told["columns"]].index("runs in")
+    assert {row[at][0] for row in told["rows"]} == {"onnx: 2 of 3 layers packed"}
 
 
 def test_what_no_point_has_is_no_column(found):

@@ -15,7 +15,8 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from study.events import Answered, Closed, Reported, Started, Suggested
+from analysis.load import RUN, RUNS
+from study.events import Answered, Closed, Frozen, Member, Reported, Started, Suggested
 from study.files import artifact
 from study.log import FILE, to_line
 from study.storage import Storage
@@ -104,6 +105,29 @@ def test_the_store_holds_the_log(undisturbed):
     assert model[1][:2] == ("000 int1 lora r4", LoggedModelStatus.READY)
     assert ("test/accuracy", 0, 0.95) in model[1][-1]
     assert set(undisturbed[trial_id(0)][-1]) == {"record.json", f"model/{trial_id(0)}.safetensors"}
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@host:5000/base/", "sqlite:///mlflow.db"])
+def test_a_report_learns_where_a_browser_finds_the_runs_of_the_front(uri, tmp_path):
+    storage, store = Storage.open(tmp_path / "study"), FakeMlflow()
+    config = {"storage": storage.uri, "name": "s", "uri": uri, "params": {}, "owner": "host:1:1"}
+    worker = Worker(config, store.client, sleep=lambda seconds: None)
+    log = [event for piece in PIECES[:5] for event in piece]
+    storage.write_bytes(FILE, b"".join(map(to_line, log)))
+    assert worker.step()
+    assert not storage.exists(RUNS)  # while there is no front
+    frozen = Frozen(300.0, (Member(trial_id(0), (trial_id(0),)),))
+    storage.write_bytes(FILE, b"".join(map(to_line, [*log, frozen])))
+    assert worker.step()
+    if not uri.startswith("http"):
+        assert not storage.exists(RUNS)
+        return
+    found = json.loads(storage.read_text(RUNS))
+    assert found.keys() == {trial_id(-1), trial_id(0)}
+    for link in found.values():
+        assert RUN.fullmatch(link)
+        assert link.startswith("http://host:5000/base/#/experiments/")
+    assert len(set(found.values())) == 2
 
 
 @given(st.lists(st.sampled_from(list(Fault)), max_size=60), st.integers(0, 60))

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from compression.artifact import ArtifactError, deserialize
+from compression.export import runs_in
 from compression.footprint import resident_bytes
 from trainables.features import features_of
 from trainables.frozen.forward_pass import all_cores
@@ -79,6 +80,7 @@ class Examiner:
             self._result(record, artifact, scores, problems, agreement, at),
             latency_ms=model_latency(self.task, model, self.data.validation).median_ms,
             resident_bytes=self._resident(artifact),
+            runs_in=runs_in(model),
             paired={
                 role: pair
                 for role, trial_id in known.items()

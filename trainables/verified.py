@@ -84,7 +84,8 @@ class Verification:
     right or wrong, ``drops`` that of a primary metric where pairs don't tell how sure a drop is: it
     is no share of right examples (not in :data:`COUNTED`), or these come in groups of alike ones.
     ``problems`` is empty when file, bytes, logits and metric agree with the record.
-    ``logits_agreement`` is ``1e-5`` at best where a trial computed on cached features.
+    ``logits_agreement`` is ``1e-5`` at best where a trial computed on cached features. ``runs_in``
+    says for each other runtime how many layers it would keep packed.
     """
 
     trial_id: str
@@ -100,6 +101,7 @@ class Verification:
     device: str = ""
     at: str = ""
     drops: Mapping[str, Drop] = field(default_factory=dict)
+    runs_in: Mapping[str, str] = field(default_factory=dict)
 
     AGREEMENTS: ClassVar[tuple[str, ...]] = ("bitwise", "1e-5", "none")
 

@@ -146,14 +146,22 @@ def _verified(point: Point, _: Findings) -> Cell:
     return Cell("; ".join([text, *problems]), text)
 
 
+def _runs_in(point: Point, _: Findings) -> Cell:
+    found = point.verification.runs_in if point.verification else {}
+    return Cell("; ".join(f"{name}: {how}" for name, how in found.items()))
+
+
 def _artifact(point: Point, _: Findings) -> Cell:
     path = str(point.values["artifact"] or "")
     return Cell(path, path, f"../{path}" if path else "")
 
 
-def _run(point: Point, _: Findings) -> Cell:
-    """What finds its run in MLflow's search box."""
-    return Cell(f"tags.`paretune.trial` = '{point.values['trial_id']}'", "")
+def _run(point: Point, found: Findings) -> Cell:
+    """Its id, with a link to it; where that is not known what finds it in MLflow's search box."""
+    trial_id = str(point.values["trial_id"])
+    if link := found.study.runs.get(trial_id):
+        return Cell(link.rpartition("/")[2], "", link)
+    return Cell(f"tags.`paretune.trial` = '{trial_id}'", "")
 
 
 def _again(point: Point, found: Findings) -> Cell:
@@ -199,8 +207,11 @@ def _columns() -> Iterator[Column]:
     yield Column("bytes by part", "What the file's bytes hold.", _parts)
     yield Column("macs", "Multiply-adds of one example.", _number("macs", "{:,.0f}"))
     yield Column("latency ms", "One example, when verified.", _number("latency_ms", "{:.3g}"))
+    yield Column("runs in", "Layers that other runtimes keep packed.", _runs_in)
     yield Column("file", "In the study's folder.", _artifact)
-    yield Column("MLflow run", "Type this into the search of the runs' page.", _run, code=True)
+    yield Column(
+        "MLflow run", "A link, or what to type into the search of MLflow's runs.", _run, code=True
+    )
     yield Column("run it again", "And compare with the record.", _again, code=True)
 
 

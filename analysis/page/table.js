@@ -2,7 +2,8 @@
 /* The table of the front: a click on a heading, or Enter, sorts by it. */
 
 function cellOf([text, key, link], column) {
-  const inside = column.code && text ? make("code", {}, text) : link ? make("a", { href: link }, text) : text;
+  const shown = column.code && text ? make("code", {}, text) : text;
+  const inside = link ? make("a", { href: link }, shown) : shown;
   const kind = column.code || text.length > 28 ? "long" : typeof key === "number" ? "number" : "";
   return make("td", kind ? { class: kind } : {}, inside);
 }

@@ -169,3 +169,13 @@ class Exporter(Plugin, ABC):
 
 
 EXPORTERS: Registry[Exporter] = Registry("export target", Exporter)
+
+
+def runs_in(model: nn.Module) -> dict[str, str]:
+    """For each runtime, how many of the layers of a loaded model it would keep packed."""
+    found = {}
+    for name in EXPORTERS:
+        layers = EXPORTERS.build(name).layers(model)
+        packed = sum(form != DENSE for form in layers.values())
+        found[name] = f"{packed} of {len(layers)} layers packed"
+    return found

@@ -63,7 +63,7 @@ def _section(summary: str, head: str) -> str:
 
 def _commands(study: str) -> str:
     lines = {
-        f"python -m study.best {study}": "the smallest certified model, as a file",
+        f"python -m study.best {study} --certified": "the smallest certified model",
         f"python analysis/pareto.py {study}": "the report again, in other formats, on other axes",
     }
     return "\n".join(f"- `{command}`: {what}" for command, what in lines.items())

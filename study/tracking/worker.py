@@ -19,6 +19,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from analysis.load import RUNS
 from analysis.masking import masked
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
@@ -26,6 +27,7 @@ from study.state import OPEN, StudyState
 from study.storage import Storage
 from study.tracking.client import Client
 from study.tracking.closing import show_end
+from study.tracking.links import links
 from study.tracking.mirror import MOST_AT_ONCE, Mirror
 from study.tracking.stored import NotTaken
 
@@ -76,6 +78,7 @@ class Worker:
         self._error: str | None = None
         self._beaten = time.monotonic()
         self._busy = 0.0
+        self._links: dict[str, str] | None = None
 
     def run(self) -> dict[str, Any] | None:
         """Work until the study ends; None if it died, else what was done."""
@@ -118,6 +121,7 @@ class Worker:
                 self._mirror.beat()
                 self._beaten = time.monotonic()
             self._catch_up(self._mirror)
+            self._show_links(self._mirror)
         except Exception as error:  # whatever a store raises: it is tried again, and told
             self._failed(error)
             return False
@@ -154,6 +158,12 @@ class Worker:
         self._busy += time.monotonic() - began
         if refused:
             raise refused[0]
+
+    def _show_links(self, mirror: Mirror) -> None:
+        found = links(mirror, self._state, self._settings["uri"])
+        if found is not None and found != self._links:
+            self._storage.write_text(RUNS, json.dumps(found, indent=1) + "\n")
+            self._links = found
 
     def _read(self) -> None:
         for event in self._follower.poll():
