@@ -146,10 +146,11 @@ def unmeasured(found: Findings) -> Iterator[str]:
             "Time and memory at run time of the files that ship: "
             f"`python -m study.speed {typed(found.study.name) or 'STUDY'}` measures them."
         )
-    yield (
-        "Which other runtimes hold a point packed: "
-        "`python -m study.export TRIAL --to RUNTIME` asks them when it writes a file."
-    )
+    if not any(point.verification and point.verification.runs_in for point in front):
+        yield (
+            "Which other runtimes hold a point packed: "
+            "`python -m study.export TRIAL --to RUNTIME` asks them when it writes a file."
+        )
     scores = {name for p in front if p.verification for name in p.verification.metrics}
     for name, words in ABSENT.items():
         if name not in scores:
