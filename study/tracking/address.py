@@ -14,6 +14,7 @@ from analysis.masking import masked
 from study.deadlines import within
 
 _SQLITE = "sqlite:///"
+_UI_PORT = 5000  # unless it is told another one
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -39,6 +40,15 @@ def ui_command(uri: str) -> str:
     if at_default and not _old_experiments() and "MLFLOW_BACKEND_STORE_URI" not in os.environ:
         return "mlflow ui"
     return f"mlflow ui --backend-store-uri {masked(uri)}"
+
+
+def page_address(uri: str, page: str) -> str:
+    """Where a browser finds a page of MLflow's, by its part of the address; '' if there is none.
+
+    Of a store that is no server that is where :func:`ui_command` serves it.
+    """
+    server = masked(uri) if _web(uri) else f"http://127.0.0.1:{_UI_PORT}"
+    return f"{server.rstrip('/')}/{page}" if page else ""
 
 
 def check_reachable(uri: str, timeout: float = 10.0) -> None:
