@@ -23,7 +23,7 @@ RECORDS = "records/records.parquet"
 VERIFICATIONS = "records/verifications.parquet"
 SPEED = "speed.json"
 RUNS = "runs.json"
-RUN = re.compile(r"https?://[^\s\"'<>]+/#/experiments/\w+/runs/\w+")
+RUN = re.compile(r"https?://[^\s\"'<>]+/#/experiments/\w+/runs/\w+(?:\?workflowType=\w+)?")
 CHECKSUM = "checksum"
 
 

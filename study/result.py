@@ -22,6 +22,7 @@ class StudyResult:
     ``objective`` is the task's primary metric. ``report`` are the names of the report's files by
     kind, within ``location``. ``exit_code`` is 0;
     1 if no trial gave a model; 128 + the signal's number if the study was interrupted.
+    ``runs_page`` is the address at which MLflow shows the runs, '' if it has none.
     ``headline`` is the report's first sentence; ``ships`` the file of the smallest model that is
     certified, if one is.
     """
@@ -36,6 +37,7 @@ class StudyResult:
     remarks: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     tracking_uri: str = ""
+    runs_page: str = ""
     objective: Objective = Objective("accuracy", unit="fraction")
     members: tuple[Member, ...] = ()
     headline: str = ""

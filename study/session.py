@@ -34,7 +34,7 @@ from study.setting import Setting
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
 from study.tables import write_parquet
-from study.tracking import Tracker, ending, params_of_study
+from study.tracking import Tracker, ending, page_address, params_of_study
 from study.verify import Job, unverified, verify
 from study.warm_start import take_over
 from trainables.record import Record
@@ -93,7 +93,8 @@ class Session:
                     points = [r.trial_id for r in result.front] if result else []
                     summary = tracker.finish(ending(self.state), points, say=self._tell)
         behind = (str(summary),) if summary.error else ()
-        return replace(result, remarks=(*behind, disk.as_text(self.used)))
+        page = page_address(self.setting.tracking_uri, summary.page)
+        return replace(result, remarks=(*behind, disk.as_text(self.used)), runs_page=page)
 
     def _tell(self, line: str) -> None:
         if not self.setting.quiet:

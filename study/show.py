@@ -35,7 +35,11 @@ def next_steps(result: StudyResult) -> Iterator[str]:
     if result.exit_code > FIRST_SIGNAL:
         steps["go on"] = f"python -m study.run --resume --name {result.name}"
     steps["read the report"] = _address(result.report.get("html"))
-    steps["see every run"] = ui_command(result.tracking_uri)
+    command = ui_command(result.tracking_uri)
+    if result.runs_page.startswith(command):  # a server, which runs
+        steps["see every run"] = result.runs_page
+    else:
+        steps |= {"see every run": command, "and open": result.runs_page}
     steps["smallest certified"] = result.ships
     best = f"python -m study.best {result.location}"
     if result.ships:
@@ -69,6 +73,7 @@ def as_json(result: StudyResult) -> str:
             "smallest_certified": result.ships,
             "report": dict(result.report),
             "tracking_uri": masked(result.tracking_uri),
+            "runs_page": result.runs_page,
             "remarks": list(result.remarks),
         }
     )

@@ -23,6 +23,7 @@ from study.tracking import (
     default_tracking_uri,
     ending,
     environment,
+    page_address,
     params_of_study,
     ui_command,
 )
@@ -53,7 +54,6 @@ def sync(finished: Finished, uri: str, patience: float = PATIENCE) -> Summary:
             {
                 "status": ending(finished.state),
                 "front": [member.trial_id for member in finished.members()],
-                "metrics": {},
                 "patience": patience,
             }
         )
@@ -95,7 +95,7 @@ def main(study: str, tracking_uri: str | None, storage: str) -> None:
         fail(1, [str(error)])
     if summary.error:
         fail(1, [str(summary)])
-    click.echo(f"{summary}\nMLflow: {ui_command(uri)}")
+    click.echo(f"{summary}\nMLflow: {ui_command(uri)}\n{page_address(uri, summary.page)}".rstrip())
 
 
 if __name__ == "__main__":

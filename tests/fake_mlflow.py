@@ -103,6 +103,7 @@ class FakeMlflow:
         self.runs: dict[str, Stored] = {}
         self.models: dict[str, StoredModel] = {}
         self.experiment: str | None = None
+        self.experiment_tags: dict[str, str] = {}
         self.requests = 0
         self._late = None
 
@@ -124,7 +125,7 @@ class FakeMlflow:
             assert name not in found, f"two runs of {name}"
             points = sorted((key, step, value) for key, step, at, value in run.points)
             found[name] = (run.name, run.status, run.end, tags, run.params, points, run.files)
-        return found | {"models": self._models(of)}
+        return found | {"models": self._models(of), "experiment": dict(self.experiment_tags)}
 
     def _named(self, text: str, of: dict[str, str]) -> str:
         """With what a run is of in the place of its id."""
@@ -185,6 +186,23 @@ class FakeMlflow:
             return "1"
 
         return self._request(make, "")
+
+    def get_experiment(self, experiment):
+        def find():
+            return SimpleNamespace(experiment_id=experiment, tags=dict(self.experiment_tags))
+
+        return self._request(find, SimpleNamespace(experiment_id="", tags={}))
+
+    def set_experiment_tag(self, experiment, key, value):
+        assert len(value) <= 5000
+        self._request(lambda: self.experiment_tags.update({key: value}), None)
+
+    def delete_experiment_tag(self, experiment, key):
+        def delete():
+            if self.experiment_tags.pop(key, None) is None:
+                raise MlflowException("no such tag", RESOURCE_DOES_NOT_EXIST)
+
+        self._request(delete, None)
 
     def search_runs(self, experiments, condition, view, most, order, token):
         tags = re.findall(r"tags\.`([^`]+)` (=|!=) '([^']*)'", condition)

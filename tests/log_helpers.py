@@ -34,6 +34,14 @@ ERRORS = {
     Status.OUT_OF_MEMORY: "out of memory: 3 GB (recover.py:70)",
 }
 FINGERPRINT = Fingerprint("weights", "data")
+INFO = {
+    "objectives": [
+        {"name": "val_accuracy", "direction": "maximize", "unit": "fraction"},
+        {"name": "log2_ratio", "direction": "maximize", "unit": "doublings"},
+    ],
+    "reference": {"val_accuracy": 0.1, "log2_ratio": 0.0},
+}
+"""What a study says of itself, as far as its log does not."""
 SIZE = Size(Parts(10, header=6), Parts(10), Parts(58, header=6), Parts(58), 8, 320)
 
 

@@ -14,7 +14,8 @@ from compression.registry import InvalidSetting, errors_of
 from study.amounts import parse_bytes, parse_percent, parse_price
 from study.config import make_config, parse_config
 from study.events import SEARCH
-from study.limits import Growth, Limits, budget_remarks, limits
+from study.growth import Growth
+from study.limits import Limits, budget_remarks, limits
 from study.objectives import aims, final
 from study.sections import Patience
 from study.state import StudyState

@@ -10,7 +10,7 @@ import pytest
 from fake_mlflow import FakeMlflow, Fault, TrackerDied
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_helpers import begin, curve, end, make_trial, opened, trial_id, verified, whole
+from log_helpers import INFO, begin, curve, end, make_trial, opened, trial_id, verified, whole
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -35,10 +35,9 @@ PIECES = [
     [Answered(3, trial_id(0)), *whole(4), verified(0), *begin(5), *curve(5, 1)],
     [Closed(400.0, "exit 0", 100.0)],
 ]
-INFO = {"objectives": [{"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}]}
 SUMMARY = "# s\n\nA headline.\n\n![](front.png)\n\n## What to ship\n\n- This.\n\n## Baselines\n"
 REPORT = {"summary.md": SUMMARY, "report.html": "<p>", "charts/rank.csv": "1", "charts/a.csv": "2"}
-LAST = {"status": "FINISHED", "front": [trial_id(0)], "metrics": {"hypervolume": 0.5}}
+LAST = {"status": "FINISHED", "front": [trial_id(0)]}
 
 
 def worker_of(uri, store):
@@ -84,7 +83,12 @@ def undisturbed(storage):
 
 
 def test_the_store_holds_the_log(undisturbed):
-    assert set(undisturbed) == {"study", "models", *(trial_id(n) for n in (-1, 0, 1, 2, 4, 5))}
+    assert set(undisturbed) == {
+        "study",
+        "models",
+        "experiment",
+        *(trial_id(n) for n in (-1, 0, 1, 2, 4, 5)),
+    }
     name, status, ended, tags, params, points, files = undisturbed[trial_id(1)]
     assert (name, status, ended, set(files)) == (
         "001 int1 lora r4",
@@ -100,6 +104,9 @@ def test_the_store_holds_the_log(undisturbed):
     note = undisturbed["study"][3]["mlflow.note.content"]
     for text in ("A headline.", "- This.", f"/runs/{trial_id(0)})", "54.00% | 95.00%"):
         assert text in note
+    ((key, view),) = undisturbed["experiment"].items()
+    assert json.loads(view)["name"] == "s"
+    assert f"viewStateShareKey={key.removeprefix('mlflow.sharedViewState.')}" in note
     (model,) = undisturbed["models"].items()
     assert model[0] == trial_id(0)
     assert model[1][:2] == ("000 int1 lora r4", LoggedModelStatus.READY)

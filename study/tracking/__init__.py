@@ -4,6 +4,7 @@ from study.tracking.address import (
     TrackingError,
     check_reachable,
     default_tracking_uri,
+    page_address,
     ui_command,
 )
 from study.tracking.ending import ending
@@ -17,6 +18,7 @@ __all__ = [
     "default_tracking_uri",
     "ending",
     "environment",
+    "page_address",
     "params_of_study",
     "ui_command",
 ]

@@ -14,6 +14,7 @@ from analysis.masking import masked
 from study.deadlines import within
 
 _SQLITE = "sqlite:///"
+_UI_PORT = 5000  # unless it is told another one
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -32,13 +33,25 @@ def default_tracking_uri() -> str:
 
 def ui_command(uri: str) -> str:
     """What a person types (or opens) to see the runs."""
-    if _web(uri):
+    if web(uri):
         return masked(uri)
     at_default = uri == f"{_SQLITE}{os.path.abspath('mlflow.db')}"
     # A folder with old experiments makes plain `mlflow ui` open that folder instead.
     if at_default and not _old_experiments() and "MLFLOW_BACKEND_STORE_URI" not in os.environ:
         return "mlflow ui"
     return f"mlflow ui --backend-store-uri {masked(uri)}"
+
+
+def page_address(uri: str, page: str) -> str:
+    """Where a browser finds a page of MLflow's, by its part of the address; '' if there is none.
+
+    Of a store that is no server that is where :func:`ui_command` serves it. Names and passwords
+    of ``uri`` are left out.
+    """
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    at = f"{parts.scheme}://{host}{parts.path}" if web(uri) else f"http://127.0.0.1:{_UI_PORT}"
+    return f"{at.rstrip('/')}/{page}" if page else ""
 
 
 def check_reachable(uri: str, timeout: float = 10.0) -> None:
@@ -50,7 +63,7 @@ def check_reachable(uri: str, timeout: float = 10.0) -> None:
     scheme = urlsplit(uri).scheme.partition("+")[0]
     if scheme == "sqlite":
         _check_sqlite(uri)
-    elif _web(uri):
+    elif web(uri):
         _within(timeout, uri, lambda: _check_server(uri, timeout))
     elif scheme in _PORTS:
         _within(timeout, uri, lambda: _check_port(uri, timeout))
@@ -64,7 +77,8 @@ def check_reachable(uri: str, timeout: float = 10.0) -> None:
         )
 
 
-def _web(uri: str) -> bool:
+def web(uri: str) -> bool:
+    """Whether the store is a server, whose pages a browser can open."""
     return uri.startswith(("http://", "https://"))
 
 

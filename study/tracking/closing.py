@@ -19,9 +19,29 @@ from study.storage import Storage
 from study.tracking.mirror import MODEL, Mirror
 from study.tracking.models import ON_FRONT, Model
 from study.tracking.note import before, note
-from study.tracking.shown import final_metrics, name_of, params_of, tested, word
+from study.tracking.shown import final_metrics, growth, name_of, params_of, tested, word
+from study.tracking.view import View
 
 REPORT, SUMMARY = "report", "report/summary.md"
+
+
+def show_view(mirror: Mirror, state: StudyState, storage: Storage, name: str) -> bool:
+    """Save how the table of the runs opens; False while the study does not say what it trades.
+
+    Raises:
+        MlflowException: the store fails. It can be done again.
+        StorageError: a file of the study cannot be read.
+    """
+    study = _described(state, storage, name)
+    if study is None:
+        return False
+    further = [aim.name.removeprefix("log2_") for aim in study.aims[2:]]
+    began = state.opened[0].at
+    view = View(state.study_id, name, study.objective.name, further, began)
+    if mirror.views.show(view):
+        mirror.pages.view = view.key
+        mirror.say(before(name, mirror.pages.links))
+    return True
 
 
 def show_end(
@@ -33,7 +53,7 @@ def show_end(
         MlflowException: the store fails. All of it can be done again.
         StorageError: a file of the study cannot be read.
     """
-    front = list(last["front"])
+    front, study = list(last["front"]), _described(state, storage, name)
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(storage, folder)
         artifacts = {i: files.path(artifact(i)) for i in front if files.has(artifact(i))}
@@ -43,9 +63,18 @@ def show_end(
         mirror.models.show([*_models(mirror, state, artifacts)])
         # When the study was closed: a second tracker says the same.
         at = state.closed[-1].at if state.closed else time.time()
-        ended = last["status"] != "KILLED"
-        text = _note(mirror, state, storage, name, front) if ended else before(name)
-        mirror.finish(last["status"], last["metrics"], files.shown(), at, text)
+        text = before(name, mirror.pages.links)
+        if study and storage.exists(SUMMARY) and last["status"] != "KILLED":
+            text = _note(mirror, study, front)
+        metrics = [*growth(study)] if study else []
+        mirror.finish(last["status"], metrics, files.shown(), at, text)
+
+
+def _described(state: StudyState, storage: Storage, name: str) -> Finished | None:
+    """The study with what it says of itself, once it does."""
+    if not storage.exists(FILE):
+        return None
+    return Finished(name, storage, json.loads(storage.read_text(FILE)), state)
 
 
 def _models(mirror: Mirror, state: StudyState, front: Collection[str]) -> Iterator[Model]:
@@ -67,15 +96,13 @@ def _models(mirror: Mirror, state: StudyState, front: Collection[str]) -> Iterat
         )
 
 
-def _note(mirror: Mirror, state: StudyState, storage: Storage, name: str, front: list[str]) -> str:
-    """The report's words; what stood there before, of a study that has none."""
-    if not (storage.exists(SUMMARY) and storage.exists(FILE)):
-        return before(name)
-    study = Finished(name, storage, json.loads(storage.read_text(FILE)), state)
-    links = {"": mirror.link()} | {i: mirror.link(i) for i in front}
-    known = {i: link for i, link in links.items() if link}
-    summary = storage.read_text(SUMMARY)
-    return note(summary, state, front, study.objective, known, str(storage))
+def _note(mirror: Mirror, study: Finished, front: list[str]) -> str:
+    """The report's words."""
+    pages, report = mirror.pages, mirror.pages.run(mirror.parent.run_id, "/artifacts/report.html")
+    runs = {i: pages.run(run.run_id) for i in front if (run := mirror.run_of(i))}
+    links = [f"[The report]({report})", *pages.links]
+    summary, where = study.storage.read_text(SUMMARY), str(study.storage)
+    return note(summary, study.state, front, study.objective, links, runs, where)
 
 
 @dataclass(frozen=True)

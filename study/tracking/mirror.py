@@ -16,6 +16,7 @@ from study.state import OPEN, Phase, TrialState
 from study.tracking.client import Client
 from study.tracking.models import Models
 from study.tracking.note import before
+from study.tracking.pages import Pages
 from study.tracking.shown import (
     cause,
     curve,
@@ -27,6 +28,7 @@ from study.tracking.shown import (
     word,
 )
 from study.tracking.stored import NotTaken, Store, StoredRun, refused
+from study.tracking.view import Views
 from trainables.record import Verification, canonical
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "paretune"
@@ -41,14 +43,19 @@ class Mirror:
     """Writes runs of one study. Every call may raise MLflow's errors and can be repeated.
 
     A run whose last call failed is in doubt: whether it was made, and what of it was taken, is
-    looked up before anything more is sent.
+    looked up before anything more is sent. ``models`` and ``views`` are those of the study, and
+    ``pages`` where MLflow shows it.
     """
 
     def __init__(self, client: Client, name: str, study_id: str, owner: str) -> None:
-        """Connect; makes the experiment if it is absent. ``models`` are those of the study."""
+        """Connect; makes the experiment if it is absent."""
         self._store = Store(client, EXPERIMENT)
         self._name, self._study_id, self._owner = name, study_id, owner
         self.models = Models(client, self._store.experiment, study_id)
+        self.views, self.pages = (
+            Views(client, self._store.experiment),
+            Pages(self._store.experiment),
+        )
         self._runs: dict[str, StoredRun] = {}
         self._in_doubt: set[str] = set()
         self._parent: StoredRun | None = None
@@ -57,11 +64,6 @@ class Mirror:
     def runs(self) -> int:
         """Runs of trials that are known."""
         return len(self._runs)
-
-    def link(self, trial_id: str | None = None) -> str | None:
-        """Address of a trial's run within MLflow's pages, or of the study's own."""
-        run = self.parent if trial_id is None else self.run_of(trial_id)
-        return None if run is None else f"#/experiments/{self._store.experiment}/runs/{run.run_id}"
 
     def run_of(self, trial_id: str) -> StoredRun | None:
         """The run of a trial, if it has one."""
@@ -89,6 +91,11 @@ class Mirror:
     def beat(self) -> None:
         """Show other hosts that this study lives."""
         self._store.write(self.parent, tags={BEAT: repr(time.time())})
+        self._store.settle([self.parent])
+
+    def say(self, text: str) -> None:
+        """What the study's run opens on, from now on."""
+        self._store.write(self.parent, tags={NOTE: text})
         self._store.settle([self.parent])
 
     def sync(
@@ -157,7 +164,7 @@ class Mirror:
     def finish(
         self,
         status: str,
-        metrics: Mapping[str, float],
+        metrics: Iterable[Metric],
         files: Mapping[str, str],
         at: float,
         note: str = "",
@@ -169,8 +176,7 @@ class Mirror:
         """
         self.kill_open(at)
         ended = milliseconds(at)
-        points = [Metric(k, v, ended, 0) for k, v in metrics.items()]
-        self._store.write(self.parent, points, tags={NOTE: note} if note else {})
+        self._store.write(self.parent, metrics, tags={NOTE: note} if note else {})
         self._store.files(self.parent, files)
         self._store.end(self.parent, status, ended)
         self._store.settle([self.parent])

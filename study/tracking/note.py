@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from analysis import units
 from analysis.markup import safe, table
@@ -16,12 +16,13 @@ LONGEST = 5000  # characters of a tag that MLflow's servers take, old ones too
 MOST_POINTS, LONGEST_SETTING = 12, 60
 
 
-def before(name: str) -> str:
-    """While there is no summary."""
-    return (
+def before(name: str, links: Collection[str] = ()) -> str:
+    """While there is no summary; ``links`` lead to the runs."""
+    text = (
         "The trials of the study stand under this run; its summary comes here when it ends. "
         f"If it was interrupted, `python -m study.run --resume --name {name}` goes on."
     )
+    return "\n\n".join([text, *([_line(links)] if links else [])])
 
 
 def note(
@@ -29,7 +30,8 @@ def note(
     state: StudyState,
     front: Sequence[str],
     objective: Objective,
-    links: Mapping[str, str],
+    links: Collection[str],
+    runs: Mapping[str, str],
     study: str,
 ) -> str:
     """The answers of a report, its front in short, and what to do next; whole parts that fit.
@@ -39,21 +41,26 @@ def note(
         state: Of the study.
         front: Trial ids.
         objective: The primary metric by its plain name.
-        links: Address of a run in MLflow's pages by trial id; of the study's own run by ``""``.
+        links: To the report and to all runs; they stand high, for MLflow folds what is long.
+        runs: Address of a run in MLflow's pages by trial id.
         study: Where the study is, as commands take it.
     """
     members = {t.trial_id: t for t in state.ended if t.trial_id in set(front)}
     shown = _spread([members[i] for i in front if i in members])
     parts = [
         summary.split("\n\n", 2)[1],
-        f"[The report]({links['']}/artifacts/report.html), all of it, is under Artifacts.",
+        _line(links),
         "### What to ship\n\n" + _section(summary, "What to ship"),
-        _front(shown, len(members), state, objective, links),
+        _front(shown, len(members), state, objective, runs),
         "### Next\n\n" + _commands(study),
     ]
     while len(text := "\n\n".join(parts)) > LONGEST:
         del parts[-2]  # the commands stay, and what stands first
     return text
+
+
+def _line(links: Collection[str]) -> str:
+    return " · ".join(links)
 
 
 def _section(summary: str, head: str) -> str:
@@ -74,17 +81,17 @@ def _front(
     count: int,
     state: StudyState,
     objective: Objective,
-    links: Mapping[str, str],
+    runs: Mapping[str, str],
 ) -> str:
     name = units.name(objective)
     head = ["ratio", "file bytes", f"val {name}", f"test {name}", "setting", "run"]
-    rows = [list(_row(trial, state, objective, links)) for trial in shown]
+    rows = [list(_row(trial, state, objective, runs)) for trial in shown]
     left_out = f" ({len(shown)} of {units.counted(count, 'point')})" if len(shown) < count else ""
     return f"### Front{left_out}\n\n{table(head, rows)}"
 
 
 def _row(
-    trial: TrialState, state: StudyState, objective: Objective, links: Mapping[str, str]
+    trial: TrialState, state: StudyState, objective: Objective, runs: Mapping[str, str]
 ) -> Iterator[str]:
     outcome = trial.record.outcome if trial.record else None
     size = outcome.size if outcome else None
@@ -95,7 +102,7 @@ def _row(
         value = (metrics or {}).get(objective.name)
         yield "" if value is None else units.value(objective, value)
     yield safe(_setting(trial))
-    link = links.get(trial.trial_id)
+    link = runs.get(trial.trial_id)
     yield f"[{trial.number:03d}]({link})" if link else ""
 
 

@@ -8,8 +8,10 @@ from itertools import islice
 
 from mlflow.entities import Metric, Param
 
-from study.events import CONFIRM
-from study.state import TrialState
+from study.events import CONFIRM, SEARCH
+from study.finished import Finished
+from study.growth import Growth
+from study.state import Phase, TrialState
 from study.tables import asked, measured
 from trainables.record import NONE, Report, Verification
 
@@ -60,6 +62,22 @@ def final_metrics(trial: TrialState) -> list[Metric]:
     names = [*_MEASURED, *(name for name in values if name.startswith("val_"))]
     found = {name: values[name] for name in names if values[name] is not None}
     return [Metric(name, float(value), at, 0) for name, value in found.items()]
+
+
+def growth(study: Finished) -> Iterator[Metric]:
+    """The hypervolume of the study's front by trials: where it grew, and at the end."""
+    reference = study.info.get("reference", {}).get(study.aims[0].name)
+    if reference is None:  # of a version that did not say up to where it is counted
+        return
+    growth = Growth(study.aims, reference, study.demands.met)
+    growth.look(study.state)
+    before, volumes = growth.start, growth.volumes
+    searched = (t for t in study.state.finished if t.role == SEARCH)
+    trials = (t for t in searched if t.phase is not Phase.INHERITED)
+    for count, (trial, volume) in enumerate(zip(trials, volumes, strict=True), 1):
+        if volume > before or count == len(volumes):
+            yield Metric("hypervolume", volume, milliseconds(trial.ended_at), count)
+        before = volume
 
 
 def tested(trial: TrialState, found: Verification) -> list[Metric]:

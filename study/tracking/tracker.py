@@ -49,13 +49,15 @@ def params_of_study(config: Mapping[str, Any]) -> dict[str, str]:
 class Summary:
     """What the tracker did: runs in the store, trials it could not log and why.
 
-    ``seconds`` is how long writing the trials' runs took. ``study`` is where the study stands.
+    ``seconds`` is how long writing the trials' runs took. ``page`` is where MLflow's pages show
+    them, '' if it takes no saved views; ``study`` is where the study stands.
     """
 
     runs: int = 0
     missing: int = 0
     error: str | None = None
     seconds: float = 0.0
+    page: str = ""
     study: str = ""
 
     def __str__(self) -> str:
@@ -105,7 +107,6 @@ class Tracker:
         self,
         status: str = "FINISHED",
         front: Iterable[str] = (),
-        metrics: Mapping[str, float] | None = None,
         timeout: float = 120.0,
         say: Callable[[str], None] = lambda line: None,
     ) -> Summary:
@@ -119,7 +120,6 @@ class Tracker:
         last = {
             "status": status,
             "front": list(front),
-            "metrics": dict(metrics or {}),
             "patience": timeout / 4,
         }
         until = time.monotonic() + timeout

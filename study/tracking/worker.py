@@ -26,7 +26,7 @@ from study.follow import Follower
 from study.state import OPEN, StudyState
 from study.storage import Storage
 from study.tracking.client import Client
-from study.tracking.closing import show_end
+from study.tracking.closing import show_end, show_view
 from study.tracking.links import links
 from study.tracking.mirror import MOST_AT_ONCE, Mirror
 from study.tracking.stored import NotTaken
@@ -72,6 +72,7 @@ class Worker:
         self._follower, self._state = Follower(self._storage), StudyState()
         self._mirror: Mirror | None = None
         self._behind: dict[int, None] = {}  # numbers of trials whose runs are not up to date
+        self._viewed = False
         self._at_once = MOST_AT_ONCE
         self._orphaned = threading.Event()
         self._waits = Waits()
@@ -116,12 +117,13 @@ class Worker:
             if not self._state.opened:
                 return True
             if self._mirror is None:
-                self._mirror = self._connect()
+                self._mirror, self._viewed = self._connect(), False
             if time.monotonic() - self._beaten > BEAT_SECONDS:
                 self._mirror.beat()
                 self._beaten = time.monotonic()
             self._catch_up(self._mirror)
             self._show_links(self._mirror)
+            self._viewed = self._viewed or show_view(*self._study(self._mirror))
         except Exception as error:  # whatever a store raises: it is tried again, and told
             self._failed(error)
             return False
@@ -186,6 +188,9 @@ class Worker:
         mirror.reconcile(settings["params"])
         return mirror
 
+    def _study(self, mirror: Mirror) -> tuple[Mirror, StudyState, Storage, str]:
+        return mirror, self._state, self._storage, self._settings["name"]
+
     def finish(self, last: Mapping[str, Any]) -> dict[str, Any]:
         """Bring MLflow up to the log's end and close the runs.
 
@@ -202,6 +207,7 @@ class Worker:
             "missing": len(self._behind),
             "error": self._error,
             "seconds": round(self._busy, 3),
+            "page": self._mirror.pages.runs if self._mirror else "",
         }
 
     def _close(self, last: Mapping[str, Any]) -> bool:
@@ -210,7 +216,7 @@ class Worker:
         if not done or self._mirror is None:
             return self._mirror is None and self._error is None
         try:
-            show_end(self._mirror, self._state, self._storage, self._settings["name"], last)
+            show_end(*self._study(self._mirror), last)
         except Exception as error:  # as in step
             self._failed(error)
             return False
