@@ -103,19 +103,20 @@ def test_features_are_made_by_one_machine_and_copied_by_the_other(hosts, user, f
     running = user.start("--config", "deep.yaml", "--name", "deep")
     until(running, "/8 trials")
     deadline = time.monotonic() + 120
-    while not all(found := [when_written(host) for host in hosts.workers]):
-        assert time.monotonic() < deadline, found
+    while True:
+        one, two = map(when_written, hosts.workers)
+        if both := one.keys() & two.keys():
+            break
+        assert time.monotonic() < deadline, (one, two)
         time.sleep(1)
-    one, two = found
     place = hosts.shared / "studies" / "deep" / "features"
     shared = {str(p.relative_to(place)): p.stat().st_mtime for p in place.glob("*/part-*")}
     text = running.communicate(timeout=300)[0]
     assert running.returncode == 0, text
-    assert shared, "parts of at least one split"
-    assert one.keys() == two.keys() == shared.keys()
+    assert both <= shared.keys()
     # Whoever makes features shares them then: with a second maker the shared ones were the newest.
-    for part, at in shared.items():
-        assert min(one[part], two[part]) <= at <= max(one[part], two[part])
+    for part in both:
+        assert min(one[part], two[part]) <= shared[part] <= max(one[part], two[part])
     assert not place.exists(), "what was shared goes with the search"
 
 

@@ -60,7 +60,7 @@ def from_storage(uri: str | None, name: str | None) -> int:
 
 def _tell(here: Path) -> None:
     say(f"results: {here}")
-    for file in sorted((here / "report").glob("*")):
+    for file in sorted((here / "report").glob("[!.]*")):
         say(f"report: {file}")
 
 
