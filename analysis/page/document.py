@@ -80,5 +80,5 @@ def _own(name: str) -> str:
 
 @cache
 def _library() -> str:
-    """As npm has it in plotly.js-cartesian-dist-min: a third of the whole, without WebGL."""
-    return _own("plotly-cartesian.min.js").replace("</script", "<\\/script")
+    path = resources.files("plotly").joinpath("package_data/plotly.min.js")
+    return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
