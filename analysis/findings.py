@@ -13,7 +13,8 @@ from analysis.columns import AXES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
-from analysis.stats import MARGIN, certify
+from analysis.sequence import Tested, sequence
+from analysis.stats import MARGIN
 from trainables.record import Objective, Status
 
 __all__ = ["Findings", "findings"]
@@ -28,10 +29,12 @@ class Findings:
 
     ``chosen`` is the smallest model within ``margin`` of dense on validation; ``certified`` that on
     the front whose test drop is certified within it: points of a fraction, a share of dense's value
-    of any other metric; never by too few groups of alike examples. ``skipped`` are front points
+    of any other metric; never by too few groups of alike examples. ``tested`` is the sequence that
+    certified it, ``failed_first`` where that ended. ``skipped`` are front points
     that were not tested and so take no part in certification. ``published`` are the points of the
     published systems that were asked for. ``decided`` is whether the front is the study's own, held
-    to its constraints, and not one over records alone.
+    to its constraints, and not one over records alone. ``own`` is what the study says over its own
+    axes where these are others: a front drawn after test was read certifies nothing.
     """
 
     study: StudyData
@@ -42,12 +45,27 @@ class Findings:
     baselines: dict[str, Point]
     knee: Point | None
     chosen: Point | None
-    certified: Point | None
-    failed_first: Point | None
+    tested: Tested
     skipped: int
     margin: float = MARGIN
     published: tuple[Placed, ...] = ()
     decided: bool = False
+    own: Findings | None = None
+
+    @property
+    def certified(self) -> Point | None:
+        """See the class."""
+        sizes = self.axis.objective
+        return min(
+            self.tested.certified,
+            key=lambda p: sizes.loss(p.number(self.axis.name) or 0.0),
+            default=None,
+        )
+
+    @property
+    def failed_first(self) -> Point | None:
+        """See the class."""
+        return self.tested.failed
 
 
 def findings(
@@ -72,8 +90,8 @@ def findings(
     others = [r for r in study.rows if r.role == "search" and r.record.trial_id not in on_front]
     roles = [r for r in study.rows if r.role not in SEARCHED and r.record.outcome.metrics]
     baselines = dict(zip([r.role for r in roles], points(study, roles, objective), strict=True))
+    own = None if _is_own(study, x, objective) else findings(study, margin=margin)
     tested = [p for p in drawn if p.values["verified"] and p.dense]
-    passed = certify([p.dense.bound for p in tested if p.dense], margin)
     return Findings(
         study,
         axis,
@@ -83,13 +101,18 @@ def findings(
         baselines,
         _knee(drawn, axis, objective),
         _chosen(drawn, baselines.get("dense"), objective, margin),
-        tested[passed - 1] if passed else None,
-        tested[passed] if passed < len(tested) else None,
+        Tested() if own else sequence(tested, margin),
         len(drawn) - len(tested),
         margin,
         placed(asked_systems(study.info, published), subject_of(study.info), objective, x),
         frozen(study, x, objective) is not None,
+        own,
     )
+
+
+def _is_own(study: StudyData, x: str, y: Objective) -> bool:
+    """Whether these are the axes on which the study chose, before it read test."""
+    return declared(study, x, y) is not None or (x, y) == ("ratio", y_objective(study))
 
 
 def _front(study: StudyData, axis: Axis, y: Objective) -> tuple[list[Point], set[str]]:

@@ -37,16 +37,22 @@ def write(found: Findings) -> str:
 
 
 def short(point: Point, axis: Axis) -> str:
-    """The size of a point on an axis: ``12.3×``, ``4,096 B``."""
+    """The size of a point on an axis: ``12.3×``, ``4,096 B``; a bare ratio is of saved files."""
     value = point.number(axis.name) or 0.0
     if axis.objective.direction is Direction.MAXIMIZE:
-        return f"{value:.3g}×"
-    return f"{value:,.0f} {axis.objective.unit}".strip()
+        return f"{value:.3g}×{_RATIOS.get(axis.name, '')}"
+    return f"{value:,.0f} {axis.objective.unit or axis.name}"
+
+
+_RATIOS = {"layer_ratio": " (compressed layers only)", "nominal_ratio": " (nominal)"}
+"""What a ratio is of, other than of saved files."""
 
 
 def headline(found: Findings) -> str:
     """The one sentence above all others, in Markdown."""
     margin = units.margin_of(found.y, found.margin)
+    if found.own:
+        return f"Not certified over these axes. {_own(found, found.own)}"
     if found.certified:
         return (
             f"**{short(found.certified, found.axis)}**, the smallest of the front whose test drop "
@@ -68,6 +74,24 @@ def _why_none(found: Findings) -> str:
     )
 
 
+def _own(found: Findings, own: Findings) -> str:
+    """Why a front over other axes certifies nothing, and what the study's own does."""
+    why = "this front was drawn after test was read"
+    if not any(point.dense for point in found.front):
+        why += (
+            f", and {units.name(found.y)} has no paired bound: test compared models with dense in "
+            f"{units.name(own.y)} alone"
+        )
+    margin, axes = units.margin_of(own.y, own.margin), f"{units.name(own.y)} against saved files"
+    text = f"On the study's own front, {axes}, no model is certified within {margin}"
+    if point := own.certified:
+        text = (
+            f"The study's own certificate, {axes}, is {short(point, own.axis)} within {margin}: "
+            f"{safe(point.values['setting'])}, `{point.values['artifact']}`"
+        )
+    return f"{why[0].upper()}{why[1:]}. {text}."
+
+
 def _of_what(found: Findings) -> str:
     """What a relative margin is a share of."""
     return "" if found.y.is_fraction else f" of dense's {units.name(found.y)}"
@@ -76,16 +100,37 @@ def _of_what(found: Findings) -> str:
 def answers(found: Findings) -> Iterable[str]:
     """What to ship, and how sure that is: a line of Markdown each."""
     margin = units.margin_of(found.y, found.margin)
+    if found.own:
+        yield f"Certified within {margin}: none over these axes. {_own(found, found.own)}"
+        yield from _from_validation(found, "on a front drawn after test was read")
+        return
     yield (
         f"Smallest model of the front certified within {margin}{_of_what(found)} on test: "
         + _certificate(found)
     )
+    yield (
+        f"Certified means: tested in an order that validation gave ({found.tested.order}), each by "
+        "its one-sided 95% bound, up to the first that fails; so the chance of any false "
+        "certificate is at most 5% over the whole front."
+    )
+    if found.tested.after:
+        sizes = ", ".join(
+            f"{short(p, found.axis)} ({_bound(p, found.y)})" for p in found.tested.after
+        )
+        yield (
+            f"Own bound within {margin}, but not certified: after a failure in the order: {sizes}."
+        )
     for role, point in _smaller_baselines(found):
         smaller = " is smaller than that and" if found.certified else " is"
         described = _described(point, found)
         yield f"The baseline {role}{smaller} within {margin}, tested on its own: {described}"
+    yield from _from_validation(found, "chosen before test was read")
+
+
+def _from_validation(found: Findings, when: str) -> Iterable[str]:
+    margin = units.margin_of(found.y, found.margin)
     yield (
-        f"Smallest model within {margin} of dense on validation (chosen before test was read): "
+        f"Smallest model within {margin} of dense on validation ({when}): "
         + (_described(found.chosen, found) if found.chosen else "none.")
     )
     yield "Knee of the front: " + (
@@ -105,7 +150,7 @@ def _certificate(found: Findings) -> str:
         text = "**not certified at this n**."
     if first and first.dense:
         text += (
-            f" {'The next smaller one' if found.certified else 'The largest of the front'}, "
+            f" {'The next in order' if found.certified else 'The first in order'}, "
             f"{short(first, found.axis)}, fails: its drop is "
             f"{units.difference(found.y, first.dense.drop)} with a 95% bound of "
             f"{_bound(first, found.y)}. {resolution(first, found.y)}"

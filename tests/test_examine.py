@@ -175,6 +175,10 @@ def test_pairs_are_counted_over_the_same_examples():
     assert pair.drop == pytest.approx(1.0 - found.metrics["accuracy"])
     assert pair.only_model == 0  # the dense model labelled the data
     assert pair.flips == pair.only_reference
+    before = found.on_validation["dense"]
+    assert list(found.on_validation) == ["dense"]
+    assert before.n == len(DATA.validation)
+    assert before.drop == pytest.approx(1.0 - GOOD[0].outcome.metrics["val"]["accuracy"])
 
 
 class Balanced(TinyTask):

@@ -39,6 +39,7 @@ class Examiner:
     def __init__(self, task: Task, data: Prepared, test: Split) -> None:
         self.task, self.data, self.test = task, data, test
         self._observed: dict[str, dict[str, Tensor]] = {}
+        self._validated: dict[str, dict[str, Tensor]] = {}
         self._drops = Drops(task, test.labels, test.groups)
 
     def examine(
@@ -70,22 +71,22 @@ class Examiner:
         agreement = _logits_agreement(record, logits, probe_file)
         if agreement == "none":
             problems.append("logits on the fixed validation batch differ from the record's")
-        problems += self._metric_problems(record, model, agreement)
+        validated = self._observe(model, self.data.validation)
+        problems += self._metric_problems(record, model, agreement, validated)
         observed = self._observe(model, self.test)
         scores = dict(self.task.score(observed, self.test.labels))
         known = {role: i for role, i in baselines.items() if i in self._observed}
-        self._observed[record.trial_id] = observed
+        self._observed[record.trial_id], self._validated[record.trial_id] = observed, validated
         scores |= self._beside(observed, baselines.get("dense"))
         return replace(
             self._result(record, artifact, scores, problems, agreement, at),
             latency_ms=model_latency(self.task, model, self.data.validation).median_ms,
             resident_bytes=self._resident(artifact),
             runs_in=runs_in(model),
-            paired={
-                role: pair
-                for role, trial_id in known.items()
-                if (pair := self._paired(self._observed[trial_id], observed))
-            },
+            paired=self._pairs({r: self._observed[i] for r, i in known.items()}, observed),
+            on_validation=self._pairs(
+                {r: self._validated[i] for r, i in known.items()}, validated, self.data.validation
+            ),
             drops=self._compared(record.trial_id, known),
         )
 
@@ -108,9 +109,10 @@ class Examiner:
             forward, features = features_of(self.task, self.data.model, model, split)
         return observe(self.task, forward, features)
 
-    def _metric_problems(self, record: Record, model: nn.Module, agreement: str) -> list[str]:
+    def _metric_problems(
+        self, record: Record, model: nn.Module, agreement: str, observed: Mapping[str, Tensor]
+    ) -> list[str]:
         validation = self.data.validation
-        observed = self._observe(model, validation)
         now = self.task.score(observed, validation.labels)[self.task.metric]
         then = record.outcome.metrics["val"][self.task.metric]
         # Logits that are equal up to rounding give a continuous metric that is, too.
@@ -142,11 +144,24 @@ class Examiner:
             moved += abs(scores[self.task.metric] - now)
         return moved
 
+    def _pairs(
+        self,
+        references: Mapping[str, Mapping[str, Tensor]],
+        observed: Mapping[str, Tensor],
+        split: Split | None = None,
+    ) -> dict[str, Paired]:
+        """Who is right where, by the role of each that this is held against."""
+        found = {r: self._paired(other, observed, split) for r, other in references.items()}
+        return {role: pair for role, pair in found.items() if pair is not None}
+
     def _paired(
-        self, reference: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+        self,
+        reference: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        split: Split | None = None,
     ) -> Paired | None:
-        """Who is right where; None where examples are not right or wrong."""
-        labels = self.test.labels
+        """Who is right where, on test by default; None where examples are not right or wrong."""
+        labels = (self.test if split is None else split).labels
         theirs, ours = self.task.correct(reference, labels), self.task.correct(observed, labels)
         if theirs is None or ours is None:
             return None

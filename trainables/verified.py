@@ -83,6 +83,7 @@ class Verification:
     ``paired`` holds the comparison with each baseline on the same test examples where these are
     right or wrong, ``drops`` that of a primary metric where pairs don't tell how sure a drop is: it
     is no share of right examples (not in :data:`COUNTED`), or these come in groups of alike ones.
+    ``on_validation`` is ``paired`` of the validation examples, which orders points before test.
     ``problems`` is empty when file, bytes, logits and metric agree with the record.
     ``logits_agreement`` is ``1e-5`` at best where a trial computed on cached features. ``runs_in``
     says for each other runtime how many layers it would keep packed.
@@ -102,6 +103,7 @@ class Verification:
     at: str = ""
     drops: Mapping[str, Drop] = field(default_factory=dict)
     runs_in: Mapping[str, str] = field(default_factory=dict)
+    on_validation: Mapping[str, Paired] = field(default_factory=dict)
 
     AGREEMENTS: ClassVar[tuple[str, ...]] = ("bitwise", "1e-5", "none")
 
