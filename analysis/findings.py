@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis import fronts
+from analysis.alike import check_alike
 from analysis.columns import AXES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
@@ -80,10 +81,11 @@ def findings(
     ``published`` are systems to show instead of those that the study's config names.
 
     Raises:
-        StudyDataError: No finished trial with an artifact, a metric that no trial has, or a
-            published system that is unknown.
+        StudyDataError: No finished trial with an artifact, a metric that no trial has, records of
+            several tasks, splits or dense models, or a published system that is unknown.
     """
     axis, objective = AXES[x], y_objective(study, y)
+    check_alike(study)
     drawn, on_front = _front(study, axis, objective)
     if not drawn:
         raise StudyDataError(_nothing(study, x, objective))

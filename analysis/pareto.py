@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -25,7 +26,7 @@ NONE = "none"
 
 
 def _formats(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(value.split(",")))
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     if unknown := [name for name in names if name not in FORMATS]:
         raise click.BadParameter(f"{', '.join(unknown)}: expected some of {','.join(FORMATS)}")
     return names
@@ -111,8 +112,9 @@ def main(
         if compare:
             _compare(loaded, y, normalise, formats, _folder(loaded[0], output, False))
             return
-        for study in loaded:
-            folder = _folder(study, output, len(loaded) > 1)
+        folders = [_folder(study, output, len(loaded) > 1) for study in loaded]
+        _check_apart(loaded, folders)
+        for study, folder in zip(loaded, folders, strict=True):
             _report(study, x, y, formats, published, objectives, folder)
     except StudyDataError as error:
         for line in str(error).splitlines():
@@ -151,6 +153,16 @@ def _folder(study: StudyData, output: str | None, several: bool) -> str:
     if output and several:
         return f"{output}/{study.name}"
     return output or f"{study.location or study.name}/report"
+
+
+def _check_apart(studies: Sequence[StudyData], folders: Sequence[str]) -> None:
+    """Refuse reports of which one would overwrite another."""
+    for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
+        same = [s.location or s.name for s, at in zip(studies, folders, strict=True) if at == folder]
+        raise StudyDataError(
+            f"{folder}: the reports of {' and '.join(same)} would overwrite each other there; "
+            "write each by a command of its own, with another --output"
+        )
 
 
 def _report(

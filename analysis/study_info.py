@@ -17,6 +17,20 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+LONGEST = 200
+
+
+def is_name(value: Any) -> bool:
+    """Whether a study's name is one part of a path, that leads neither up nor elsewhere."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST
+        and value not in (".", "..")
+        and value.isprintable()
+        and not set(value) & set("/\\")
+    )
+
+
 def _count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
@@ -68,7 +82,7 @@ _WARM = _fields(
     }
 )
 _FORMS: dict[str, tuple[_Check, str]] = {
-    "name": (_text, "text"),
+    "name": (is_name, "one part of a path, without / and \\"),
     "task": (_text, "text"),
     "seed": (_count, "a whole number from 0"),
     "objectives": (_all(_OBJECTIVE), "a list of objects with name, direction and unit"),

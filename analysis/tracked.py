@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.load import Row, StudyData, StudyDataError, parse_info, parse_record
+from analysis.study_info import LONGEST, is_name
 
 __all__ = ["load_tracked"]
 
@@ -52,6 +53,8 @@ def _load(client: Any, uri: str, name: str | None) -> StudyData:
         raise StudyDataError(f"{uri}: holds no {wanted}: no run with the tag {STUDY}")
     study = max(studies, key=lambda run: run.info.start_time)
     found = str(study.info.run_name)
+    if not is_name(found):
+        raise StudyDataError(f"{uri}: run {found[:LONGEST]!r}: its name is no part of a path")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:

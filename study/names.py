@@ -5,24 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from analysis.study_info import LONGEST, is_name
 from study.errors import StudyError
 
-LONGEST = 200
+is_part = is_name
 
 
 class UnsafeName(StudyError, ValueError):
     """A name in a file that would lead out of its folder, or a link that does."""
-
-
-def is_part(name: object) -> bool:
-    """Whether a name is one part of a path, that leads neither up nor elsewhere."""
-    return (
-        isinstance(name, str)
-        and 0 < len(name) <= LONGEST
-        and name not in (".", "..")
-        and name.isprintable()
-        and not set(name) & set("/\\")
-    )
 
 
 def part(name: str, what: str) -> str:

@@ -200,6 +200,15 @@ def test_normalised_metrics_are_held_against_each_ones_dense_model():
     assert "dense's" in Comparison(found).chart.panels[0].y.label
 
 
+@pytest.mark.parametrize("what", [{"task": "mnist"}, {"data": "1"}, {"weights": "2"}])
+def test_studies_of_one_name_are_told_apart_by_their_folders(what):
+    first = replace(study("first"), location="a/first")
+    other = replace(elsewhere(first, "first", **what), location="b/first")
+    with pytest.raises(StudyDataError, match=r"differ: a/first .*, b/first ") as caught:
+        field([first, other])
+    assert "--normalise holds each" in str(caught.value)
+
+
 def test_of_other_metrics_the_difference_is_a_share_of_denses():
     loss = Objective("perplexity", Direction.MINIMIZE)
     first = synthetic.turned(study("first"), loss, lambda a: 10 / (0.1 + a))
@@ -277,6 +286,17 @@ def test_the_page_holds_no_markup_of_names():
     page = document(comparison(Comparison(field([first, worse(first, hostile)]))), LAYOUT)
     assert b"<img" not in page
     assert b"{{" not in page.split(b"</script>")[-1]
+
+
+def test_reports_that_would_overwrite_each_other_are_refused(tmp_path):
+    one = study("first")
+    paths = [str(synthetic.write(tmp_path / of / "first", one)) for of in ("a", "b")]
+    done = pareto(*paths, "--output", str(tmp_path / "out"), "--format", "md")
+    assert done.exit_code == 2
+    assert "would overwrite each other there" in done.output
+    assert all(path in done.output for path in paths)
+    assert not (tmp_path / "out").exists()
+    assert pareto(*paths, "--format", "md").exit_code == 0
 
 
 BAD = [

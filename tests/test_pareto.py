@@ -61,6 +61,41 @@ def test_the_command_takes_formats_axes_and_an_output(study, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.md"]
 
 
+def test_formats_may_stand_apart(study, tmp_path):
+    folder = synthetic.write(tmp_path / "s", study)
+    done = pareto(folder, "--format", " md, csv", "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"summary.md", "front.csv"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def _other_split(data: dict) -> None:
+    data["origin"]["fingerprint"]["data"] = "e" * 16
+
+
+def _other_weights(data: dict) -> None:
+    data["origin"]["fingerprint"]["weights"] = "e" * 16
+
+
+def _other_task(data: dict) -> None:
+    data["trial"]["task"] = {"name": "mnist", "args": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(_other_split, "splits"), (_other_weights, "dense baselines"), (_other_task, "tasks")],
+)
+@pytest.mark.parametrize("compare", [False, True])
+def test_records_that_share_no_axis_are_refused(change, what, compare, study, tmp_path):
+    folder = synthetic.write(tmp_path / "s", study)
+    change_record(folder, change)
+    more = [synthetic.write(tmp_path / "t", study), "--compare"] if compare else []
+    done = CliRunner().invoke(main, [str(folder), *map(str, more), "--output", str(tmp_path / "o")])
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert f"{folder}: its records are of 2 {what}" in line
+    assert not (tmp_path / "o").exists()
+
+
 def change_record(folder: Path, change) -> None:
     path = folder / "records/records.parquet"
     rows = parquet.read_table(path).to_pylist()

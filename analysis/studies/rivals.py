@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import fronts, units
+from analysis.alike import ALIKE, check_alike
 from analysis.columns import metric, y_objective
 from analysis.load import Row, StudyData, StudyDataError
 from analysis.reference import corner
@@ -113,6 +114,8 @@ def field(studies: Sequence[StudyData], y: str | None = None, normalise: bool = 
     """
     if len(studies) < 2:
         raise StudyDataError("--compare needs two studies or more: name them")
+    for study in studies:
+        check_alike(study)
     objective = y_objective(studies[0], y)
     if found := list(_problems(studies, objective, normalise)):
         raise StudyDataError("\n".join(found))
@@ -174,7 +177,7 @@ def _names(studies: Sequence[StudyData]) -> list[str]:
     """Names of studies, with as much of their folders as tells them apart."""
     names = [study.name for study in studies]
     parts = [study.location.rstrip("/").split("/") for study in studies]
-    for count in range(1, max(map(len, parts)) + 1):
+    for count in range(1, max(map(len, parts)) + 2):
         if len(set(names)) == len(names):
             return names
         names = ["/".join(part[-count:]) for part in parts]
@@ -199,15 +202,8 @@ def _problems(studies: Sequence[StudyData], y: Objective, normalise: bool) -> It
     if normalise:
         return
     for what, of in ALIKE.items():
-        values = {study.name: sorted({of(row) for row in study.rows}) for study in studies}
-        if len({tuple(value) for value in values.values()}) > 1:
-            shown = ", ".join(f"{name} {' and '.join(value)}" for name, value in values.items())
+        values = [sorted({of(row) for row in study.rows}) for study in studies]
+        if any(value != values[0] for value in values):
+            names = zip(_names(studies), values, strict=True)
+            shown = ", ".join(f"{name} {' and '.join(value)}" for name, value in names)
             yield f"{what} differ: {shown}; --normalise holds each against its own dense model"
-
-
-ALIKE: Mapping[str, Callable[[Row], str]] = {
-    "tasks": lambda row: str(row.record.trial.task),
-    "splits": lambda row: row.record.origin.fingerprint.data,
-    "dense baselines": lambda row: row.record.origin.fingerprint.weights,
-}
-"""What scores on one axis must have in common."""
