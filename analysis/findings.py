@@ -14,7 +14,7 @@ from analysis.columns import AXES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
-from analysis.sequence import Tested, sequence
+from analysis.sequence import Entry, Tested, sequence
 from analysis.stats import MARGIN
 from trainables.record import Objective, Status
 
@@ -46,7 +46,7 @@ class Findings:
     baselines: dict[str, Point]
     knee: Point | None
     chosen: Point | None
-    tested: Tested
+    tested: Tested[Point]
     skipped: int
     margin: float = MARGIN
     published: tuple[Placed, ...] = ()
@@ -93,7 +93,11 @@ def findings(
     roles = [r for r in study.rows if r.role not in SEARCHED and r.record.outcome.metrics]
     baselines = dict(zip([r.role for r in roles], points(study, roles, objective), strict=True))
     own = None if _is_own(study, x, objective) else findings(study, margin=margin)
-    tested = [p for p in drawn if p.values["verified"] and p.dense]
+    tested = [
+        Entry(p, p.number("ratio") or 0.0, p.verification, p.dense.bound)
+        for p in drawn
+        if p.values["verified"] and p.dense
+    ]
     return Findings(
         study,
         axis,

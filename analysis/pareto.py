@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -152,13 +153,18 @@ def _load(study: str | None, tracking_uri: str | None) -> StudyData:
 def _folder(study: StudyData, output: str | None, several: bool) -> str:
     if output and several:
         return f"{output}/{study.name}"
-    return output or f"{study.location or study.name}/report"
+    folder = output or f"{study.location or study.name}/report"
+    if not output and os.path.islink(folder):  # a study may come from somebody else
+        raise StudyDataError(f"{folder} is a link: nothing is written through links; remove it")
+    return folder
 
 
 def _check_apart(studies: Sequence[StudyData], folders: Sequence[str]) -> None:
     """Refuse reports of which one would overwrite another."""
     for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
-        same = [s.location or s.name for s, at in zip(studies, folders, strict=True) if at == folder]
+        same = [
+            s.location or s.name for s, at in zip(studies, folders, strict=True) if at == folder
+        ]
         raise StudyDataError(
             f"{folder}: the reports of {' and '.join(same)} would overwrite each other there; "
             "write each by a command of its own, with another --output"

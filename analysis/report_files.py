@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from pyarrow import fs
 
-from analysis.load import StudyDataError
+from analysis.replacing import refuse_links, remove, replace_all
 
 __all__ = ["put"]
 
-ASIDE = ".part"
 MOST_BYTES = 1 << 20  # of a list of files
 
 
@@ -33,7 +32,8 @@ def put(
         of: What they are of: several may stand in one folder.
 
     Raises:
-        StudyDataError: The folder cannot be written; the files of an earlier report stand.
+        StudyDataError: The folder cannot be written, or there are links in it; the files of an
+            earlier report stand as they were, and nothing new does.
     """
     name = f".{of}.json"
     before = _listed(filesystem, f"{folder}/{name}")
@@ -42,25 +42,9 @@ def put(
     now = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
     # What is to go stays in the list until the next report: this one may end before it went.
     listed = json.dumps(before | now, indent=1).encode()
-    _write(filesystem, folder, {name: listed, **files})
-    _remove(filesystem, (f"{folder}/{p}" for p in gone if _same(filesystem, folder, p, before[p])))
-
-
-def _write(filesystem: fs.FileSystem, folder: str, files: Mapping[str, bytes]) -> None:
-    paths = {f"{folder}/{name}": content for name, content in files.items()}
-    written: list[str] = []
-    try:
-        for parent in sorted({path.rpartition("/")[0] for path in paths}):
-            filesystem.create_dir(parent, recursive=True)
-        for path, content in paths.items():
-            written.append(path + ASIDE)
-            with filesystem.open_output_stream(path + ASIDE) as stream:
-                stream.write(content)
-        for path in paths:
-            filesystem.move(path + ASIDE, path)
-    except OSError as error:
-        _remove(filesystem, written)
-        raise StudyDataError(f"{folder}: the report cannot be written: {error}") from error
+    refuse_links(filesystem, folder, [name, *files, *gone])
+    replace_all(filesystem, folder, {name: listed, **files})
+    remove(filesystem, (f"{folder}/{p}" for p in gone if _same(filesystem, folder, p, before[p])))
 
 
 def _listed(filesystem: fs.FileSystem, path: str) -> dict[str, str]:
@@ -92,11 +76,3 @@ def _same(filesystem: fs.FileSystem, folder: str, name: str, told: str) -> bool:
             return hashlib.sha256(stream.read()).hexdigest() == told
     except OSError:
         return False
-
-
-def _remove(filesystem: fs.FileSystem, paths: Iterable[str]) -> None:
-    for path in paths:
-        try:
-            filesystem.delete_file(path)
-        except OSError:
-            continue  # was never opened, or moved; that it could not be written is said already

@@ -69,7 +69,7 @@ def _why_none(found: Findings) -> str:
     if first.dense.too_few:
         return f"{first.dense.sample} show too little"
     return (
-        f"{first.dense.sample} certify its largest, {short(first, found.axis)}, within "
+        f"{first.dense.sample} certify the first in order, {short(first, found.axis)}, within "
         f"{_bound(first, found.y)}"
     )
 

@@ -12,7 +12,8 @@ import click
 
 from analysis import units
 from analysis.fronts import knee
-from analysis.stats import MARGIN, certify
+from analysis.sequence import Entry, sequence
+from analysis.stats import MARGIN
 from compression.registry import InvalidSetting
 from study.bounds import Bound, bounds, nearest
 from study.errors import StudyError
@@ -116,24 +117,30 @@ def smallest_certified(points: Sequence[Point]) -> Point:
     """The smallest whose drop on test is certified, as the report's first sentence has it.
 
     Args:
-        points: A front, smallest ratio first: the order in which :func:`certify` tests.
+        points: A front.
 
     Raises:
         StudyError: none is; says what comes nearest and what can be done.
     """
     bound = [(p, p.against_dense) for p in points]
-    tested = [(p, versus) for p, versus in bound if p.is_verified and versus]
-    passed = certify([versus.bound for _, versus in tested])
-    if passed:
-        return tested[passed - 1][0]
+    entries = [
+        Entry((p, versus), p.ratio, p.verification, versus.bound)
+        for p, versus in bound
+        if p.is_verified and versus
+    ]
+    tested = sequence(entries)
+    if tested.certified:
+        return max((p for p, _ in tested.certified), key=lambda p: p.ratio)
     y = points[0].study.objective
     margin = units.margin_of(y, MARGIN)
     text = f"no model of the front is certified within {margin} of dense: "
-    if not tested:
+    if tested.failed is None:
         raise StudyError(f"{text}none was tested; a study tests its front when it ends")
-    first, versus = tested[0]
+    first, versus = tested.failed
     text += f"{versus.sample} "
-    text += "show too little" if versus.too_few else f"certify its largest, {first.ratio:.2f}x, "
+    text += (
+        "show too little" if versus.too_few else f"certify the first in order, {first.ratio:.2f}x, "
+    )
     if not versus.too_few:
         text += f"within {units.difference(y, versus.upper)}"
     raise StudyError(f"{text}. {_instead(points[0].study)}")

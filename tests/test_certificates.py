@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import synthetic_study as synthetic
 
-from analysis.columns import Point, front
-from analysis.comparisons import Comparison
+from analysis.columns import front
 from analysis.findings import findings
 from analysis.load import Row, StudyData
-from analysis.sequence import BY_CHANGES, BY_SIZE, sequence
+from analysis.sequence import BY_CHANGES, BY_SIZE, Entry, sequence
 from analysis.stats import drop_upper
 from analysis.summary import answers, headline, write
 from trainables.record import Choice, Paired
@@ -149,32 +148,21 @@ def bound(n: int, b: int, c: int) -> float:
     return drop_upper(Paired(n, b, c))
 
 
-def point(ratio: float, validation: tuple[int, int], test: tuple[int, int]) -> Point:
-    row = made(4, 0.98, 0)
-    upper = bound(719, *test)
-    pair = Paired(359, *validation)
-    check = synthetic.verification(row.record, 0, 1, on_validation={"dense": pair})
-    versus = Comparison(719, (test[0] - test[1]) / 719, 0.0, upper, upper, "")
-    return Point(row, check, {"ratio": ratio}, {"dense": versus})
-
-
 @pytest.mark.parametrize("spread", [False, True], ids=["alike", "apart"])
 def test_the_error_over_a_front_is_that_of_one_bound(spread):
     """Ten points that all drop by just the margin: some false certificate in at most 5%."""
     rng = np.random.default_rng(3)
     lost = np.geomspace(0.011, 0.05, 10) if spread else np.full(10, 0.02)
     families, false = 2000, 0
-    blank = point(1.0, (0, 0), (0, 0))
+    blank = synthetic.verification(made(4, 0.98, 0).record, 0)
     for _ in range(families):
-        points = []
+        entries = []
         for i, b in enumerate(lost):
             chances = [b, b - MARGIN, 1 - 2 * b + MARGIN]
             seen, drawn = rng.multinomial(359, chances), rng.multinomial(719, chances)
-            upper = bound(719, int(drawn[0]), int(drawn[1]))
             pair = Paired(359, int(seen[0]), int(seen[1]))
-            check = replace(blank.verification, on_validation={"dense": pair})
-            versus = replace(blank.dense, excess=upper)
-            points.append(Point(blank.row, check, {"ratio": 1.0 + i}, {"dense": versus}))
-        false += bool(sequence(points, MARGIN).certified)
+            check = replace(blank, on_validation={"dense": pair})
+            entries.append(Entry(i, 1.0 + i, check, bound(719, int(drawn[0]), int(drawn[1]))))
+        false += bool(sequence(entries, MARGIN).certified)
     # Three standard errors above 0.05; each alone would give more than 0.3.
     assert false / families <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / families)

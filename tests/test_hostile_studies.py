@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import synthetic_study as synthetic
 import torch
 from click.testing import CliRunner
 from fuzz_targets import TARGETS_BY_NAME, infos
 from log_helpers import every_kind, make_record, opened, whole
 
+from analysis import pareto
 from compression.registry import InvalidSetting
 from study import best, log
 from study.checks import name_problem
@@ -88,6 +90,39 @@ def test_the_folder_itself_may_be_reached_by_a_link(tmp_path):
     with EventLog(Storage.open(tmp_path / "study")) as written:
         written.append(opened())
     assert log.read(Storage.open(tmp_path / "disk")) == [opened()]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b", "a\\b", "..", "", "a\nb"])
+def test_a_name_in_study_json_leads_out_of_no_folder(name, tmp_path):
+    made = synthetic.study()
+    sent = synthetic.write(tmp_path / "sent", replace(made, info={**made.info, "name": name}))
+    other = synthetic.write(tmp_path / "other", made)
+    before = sorted(tmp_path.rglob("*"))
+    paths = [str(sent), str(other), "--output", str(tmp_path / "a/b/out"), "--format", "md"]
+    done = CliRunner().invoke(pareto.main, paths)
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert "study.json: name: expected one part of a path" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.md", "summary.md.part", "summary.md.before", ".report.json", "charts", ""]
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_report_is_not_written_through_links(name, there, tmp_path):
+    target, sent = tmp_path / "target", synthetic.write(tmp_path / "sent", synthetic.study())
+    if there:
+        target.write_text("theirs")
+    link = sent / "report" / name if name else sent / "report"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target)
+    done = CliRunner().invoke(pareto.main, [str(sent), "--format", "md,csv"])
+    assert done.exit_code == 2, done.output
+    assert "is a link" in done.output
+    assert target.exists() == there
+    assert not there or target.read_text() == "theirs"
+    assert link.is_symlink()
 
 
 def study(folder: Path, events=None, info=None) -> Path:

@@ -218,6 +218,10 @@ def test_a_study_is_read_back_from_its_tracking_store(study, tmp_path):
     assert loaded.info == study.info
     with pytest.raises(StudyDataError, match="holds no study two"):
         load_tracked(uri, "two")
+    client.create_run(experiment, tags={"paretune.study": "sent"}, run_name="../../evil")
+    for name in ("../../evil", None):
+        with pytest.raises(StudyDataError, match="its name is no part of a path"):
+            load_tracked(uri, name)
 
 
 def test_a_tracking_server_that_does_not_answer(tmp_path):

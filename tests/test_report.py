@@ -19,6 +19,7 @@ from analysis.findings import findings
 from analysis.formats import FORMATS
 from analysis.load import Row, StudyData, StudyDataError, find_study, load_study, parse_info
 from analysis.plots import draw
+from analysis.replacing import replace_all
 from analysis.report import picture, write_report
 from analysis.report_files import put
 from analysis.summary import headline
@@ -130,7 +131,7 @@ def test_the_headline_says_by_itself_how_near_the_largest_comes():
     said = headline(findings(data))
     largest, bound = f"{point.outcome.size.ratio:.3g}×", f"{100 * point.dense.upper:.2f} pp"
     assert said.endswith(
-        f"{point.dense.n} examples certify its largest, {largest}, within {bound}."
+        f"{point.dense.n} examples certify the first in order, {largest}, within {bound}."
     )
 
 
@@ -246,6 +247,44 @@ def test_a_list_that_is_damaged_removes_nothing(text, tmp_path):
     (tmp_path / ".report.json").write_text(text)
     put(fs.LocalFileSystem(), str(tmp_path), {"front.csv": b"1"})
     assert names(tmp_path) == {"a.csv", "front.csv", ".report.json"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_folder_in_the_place_of_a_file_leaves_everything_as_it_was(earlier, study, tmp_path):
+    folder = tmp_path / "deep/report"
+    if earlier:
+        report(study, folder)
+    (folder / "front.csv").unlink(missing_ok=True)
+    (folder / "front.csv").mkdir(parents=True)
+    before = {p.relative_to(folder): p.is_dir() or p.read_bytes() for p in folder.rglob("*")}
+    with pytest.raises(StudyDataError, match=r"cannot be written: .*front.csv is a folder"):
+        report(replace(study, name="changed"), folder, formats=("html", "csv", "md"))
+    after = {p.relative_to(folder): p.is_dir() or p.read_bytes() for p in folder.rglob("*")}
+    assert after == before
+
+
+class Failing(fs.LocalFileSystem):
+    """Moves so many files, and no more."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def move(self, src: str, dest: str) -> None:
+        if not src.endswith(".before"):
+            if not self.left:
+                raise OSError("the disk went away")
+            self.left -= 1
+        super().move(src, dest)
+
+
+@pytest.mark.parametrize("left", range(3))
+def test_files_that_were_moved_are_moved_back(left, tmp_path):
+    disk, folder = fs.LocalFileSystem(), tmp_path / "report"
+    replace_all(disk, str(folder), {"a": b"1", "b": b"1"})
+    with pytest.raises(StudyDataError, match="the disk went away"):
+        replace_all(Failing(left), str(folder), {"a": b"2", "new/c": b"2", "b": b"2"})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"a": b"1", "b": b"1"}
 
 
 def test_reports_are_repeatable(study, tmp_path):
