@@ -45,6 +45,13 @@ def _always(study: StudyData) -> str | None:
     return None
 
 
+def _independent(study: StudyData) -> str | None:
+    return (
+        "searcher random drew each trial by itself, so that values and their combinations are "
+        "neither balanced nor quasi-random"
+    )
+
+
 def _all_combinations(study: StudyData) -> str | None:
     """A grid is even once it has run to its end."""
     params = study.info.get("space", {}).get("params", {})
@@ -72,6 +79,6 @@ def _combinations(
 EVEN: Mapping[str, Callable[[StudyData], str | None]] = {
     "grid": _all_combinations,
     "quasi_random": _always,
-    "random": _always,
+    "random": _independent,
 }
 """Searchers that look at no result, each with why a study of it may be uneven all the same."""

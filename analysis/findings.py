@@ -35,7 +35,8 @@ class Findings:
     that were not tested and so take no part in certification. ``published`` are the points of the
     published systems that were asked for. ``decided`` is whether the front is the study's own, held
     to its constraints, and not one over records alone. ``own`` is what the study says over its own
-    axes where these are others: a front drawn after test was read certifies nothing.
+    axes where these are others: a front drawn after test was read certifies nothing. ``study_at``
+    is where the study's folder is, as seen from that of the report; None if no way leads there.
     """
 
     study: StudyData
@@ -52,6 +53,7 @@ class Findings:
     published: tuple[Placed, ...] = ()
     decided: bool = False
     own: Findings | None = None
+    study_at: str | None = ".."
 
     @property
     def certified(self) -> Point | None:

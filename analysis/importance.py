@@ -40,7 +40,8 @@ class Weight:
         share: Of all knobs' importance; what chance gives is taken off first. 0 is none.
         low: Lower end of its 90% bootstrap interval over trials.
         high: Upper end of it.
-        above_chance: Whether fewer than 5% of as many trials drawn at random would give as much.
+        above_chance: Whether of as many trials drawn at random fewer than 5% would give any knob as
+            much, each knob in units of its own.
         toward: Which value the best trials have more often; of numbers, ``larger`` or ``smaller``.
         helps: The same, and how often.
     """
@@ -97,38 +98,93 @@ def weights(
         None where no knob weighs more than chance would give it on average.
     """
     rng = np.random.default_rng(seed)
-    found = [_weighed(name, _levels(column, best), best, rng) for name, column in columns.items()]
+    levels = {name: _levels(column, int(best.sum())) for name, column in columns.items()}
+    drawn = _drawn(best, rng)
+    chance = {name: _by_chance(one, drawn) for name, one in levels.items()}
+    found = [_weighed(name, one, best, chance[name], rng) for name, one in levels.items()]
     total = sum(one.share for one in found)
     if not total:
         return None
+    sure = _above_all(levels, best, chance)
     shares = [
-        replace(w, share=w.share / total, low=w.low / total, high=min(w.high / total, 1.0))
+        replace(
+            w,
+            share=w.share / total,
+            low=w.low / total,
+            high=min(w.high / total, 1.0),
+            above_chance=w.name in sure,
+        )
         for w in found
     ]
     return sorted(shares, key=lambda w: (-w.share, w.name))
 
 
-def _weighed(
-    name: str, levels: _Levels, best: NDArray[np.bool_], rng: np.random.Generator
-) -> Weight:
-    """A knob's importance above chance, not yet as a share."""
+def _drawn(best: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many trials as are best, at random: (DRAWS, best), the same ones for every knob."""
+    count = int(best.sum())
+    draws = [rng.choice(best.size, count, replace=False, shuffle=False) for _ in range(DRAWS)]
+    return np.array(draws, dtype=np.int64)
+
+
+def _by_chance(levels: _Levels, drawn: NDArray[np.int64]) -> Counts:
+    """A knob's importance for being among trials drawn at random, ``(DRAWS,)``."""
+    width = len(levels.labels) + 1
+    at = levels.of[drawn] + width * np.arange(len(drawn))[:, None]
+    counts = np.bincount(at.ravel(), minlength=width * len(drawn)).reshape(len(drawn), width)
+    everyone = np.bincount(levels.of, minlength=width)
+    return _divergence(counts, np.broadcast_to(everyone, counts.shape), levels.kernel)
+
+
+def _above_all(
+    levels: Mapping[str, _Levels], best: NDArray[np.bool_], chance: Mapping[str, Counts]
+) -> set[str]:
+    """The knobs that give more than any knob of random trials does, but for one draw in twenty.
+
+    Each is counted in units of its own upper twentieth, and held against the largest of all knobs
+    in each draw: however many knobs there are, noise has one above chance in 5% of all panels.
+    Source: Westfall & Young 1993, "Resampling-based multiple testing", single-step maxT.
+    """
+    units = {
+        name: (one.mean(), np.quantile(one, 0.95) - one.mean()) for name, one in chance.items()
+    }
+    told = [name for name, (_, spread) in units.items() if spread > 0]
+    if not told:
+        return set()
+    largest = np.max([(chance[n] - units[n][0]) / units[n][1] for n in told], axis=0)
+    found = set()
+    for name in told:
+        own = (_raw(levels[name], best) - units[name][0]) / units[name][1]
+        if 1 + np.sum(largest >= own) <= 0.05 * (1 + DRAWS):
+            found.add(name)
+    return found
+
+
+def _raw(levels: _Levels, best: NDArray[np.bool_]) -> float:
     top, rest = levels.counts(best), levels.counts(~best)
-    raw = float(_divergence(top, top + rest, levels.kernel))
-    drawn = rng.multivariate_hypergeometric(top + rest, int(top.sum()), size=DRAWS)
-    chance = _divergence(drawn, np.broadcast_to(top + rest, drawn.shape), levels.kernel)
-    cells = np.concatenate([top, rest])
+    return float(_divergence(top, top + rest, levels.kernel))
+
+
+def _weighed(
+    name: str,
+    levels: _Levels,
+    best: NDArray[np.bool_],
+    chance: Counts,
+    rng: np.random.Generator,
+) -> Weight:
+    """A knob's importance above chance, not yet as a share nor held against chance."""
+    cells = np.concatenate([levels.counts(best), levels.counts(~best)])
     again = rng.multinomial(cells.sum(), cells / cells.sum(), size=DRAWS)
     top_again, rest_again = np.split(again, 2, axis=1)
     spread = _divergence(top_again, top_again + rest_again, levels.kernel)
     # Trials drawn again differ from these by chance too: only the spread of the draws is used.
     low, high = np.quantile(spread - spread.mean(), [0.05, 0.95])
-    above = raw - float(chance.mean())
+    above = _raw(levels, best) - float(chance.mean())
     return Weight(
         name,
         max(above, 0.0),
         max(above + float(low), 0.0),
         max(above + float(high), 0.0),
-        bool(raw > np.quantile(chance, 0.95)),
+        False,
         *_helps(levels, best),
     )
 
@@ -152,7 +208,7 @@ def _density(counts: NDArray[np.int64], kernel: NDArray[np.float64]) -> Counts:
     return np.asarray(smoothed / smoothed.sum(-1, keepdims=True))
 
 
-def _levels(column: Column, best: NDArray[np.bool_]) -> _Levels:
+def _levels(column: Column, best: int) -> _Levels:
     values = [value for value in column if value is not None]
     numeric = all(type(value) in (int, float) for value in values)
     distinct = len(set(values))
@@ -167,7 +223,7 @@ def _levels(column: Column, best: NDArray[np.bool_]) -> _Levels:
     return _Levels([str(value) for value in order], of, None, np.eye(len(order)))
 
 
-def _binned(column: Column, best: NDArray[np.bool_]) -> _Levels:
+def _binned(column: Column, best: int) -> _Levels:
     numbers = np.array([np.nan if v is None else float(v) for v in column])
     has = ~np.isnan(numbers)
     # What spans more than a decade in positive numbers is as a rule searched by its logarithm.
@@ -177,17 +233,24 @@ def _binned(column: Column, best: NDArray[np.bool_]) -> _Levels:
     steps = (scaled - low) / (high - low) * (STEPS - 1)
     of = np.full(len(column), STEPS, dtype=np.int64)
     of[has] = np.rint(steps[has]).astype(np.int64)
-    return _Levels([""] * STEPS, of, numbers, _gaussian(_bandwidth(steps[has & best])))
+    # Who is best must not shape the kernel, else the best are no longer like random trials.
+    count = max(best * float(has.mean()), 1.0)
+    return _Levels([""] * STEPS, of, numbers, _gaussian(_bandwidth(steps[has], count)))
 
 
-def _bandwidth(steps: NDArray[np.float64]) -> float:
-    """Scott's rule, 1.059 min(s, IQR / 1.34) n^(-1/5), in bins; at least a third of one."""
+def _bandwidth(steps: NDArray[np.float64], count: float) -> float:
+    """Scott's rule, 1.059 min(s, IQR / 1.34) n^(-1/5), in bins; at least a third of one.
+
+    Args:
+        steps: Of all trials.
+        count: n, of as many trials as are best.
+    """
     if steps.size < 2:
         return STEPS / 4
     spread = min(
         float(steps.std(ddof=1)), float(np.subtract(*np.quantile(steps, [0.75, 0.25]))) / 1.34
     )
-    return max(float(1.059 * spread * steps.size**-0.2), 0.3)
+    return max(float(1.059 * spread * count**-0.2), 0.3)
 
 
 def _gaussian(width: float) -> NDArray[np.float64]:
@@ -215,5 +278,7 @@ def _side(numbers: NDArray[np.float64], best: NDArray[np.bool_]) -> tuple[str, s
     if not (has & best).any():
         return "", ""
     here, there = float(np.median(numbers[has & best])), float(np.median(numbers[has]))
+    if here == there:
+        return "", f"median {here:.3g} among the best and among all"
     side = "larger" if here > there else "smaller"
     return side, f"{side}: median {here:.3g} among the best, {there:.3g} among all"

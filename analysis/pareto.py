@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import click
 
@@ -19,9 +22,11 @@ from analysis.load import (
     load_study,
     open_folder,
 )
-from analysis.masking import sayable
+from analysis.markup import spans
+from analysis.masking import printable, sayable
 from analysis.objectives import trade, wrong_names
 from analysis.published import SYSTEMS, check_systems
+from analysis.telling import told
 
 NONE = "none"
 
@@ -89,6 +94,8 @@ def _objectives(
     help="With --compare: hold each metric against the study's own dense model, so that tasks, "
     "splits and baselines may differ.",
 )
+@click.option("--quiet", is_flag=True, help="Say nothing of progress.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON on standard output.")
 @click.pass_context
 def main(
     context: click.Context,
@@ -102,25 +109,68 @@ def main(
     objectives: tuple[str, ...],
     compare: bool,
     normalise: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write the report of each STUDY: a folder, a URI or a name in ./results; the newest if none.
 
     Exit codes: 0 done, 2 the input is wrong.
     """
     _check_together(context, compare)
+    say = _silent if quiet else partial(click.echo, err=True)
     try:
-        loaded = [_load(study, tracking_uri) for study in studies or (None,)]
+        with told(say, "reading"):
+            loaded = [_load(study, tracking_uri) for study in studies or (None,)]
         if compare:
-            _compare(loaded, y, normalise, formats, _folder(loaded[0], output, False))
+            folder = _folder(loaded[0], output, False)
+            with told(say, f"comparing {len(loaded)} studies"):
+                files = _compare(loaded, y, normalise, formats, folder)
+            _show(_Written("", files), as_json)
             return
         folders = [_folder(study, output, len(loaded) > 1) for study in loaded]
         _check_apart(loaded, folders)
+        written = []
         for study, folder in zip(loaded, folders, strict=True):
-            _report(study, x, y, formats, published, objectives, folder)
+            with told(say, printable(f"writing the report of {study.name}")):
+                written.append(_report(study, x, y, formats, published, objectives, folder))
+            if not as_json:
+                _show(written[-1], False)
+        if as_json:
+            reports = [
+                {"study": w.study, "headline": w.headline, "report": w.files} for w in written
+            ]
+            click.echo(json.dumps({"exit_code": 0, "reports": reports}))
     except StudyDataError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {sayable(line)}", err=True)
+        lines = [sayable(line) for line in str(error).splitlines()]
+        for line in lines:
+            click.echo(f"error: {line}", err=True)
+        if as_json:
+            click.echo(json.dumps({"exit_code": 2, "errors": lines}))
         sys.exit(2)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written of a study, or of a comparison: ``table`` is printed, too."""
+
+    table: str
+    files: Mapping[str, str]
+    study: str = ""
+    headline: str = ""
+
+
+def _silent(line: str) -> None:
+    """Nothing is said."""
+
+
+def _show(written: _Written, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"exit_code": 0, "comparison": dict(written.files)}))
+        return
+    if written.table:
+        click.echo(written.table)
+    for kind, path in written.files.items():
+        click.echo(f"{kind}: {path}")
 
 
 def _check_together(context: click.Context, compare: bool) -> None:
@@ -179,18 +229,19 @@ def _report(
     published: tuple[str, ...] | None,
     objectives: tuple[str, ...],
     folder: str,
-) -> None:
+) -> _Written:
     from analysis.findings import findings
     from analysis.report import write_findings  # matplotlib, not needed for --help
+    from analysis.summary import headline
 
     filesystem, path = open_folder(folder)
     found = findings(study, x, y, published=published)
     traded = trade(study, objectives) if objectives else None
     paths = write_findings(found, filesystem, path, formats, traded)
-    click.echo(front_text((point.values for point in found.front), found.y))
-    for kind, written in vars(paths).items():
-        if written:
-            click.echo(f"{kind}: {written}")
+    files = {kind: path for kind, path in vars(paths).items() if path}
+    said = "".join(words for _, words in spans(headline(found)))
+    table = front_text((point.values for point in found.front), found.y)
+    return _Written(table, files, study.name, said)
 
 
 def _compare(
@@ -199,13 +250,11 @@ def _compare(
     normalise: bool,
     formats: tuple[str, ...],
     folder: str,
-) -> None:
+) -> Mapping[str, str]:
     from analysis.studies.files import write_comparison  # matplotlib, not needed for --help
 
     filesystem, path = open_folder(folder)
-    paths = write_comparison(studies, filesystem, path, y, normalise, formats)
-    for kind, written in paths.items():
-        click.echo(f"{kind}: {written}")
+    return write_comparison(studies, filesystem, path, y, normalise, formats)
 
 
 if __name__ == "__main__":

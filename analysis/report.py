@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from pyarrow import fs
@@ -19,7 +21,7 @@ from analysis.columns import Value
 from analysis.figure_files import png, svg
 from analysis.findings import Findings, findings
 from analysis.formats import DEFAULT, FORMATS
-from analysis.load import StudyData
+from analysis.load import StudyData, open_folder
 from analysis.objectives import Trade, trade
 from analysis.page.contents import contents
 from analysis.page.document import as_json, document
@@ -164,7 +166,7 @@ def write_findings(
     Raises:
         StudyDataError: The folder cannot be written.
     """
-    report = _Report(found, traded)
+    report = _Report(replace(found, study_at=_way(found.study, folder)), traded)
     files: dict[str, bytes] = {}
     for kind in FORMATS:
         if kind in formats:
@@ -176,6 +178,22 @@ def write_findings(
     if any(name.startswith(f"{CHART_FOLDER}/") for name in files):
         paths["charts"] = f"{folder}/{CHART_FOLDER}"
     return ReportPaths(**paths)
+
+
+def _way(study: StudyData, folder: str) -> str | None:
+    """From a report's folder to its study's, for a link; None between disks, or by the root.
+
+    Such a way would tell every reader of the page where on this machine the study stands.
+    """
+    if not study.location:
+        return None
+    _, place = open_folder(study.location)
+    if folder == f"{place}/report":
+        return ".."
+    apart = "://" in study.location or not os.path.isabs(folder)
+    if apart or os.path.commonpath([place, folder]) == os.path.sep:
+        return None
+    return quote(os.path.relpath(place, folder))
 
 
 def picture(found: Findings) -> Picture:

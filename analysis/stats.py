@@ -20,6 +20,7 @@ __all__ = [
     "certify",
     "drop_interval",
     "drop_upper",
+    "fewest_changes",
     "mean_interval",
     "smallest_detectable",
 ]
@@ -92,11 +93,12 @@ def drop_interval(paired: Paired, confidence: float = 0.95) -> Interval:
 
 def smallest_detectable(
     n: int, disagreement: float, confidence: float = 0.95, power: float = 0.8
-) -> float:
+) -> float | None:
     """Smallest true difference that ``n`` paired examples show with this power.
 
     The d that solves d sqrt(n) = z_confidence sqrt(s) + z_power sqrt(s - d^2), s the share of
-    examples on which the two models disagree.
+    examples on which the two models disagree; at least the one of which so many examples as
+    :func:`fewest_changes` change sides with this power, without which no exact test tells anything.
 
     Args:
         n: Examples.
@@ -105,7 +107,7 @@ def smallest_detectable(
         power: Chance to see the difference.
 
     Returns:
-        A fraction.
+        A fraction; None if ``n`` examples can show no difference at all.
 
     Raises:
         ValueError: ``n`` below 1 or ``disagreement`` outside [0, 1].
@@ -115,9 +117,25 @@ def smallest_detectable(
     """
     if n < 1 or not 0.0 <= disagreement <= 1.0:
         raise ValueError(f"expected n >= 1 and a share in [0, 1], got {n} and {disagreement}")
+    if n < (fewest := fewest_changes(confidence)):
+        return None
     a, b = _z(confidence), _z(power)
     root = math.sqrt(max(a**2 * n - (n + b**2) * (a**2 - b**2), 0.0))
-    return math.sqrt(disagreement) * (a * math.sqrt(n) + root) / (n + b**2)
+    found = math.sqrt(disagreement) * (a * math.sqrt(n) + root) / (n + b**2)
+    # P(at least k of n) = power, each with the chance sought: the inverse of a beta distribution.
+    floor = float(scipy_stats.beta.ppf(power, fewest, n - fewest + 1))
+    return max(found, floor)
+
+
+def fewest_changes(confidence: float = 0.95) -> int:
+    """So many examples must change sides, all to the worse, to be told from chance: 2^-k <= error.
+
+    The exact one-sided sign test: of fewer even all is as likely as a few heads in a row.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12.
+    """
+    return math.ceil(-math.log2(1 - confidence))
 
 
 def certify(bounds: Sequence[float], margin: float = MARGIN) -> int:

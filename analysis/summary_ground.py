@@ -10,7 +10,7 @@ from analysis import units
 from analysis.columns import Point
 from analysis.findings import Findings
 from analysis.markup import safe, typed
-from analysis.stats import FEWEST_GROUPS, smallest_detectable
+from analysis.stats import FEWEST_GROUPS, fewest_changes, smallest_detectable
 from analysis.summary_seeds import run_again, what_varies
 from trainables.record import Objective, Status
 
@@ -125,6 +125,14 @@ def resolution(point: Point, y: Objective) -> str:
         return f"With {point.dense.sample} its bounds are about {half} from it."
     share = (pair.only_reference + pair.only_model) / n
     detectable = smallest_detectable(n, share)
+    if detectable is None:
+        return f"With {n} examples no difference can be told from chance."
+    if detectable > share:
+        return (
+            f"With {n} examples of which {100 * share:.1f}% change sides no difference is told "
+            f"from chance: that takes {fewest_changes()} that all change to the worse, which a model "
+            f"that loses {units.difference(y, detectable)} shows with power 80%."
+        )
     return (
         f"With {n} examples of which {100 * share:.1f}% change sides, the smallest difference that "
         f"can be detected (one-sided 5%, power 80%) is {units.difference(y, detectable)}."

@@ -14,9 +14,9 @@ from typing import Any
 from analysis.front_text import WIDTH
 from analysis.fronts import hypervolume, non_dominated
 from analysis.masking import masked, printable
+from analysis.telling import wrapped
 from study.events import Ended, Event
 from study.objectives import Aim, final
-from study.progress import wrapped
 from study.state import StudyState, TrialState
 from study.time_left import seconds_left
 from trainables.record import Objective

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from analysis.telling import told
 from study.baselines import baselines
 from study.brief import Plan, View
 from study.confirm import Replicate, wanted
@@ -27,7 +28,6 @@ from study.once import Pass
 from study.origin import origin
 from study.patience import Patience
 from study.placement import Placement
-from study.progress import told
 from study.quota import Quota
 from study.retention import Retention
 from study.schedulers import Budget, Rungs

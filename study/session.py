@@ -12,6 +12,7 @@ from functools import partial
 from analysis.load import StudyDataError, load_study
 from analysis.markup import spans
 from analysis.summary import headline
+from analysis.telling import told, wrapped
 from compression.registry import InvalidSetting
 from study import description, disk, reads
 from study.confirm import freeze, front
@@ -25,7 +26,6 @@ from study.log import EventLog
 from study.objectives import aims
 from study.once import run_once
 from study.origin import now, versions
-from study.progress import told, wrapped
 from study.result import StudyResult
 from study.retention import missing
 from study.retiming import retime

@@ -11,8 +11,8 @@ from analysis import units
 from analysis.front_text import front_text as table_of_front
 from analysis.masking import masked
 from analysis.stats import MARGIN
+from analysis.telling import wrapped
 from study.events import SEARCH
-from study.progress import wrapped
 from study.result import StudyResult
 from study.tracking import ui_command
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.masking import sayable
+from analysis.telling import told
 from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
 from study.patience import Patience, to_stderr
 from study.placement import Node
-from study.progress import told
 from study.result import StudyResult
 from study.storage import Storage
 from study.tracking import default_tracking_uri

@@ -14,7 +14,7 @@ from analysis.charts.by_rank import metric_by_rank
 from analysis.charts.chart import Mark
 from analysis.charts.curves import MOST_LINES, learning_curves
 from analysis.charts.hypervolume import hypervolume_by_effort
-from analysis.charts.importance import what_mattered
+from analysis.charts.importance import NOBODY, what_mattered
 from analysis.charts.map import WITHOUT, method_by_init
 from analysis.design import descriptive
 from analysis.findings import findings
@@ -195,7 +195,7 @@ GRID = {
 DESIGNS = {
     "tpe": ({"tpe": {"startup": 4}}, 3, "searcher tpe chose"),
     "unknown": (None, 3, "does not say"),
-    "random": ("random", 3, None),
+    "random": ("random", 3, "neither balanced nor quasi-random"),
     "quasi_random": ({"quasi_random": {}}, 3, None),
     "whole grid": ("grid", 3, None),
     "part of a grid": ("grid", 2, "not run to its end"),
@@ -215,6 +215,27 @@ def test_only_trials_that_were_laid_out_evenly_are_more_than_descriptive(name):
 
 
 def test_early_stops_make_it_descriptive(study):
+    study = replace(study, info={**study.info, "config": {"searcher": "quasi_random"}})
     assert "stopped early" in descriptive(study)
     assert "stopped early" in what_mattered(findings(study)).note
     assert descriptive(charted.of_status(study, Status.COMPLETED, Status.FAILED)) is None
+
+
+def test_where_no_knob_is_told_from_chance_no_shares_are_given():
+    study = charted.charted(120)
+    rng = np.random.default_rng(0)
+    searched = [row for row in study.rows if row.role == "search"]
+    outcomes = [row.record.outcome for row in searched]
+    shuffled = dict(zip(map(id, searched), rng.permutation(len(searched)), strict=True))
+
+    def mixed(row):
+        if row.role != "search":
+            return row
+        return replace(row, record=replace(row.record, outcome=outcomes[shuffled[id(row)]]))
+
+    chart = what_mattered(findings(replace(study, rows=tuple(map(mixed, study.rows)))))
+    assert "Failed trials are left out." in chart.note
+    for panel in chart.panels:
+        (series,) = panel.series
+        assert list(series.y) == [NOBODY]
+        assert list(series.x) == [0.0]

@@ -24,8 +24,9 @@ from analysis.pareto import main
 from analysis.studies import files as compared_files
 from analysis.studies.comparison import Comparison
 from analysis.studies.contest import beaten, differences, over_repeats, places, volume
-from analysis.studies.rivals import field
+from analysis.studies.rivals import BESIDE, field
 from analysis.studies.words import numbers, write
+from study.config import StudyConfig
 from trainables.record import Choice, Direction, Fingerprint, Objective
 
 
@@ -119,6 +120,38 @@ def test_repeats_are_told_by_the_budgets_asked_for_not_by_the_trials_run():
 
     found = field([asked("a", 60, 0), asked("b", 59, 1), asked("c", 60, 2, time_budget="4h")])
     assert [[rival.name for rival in group] for group in found.repeats] == [["a", "b"]]
+
+
+OTHER = {
+    "precision": "bfloat16",
+    "constraints": ["drop <= 1pp"],
+    "objectives": ["accuracy", "ratio", "macs"],
+    "scheduler": "none",
+    "epochs": 3,
+    "recipe": ["progressive"],
+    "calibration": {"samples": 9},
+    "patience": 20,
+    "trials": 61,
+}
+
+
+@pytest.mark.parametrize("key", [*OTHER, "warm_start", "plugins"])
+def test_studies_that_searched_otherwise_are_no_repeats(key):
+    def asked(name: str, seed: int, config=None, **info) -> StudyData:
+        config = {"searcher": "tpe", "seed": seed, "name": name, **(config or {})}
+        return study(name, 30, seed, space={"params": {"rank": {}}}, config=config, **info)
+
+    more = {key: {"source": "other"} if key == "warm_start" else {"mine.py": "abc"}}
+    other = asked("b", 1, {key: OTHER[key]}) if key in OTHER else asked("b", 1, **more)
+    assert not field([asked("a", 0), other]).repeats
+    assert field([asked("a", 0), asked("b", 1)]).repeats
+
+
+def test_what_makes_no_other_search_are_keys_of_a_config():
+    assert BESIDE < set(StudyConfig.model_fields)
+    assert {"task", "searcher", "precision", "constraints"} <= set(
+        StudyConfig.model_fields
+    ) - BESIDE
 
 
 def test_who_is_ahead_is_read_off_the_records(pair):

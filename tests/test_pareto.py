@@ -5,20 +5,25 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import synthetic_study as synthetic
 from click.testing import CliRunner
-from pyarrow import parquet
+from pyarrow import fs, parquet
 from synthetic_study import ORIGIN
 
 from analysis.formats import DEFAULT, FORMATS
 from analysis.load import Row, StudyData, StudyDataError, load_study
 from analysis.pareto import main
+from analysis.report import write_report
+from analysis.telling import told
 from analysis.tracked import load_tracked
 from trainables.record import Choice, Outcome, Record, Status, canonical
 
@@ -66,6 +71,61 @@ def test_formats_may_stand_apart(study, tmp_path):
     done = pareto(folder, "--format", " md, csv", "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"summary.md", "front.csv"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_one_line_of_json_says_what_was_written(study, tmp_path):
+    folders = [synthetic.write(tmp_path / name, replace(study, info={**study.info, "name": name}))
+               for name in ("one", "two")]  # fmt: skip
+    done = pareto(*folders, "--json", "--format", "md,csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    said = json.loads(line)
+    assert said["exit_code"] == 0
+    assert [one["study"] for one in said["reports"]] == ["one", "two"]
+    for one in said["reports"]:
+        assert one["headline"] in Path(one["report"]["md"]).read_text().replace("*", "").replace(
+            "`", ""
+        ).replace("\\", "")
+        assert Path(one["report"]["csv"]).is_file()
+    done = pareto(*folders, "--compare", "--json", "--format", "md", cwd=tmp_path)
+    (line,) = done.stdout.splitlines()
+    assert Path(json.loads(line)["comparison"]["md"]).is_file()
+    done = pareto("none", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == {"exit_code": 2, "errors": [done.stderr.strip()[7:]]}
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_takes_long_says_so(quiet, study, tmp_path, monkeypatch):
+    folder = synthetic.write(tmp_path / "s", study)
+    monkeypatch.setattr("analysis.pareto.told", partial(told, first=0.0))
+    options = ["--format", "md", *["--quiet"] * quiet]
+    done = CliRunner().invoke(main, [str(folder), *options])
+    assert done.exit_code == 0, done.output
+    assert ("writing the report of synthetic" in done.stderr) is not quiet
+    assert "writing" not in done.stdout
+
+
+def links(page: Path) -> set[str]:
+    return set(re.findall(r'"((?:[^"]*/)?artifacts/[^"]*)"', page.read_text()))
+
+
+def test_links_to_files_lead_there_from_where_the_report_is(study, tmp_path):
+    folder = synthetic.write(tmp_path / "of me" / "s", study)
+    for where, way in (("of me/s/report", ".."), ("out", "../of%20me/s"), ("of me/x/y", "../../s")):
+        out = ["--output", tmp_path / where] if where != "of me/s/report" else []
+        done = pareto(folder, "--format", "html", *out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = {link for link in links(tmp_path / where / "report.html") if "/art" in link}
+        assert found
+        assert all(link.startswith(f"{way}/artifacts/") for link in found)
+
+
+def test_without_a_way_to_the_study_its_files_are_text(study, tmp_path):
+    write_report(study, fs.LocalFileSystem(), str(tmp_path), formats=("html",))
+    assert links(tmp_path / "report.html")
+    assert all(link.startswith("artifacts/") for link in links(tmp_path / "report.html"))
 
 
 def _other_split(data: dict) -> None:

@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.progress import told, wrapped
+from analysis.telling import told, wrapped
 
 WORDS = st.lists(st.text(st.characters(codec="ascii", categories="LNP"), min_size=1, max_size=99))
 

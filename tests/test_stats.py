@@ -6,18 +6,25 @@ import math
 
 import numpy as np
 import pytest
+import synthetic_study as synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from analysis.columns import points
+from analysis.load import StudyData
 from analysis.stats import (
     certify,
     drop_interval,
     drop_upper,
+    fewest_changes,
     mean_interval,
     smallest_detectable,
 )
-from trainables.record import Paired
+from analysis.summary_ground import resolution
+from trainables.record import Objective, Paired
+
+Y = Objective("val_accuracy", unit="fraction")
 
 
 @st.composite
@@ -102,6 +109,7 @@ def test_certify_keeps_the_family_error():
 def test_smallest_detectable_is_detected_as_often_as_said():
     n, share = 719, 0.05
     drop = smallest_detectable(n, share)
+    assert drop is not None
     b, c = (share + drop) / 2, (share - drop) / 2
     # Detected: the lower bound of the drop, the mirrored upper bound, is above 0.
     power = sum(
@@ -111,7 +119,33 @@ def test_smallest_detectable_is_detected_as_often_as_said():
     )
     assert power == pytest.approx(0.8, abs=0.03)
     assert smallest_detectable(4 * n, share) < drop
-    assert smallest_detectable(n, 0.0) == 0
+
+
+@pytest.mark.parametrize("n", [5, 20, 719, 10_000])
+@pytest.mark.parametrize("changes", [0, 1, 3])
+def test_what_few_changes_can_show_is_what_an_exact_test_tells(n, changes):
+    """A model that only loses, as much as said: enough changes for a sign test, 4 times in 5."""
+    fewest = fewest_changes()
+    assert binom.sf(fewest - 1, fewest, 0.5) <= 0.05 < binom.sf(fewest - 2, fewest - 1, 0.5)
+    drop = smallest_detectable(n, changes / n)
+    assert drop is not None
+    assert binom.sf(fewest - 1, n, drop) >= 0.8 - 1e-9
+    assert drop > changes / n
+    if not changes:
+        assert binom.sf(fewest - 1, n, 0.99 * drop) < 0.8
+
+
+def test_so_few_examples_that_nothing_can_be_told():
+    assert smallest_detectable(fewest_changes() - 1, 0.5) is None
+
+
+def test_a_lossless_model_is_not_said_to_show_a_difference_of_nothing():
+    row = synthetic.baselines()[2]
+    check = synthetic.verification(row.record, 0, 0)
+    (point,) = points(StudyData("x", synthetic.info(), (row,), {check.trial_id: check}), [row], Y)
+    text = resolution(point, Y)
+    assert "0.00 pp" not in text
+    assert "no difference is told from chance: that takes 5" in text
 
 
 @pytest.mark.parametrize("arguments", [(0, 0.1), (10, -0.1), (10, 1.1)])

@@ -20,6 +20,8 @@ __all__ = ["what_mattered"]
 MOST_BARS, LEAST = 8, 0.01
 """A bar of less than a hundredth would not be seen."""
 SURE, UNSURE = "above chance", "not told from chance"
+NOBODY = "no knob is told from chance"
+"""In the place of bars: shares of what may be noise say nothing."""
 
 
 def what_mattered(found: Findings) -> Chart | None:
@@ -41,9 +43,9 @@ def what_mattered(found: Findings) -> Chart | None:
         (f"{why} " if why else "")
         + "PED-ANOVA: how differently the best tenth of the trials is spread over a knob's values "
         "than all of them are, less what trials drawn at random would give. Shares add up to 1; "
-        "the largest are drawn. Whiskers: 90% bootstrap over trials. Grey: one random tenth in "
-        "twenty would show as much. A knob's name is followed by what the best "
-        "have more often.",
+        "the largest are drawn. Whiskers: 90% bootstrap over trials. Grey: in one random tenth in "
+        "twenty some knob would show as much. Where none shows more, no shares are given. A knob's "
+        "name is followed by what the best have more often. Failed trials are left out.",
         panels,
         columns=len(panels),
     )
@@ -63,11 +65,17 @@ def _aims(found: Findings, trials: Sequence[Tried]) -> Iterator[tuple[str, NDArr
 
 
 def _panel(title: str, weighed: Sequence[Weight]) -> Panel:
+    if not any(weight.above_chance for weight in weighed):
+        return _of(title, [Series(UNSURE, Mark.BARS, [0.0], [NOBODY], muted=True)])
     shown = [weight for weight in weighed[:MOST_BARS] if weight.share >= LEAST]
     groups = [(SURE, [w for w in shown if w.above_chance])]
     groups.append((UNSURE, [w for w in shown if not w.above_chance]))
     bars = [_bars(name, some, muted=name == UNSURE) for name, some in groups if some]
-    return Panel(title, Scale("share of importance", percent=True), Scale("knob"), bars)
+    return _of(title, bars)
+
+
+def _of(title: str, bars: Sequence[Series]) -> Panel:
+    return Panel(title, Scale("share of importance", percent=True), Scale("knob"), list(bars))
 
 
 def _bars(name: str, weighed: Sequence[Weight], muted: bool) -> Series:

@@ -151,9 +151,9 @@ def _runs_in(point: Point, _: Findings) -> Cell:
     return Cell("; ".join(f"{name}: {how}" for name, how in found.items()))
 
 
-def _artifact(point: Point, _: Findings) -> Cell:
-    path = str(point.values["artifact"] or "")
-    return Cell(path, path, f"../{path}" if path else "")
+def _artifact(point: Point, found: Findings) -> Cell:
+    path, at = str(point.values["artifact"] or ""), found.study_at
+    return Cell(path, path, f"{at}/{path}" if path and at else "")
 
 
 def _run(point: Point, found: Findings) -> Cell:

@@ -20,11 +20,17 @@ __all__ = ["Field", "Rival", "field"]
 
 Losses = NDArray[np.float64]
 
-SEARCH = (
-    *("searcher", "scheduler", "trials", "patience"),
-    *("time_budget", "accelerator_budget", "money_budget"),
+BESIDE = frozenset(
+    {
+        *("name", "seed", "space", "storage", "storage_patience", "tracking_uri", "optuna_storage"),
+        *("published", "keep", "quota", "confirm", "resources", "concurrency", "price_per_hour"),
+        *("plugins", "max_retries", "checkpoint_seconds"),
+    }
 )
-"""What of a config makes a search: repeats differ in none of it, though perhaps in trials run."""
+"""What of a config makes no other search; repeats differ in nothing else, but in trials run.
+
+The space stands whole beside the config, and so do the plugins' hashes.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,11 @@ class Rival:
         config = info.get("config", {})
         if not info.get("space") or config.get("searcher") is None:
             return None
-        return json.dumps([info["space"], *map(config.get, SEARCH)], sort_keys=True)
+        # What is None is as good as unknown to the version that ran the study.
+        asked = {k: v for k, v in config.items() if k not in BESIDE and v is not None}
+        warm = (info.get("warm_start") or {}).get("source")
+        found = [info["space"], asked, info.get("plugins") or {}, warm]
+        return json.dumps(found, sort_keys=True)
 
 
 @dataclass(frozen=True)
