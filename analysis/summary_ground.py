@@ -130,8 +130,8 @@ def resolution(point: Point, y: Objective) -> str:
     if detectable > share:
         return (
             f"With {n} examples of which {100 * share:.1f}% change sides no difference is told "
-            f"from chance: that takes {fewest_changes()} that all change to the worse, which a model "
-            f"that loses {units.difference(y, detectable)} shows with power 80%."
+            f"from chance: that takes {fewest_changes()} that all change to the worse, as a model "
+            f"that loses {units.difference(y, detectable)} has with power 80%."
         )
     return (
         f"With {n} examples of which {100 * share:.1f}% change sides, the smallest difference that "

@@ -214,7 +214,7 @@ def test_draws_from_a_range_are_no_levels_however_few(rng):
     """A knob that few trials have, each at a value of its own, helps on one side."""
     columns = columns_of(rng)
     few = [float(value) if i % 50 == 0 else None for i, value in enumerate(columns["lr"])]
-    found = weighed(
-        {**columns, "few": few}, np.array([-1.0 if v else 1.0 for v in few]) + columns["idle"]
-    )
-    assert found["few"].toward in ("larger", "smaller")
+    middle = np.median([value for value in few if value])
+    best = np.array([-1.0 if v and v > middle else 1.0 for v in few])
+    found = weighed({**columns, "few": few}, best + columns["idle"])
+    assert found["few"].toward == "larger"

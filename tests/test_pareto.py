@@ -53,7 +53,8 @@ def test_the_command_reports_the_newest_study(study, tmp_path):
     done = pareto(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {p.name for p in (tmp_path / "results/new/report").iterdir()}
-    assert names - {"charts"} == {FORMATS[kind] for kind in DEFAULT} | {"trials.csv"}
+    listed = {"trials.csv", ".report.json"}
+    assert names - {"charts"} == {FORMATS[kind] for kind in DEFAULT} | listed
     assert "results/new/report/summary.md" in done.stdout
     assert not (tmp_path / "results/old/report").exists()
 
@@ -63,7 +64,7 @@ def test_the_command_takes_formats_axes_and_an_output(study, tmp_path):
     options = ["--format", "md", "--x", "file_bytes", "--y", "val_accuracy"]
     done = pareto(folder, *options, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.md"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"summary.md", ".report.json"}
 
 
 def test_formats_may_stand_apart(study, tmp_path):
@@ -90,7 +91,7 @@ def test_one_line_of_json_says_what_was_written(study, tmp_path):
     done = pareto(*folders, "--compare", "--json", "--format", "md", cwd=tmp_path)
     (line,) = done.stdout.splitlines()
     assert Path(json.loads(line)["comparison"]["md"]).is_file()
-    done = pareto("none", "--json", cwd=tmp_path)
+    done = pareto("none", "--json", "--quiet", cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
     assert json.loads(line) == {"exit_code": 2, "errors": [done.stderr.strip()[7:]]}
@@ -301,7 +302,8 @@ def test_few_trials_are_a_report_too(count, tmp_path):
     formats = ",".join(set(FORMATS) - {"png", "svg"})
     done = CliRunner().invoke(main, [str(small(tmp_path, count)), "--format", formats])
     assert done.exit_code == 0, done.output
-    head, *lines = done.stdout.splitlines()
+    metric, head, *lines = done.stdout.splitlines()
+    assert metric == "val: accuracy"
     assert head.split()[:3] == ["ratio", "bytes", "val"]
     assert sum("int1" in line for line in lines) == count
     data = json.loads((tmp_path / "s/report/report.json").read_text())
