@@ -1,22 +1,25 @@
 """What the command ends with: where everything is, and what a person does next."""
 
 import json
+import re
 from urllib.parse import unquote, urlsplit
 
 from study.result import StudyResult
 from study.show import as_json, as_text
+from study.tracking import page_address
 
 LONG = "The disk that holds the study is nearly full and " * 6
 
 
 def result(**more):
-    return StudyResult("mine", "/s/mine", (), (), tracking_uri="http://mlflow:5000", **more)
+    more = {"tracking_uri": "http://mlflow:5000"} | more
+    return StudyResult("mine", "/s/mine", (), (), **more)
 
 
 def steps(**more):
     """By what they are for; the block after the last empty line."""
     block = as_text(result(**more)).rpartition("\n\n")[2]
-    return dict(line.split("  ", 1) for line in block.splitlines())
+    return dict(re.split("  +", line, maxsplit=1) for line in block.splitlines())
 
 
 def test_the_report_opens_in_a_browser(tmp_path):
@@ -28,6 +31,21 @@ def test_the_report_opens_in_a_browser(tmp_path):
     elsewhere = steps(report={"html": "bucket/report.html"})
     assert elsewhere["read the report"].strip() == "bucket/report.html"
     assert "read the report" not in steps()
+
+
+def test_where_the_runs_are_to_be_seen():
+    page = page_address("http://mlflow:5000/", "#/experiments/1/runs")
+    assert page == "http://mlflow:5000/#/experiments/1/runs"
+    found = steps(runs_page=page)  # the server runs
+    assert found["see every run"].strip() == page
+    assert "and open" not in found
+    local = page_address("sqlite:////tmp/mlflow.db", "#/experiments/1/runs")
+    found = steps(tracking_uri="sqlite:////tmp/mlflow.db", runs_page=local)
+    assert found["see every run"].strip().startswith("mlflow ui")
+    assert urlsplit(found["and open"].strip()).port == 5000  # where that serves
+    assert json.loads(as_json(result(runs_page=page)))["runs_page"] == page
+    assert page_address("http://mlflow:5000", "") == ""
+    assert steps()["see every run"].strip() == "http://mlflow:5000"
 
 
 def test_the_smallest_certified_model_is_named_or_how_to_choose_one():

@@ -102,7 +102,8 @@ def test_the_store_holds_the_log(undisturbed):
     assert undisturbed["study"][2] == 400_000
     assert undisturbed["study"][-1] == {"study.json": json.dumps(INFO), **REPORT}
     note = undisturbed["study"][3]["mlflow.note.content"]
-    for text in ("A headline.", "- This.", f"/runs/{trial_id(0)})", "54.00% | 95.00%"):
+    assert note.startswith("[The report](")
+    for text in ("A headline.", "- This.", f"/runs/{trial_id(0)}?", "54.00% | 95.00%"):
         assert text in note
     ((key, view),) = undisturbed["experiment"].items()
     assert json.loads(view)["name"] == "s"

@@ -1,11 +1,13 @@
-"""The saved view in which MLflow opens a study's runs; in a browser: test_mlflow_in_browser."""
+"""How MLflow shows a study at first sight; in a browser: test_mlflow_in_browser."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from fake_mlflow import FakeMlflow, Fault
+from fake_runner import CONFIG, FakeRunner
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     ENDPOINT_NOT_FOUND,
@@ -13,7 +15,13 @@ from mlflow.protos.databricks_pb2 import (
     PERMISSION_DENIED,
 )
 
+from study.config import parse_config
+from study.finished import Finished
+from study.growth import Growth
+from study.objectives import aims
+from study.storage import Storage
 from study.tracking.pages import Pages
+from study.tracking.shown import growth
 from study.tracking.stored import NotTaken
 from study.tracking.view import MOST, TAG, View, Views
 
@@ -25,6 +33,25 @@ def view(number: int = 0, **more) -> View:
 
 def state(one: View):
     return json.loads(json.loads(one.as_tag())["state"])
+
+
+def test_how_the_front_grew_is_a_line_through_its_hypervolume_after_each_trial():
+    runner = FakeRunner(parse_config(CONFIG)).run()
+    config = runner.config
+    goals, chance = aims(config.task), config.task.chance
+    grown = Growth(goals, chance)
+    grown.look(runner.state)
+    metric = goals[0].objective
+    objectives = [{"name": goal.name, "direction": goal.objective.direction} for goal in goals]
+    info = {"objectives": objectives, "reference": {metric.name: chance}}
+    storage = Storage.open("memory")
+    line = [*growth(Finished("s", storage, info, runner.state))]
+    steps = range(1, len(grown.volumes) + 1)
+    found = np.interp(steps, [point.step for point in line], [point.value for point in line])
+    assert found == pytest.approx(grown.volumes)
+    assert len(line) < len(grown.volumes)
+    del info["reference"]
+    assert not [*growth(Finished("s", storage, info, runner.state))]
 
 
 @pytest.fixture

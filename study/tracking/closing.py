@@ -23,6 +23,7 @@ from study.tracking.shown import final_metrics, growth, name_of, params_of, test
 from study.tracking.view import View
 
 REPORT, SUMMARY = "report", "report/summary.md"
+_LEADING = ("ratio", "file_bytes", "val_", "test/")
 
 
 def show_view(mirror: Mirror, state: StudyState, storage: Storage, name: str) -> bool:
@@ -86,12 +87,14 @@ def _models(mirror: Mirror, state: StudyState, front: Collection[str]) -> Iterat
         found = state.verifications.get(trial.trial_id)
         file = f"runs:/{run.run_id}/{MODEL}/{posixpath.basename(artifact(trial.trial_id))}"
         verified = word(bool(found and found.verified))
+        metrics = [*final_metrics(trial), *(tested(trial, found) if found else ())]
+        metrics.sort(key=lambda metric: not metric.key.startswith(_LEADING))  # columns, in order
         yield Model(
             trial.trial_id,
             run.run_id,
             name_of(trial),
             {param.key: param.value for param in params_of(trial)},
-            [*final_metrics(trial), *(tested(trial, found) if found else ())],
+            metrics,
             {ON_FRONT: word(True), "verified": verified, "file": file},
         )
 

@@ -22,7 +22,7 @@ def before(name: str, links: Collection[str] = ()) -> str:
         "The trials of the study stand under this run; its summary comes here when it ends. "
         f"If it was interrupted, `python -m study.run --resume --name {name}` goes on."
     )
-    return "\n\n".join([text, *([_line(links)] if links else [])])
+    return "\n\n".join([*([_line(links)] if links else []), text])
 
 
 def note(
@@ -41,15 +41,16 @@ def note(
         state: Of the study.
         front: Trial ids.
         objective: The primary metric by its plain name.
-        links: To the report and to all runs; they stand high, for MLflow folds what is long.
+        links: To the report and to all runs. They come first: MLflow folds the note, and where it
+            fades out nothing can be clicked.
         runs: Address of a run in MLflow's pages by trial id.
         study: Where the study is, as commands take it.
     """
     members = {t.trial_id: t for t in state.ended if t.trial_id in set(front)}
     shown = _spread([members[i] for i in front if i in members])
     parts = [
-        summary.split("\n\n", 2)[1],
         _line(links),
+        summary.split("\n\n", 2)[1],
         "### What to ship\n\n" + _section(summary, "What to ship"),
         _front(shown, len(members), state, objective, runs),
         "### Next\n\n" + _commands(study),

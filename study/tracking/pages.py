@@ -31,4 +31,4 @@ class Pages:
         """Where all runs can be seen, in Markdown."""
         if not self.view:
             return []
-        return [f"[All runs]({self.runs})", f"[charts]({self.runs}&compareRunsMode=CHART)"]
+        return [f"[All runs]({self.runs})", f"[Charts]({self.runs}&compareRunsMode=CHART)"]

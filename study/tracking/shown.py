@@ -65,19 +65,19 @@ def final_metrics(trial: TrialState) -> list[Metric]:
 
 
 def growth(study: Finished) -> Iterator[Metric]:
-    """The hypervolume of the study's front by trials: where it grew, and at the end."""
+    """The hypervolume of the study's front by trials: the ends of each stretch without growth."""
     reference = study.info.get("reference", {}).get(study.aims[0].name)
     if reference is None:  # of a version that did not say up to where it is counted
         return
-    growth = Growth(study.aims, reference, study.demands.met)
-    growth.look(study.state)
-    before, volumes = growth.start, growth.volumes
+    grown = Growth(study.aims, reference, study.demands.met)
+    grown.look(study.state)
     searched = (t for t in study.state.finished if t.role == SEARCH)
     trials = (t for t in searched if t.phase is not Phase.INHERITED)
-    for count, (trial, volume) in enumerate(zip(trials, volumes, strict=True), 1):
-        if volume > before or count == len(volumes):
+    volumes = [None, *grown.volumes, None]
+    for count, trial in enumerate(trials, 1):
+        before, volume, after = volumes[count - 1 : count + 2]
+        if volume is not None and not before == volume == after:
             yield Metric("hypervolume", volume, milliseconds(trial.ended_at), count)
-        before = volume
 
 
 def tested(trial: TrialState, found: Verification) -> list[Metric]:
