@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis import fronts
-from analysis.columns import AXES, Axis, Point, front, points, y_objective
+from analysis.columns import SIZES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
@@ -65,7 +65,7 @@ def findings(
         StudyDataError: No finished trial with an artifact, a metric that no trial has, or a
             published system that is unknown.
     """
-    axis, objective = AXES[x], y_objective(study, y)
+    axis, objective = SIZES[x], y_objective(study, y)
     drawn, on_front = _front(study, axis, objective)
     if not drawn:
         raise StudyDataError(_nothing(study, x, objective))

@@ -74,7 +74,14 @@ def said(found):
 
 
 def column(section, name):
-    of = section["columns"][name]
+    return unpacked(section["columns"][name])
+
+
+def setting_of(section, word):
+    return unpacked(section["settings"][word])
+
+
+def unpacked(of):
     return of["values"] if "values" in of else [of["names"][code] for code in of["codes"]]
 
 
@@ -89,7 +96,9 @@ def test_the_columns_are_the_records(found, said):
         assert column(front, "file_bytes")[at] == outcome.size.file_bytes
         assert column(front, "macs")[at] == outcome.macs
         assert column(front, "val_accuracy")[at] == outcome.metrics["val"]["accuracy"]
-        assert column(front, "setting")[at] == rows[at]["setting"]
+        told = {word: setting_of(front, word)[at] for word in front["settings"]}
+        asked = "; ".join(f"{w} {v}" for w, v in told.items() if v not in ("", None))
+        assert sorted(asked.split("; ")) == sorted(rows[at]["setting"].split("; "))
         check = found.study.verifications.get(trial_id)
         assert column(front, "test_accuracy")[at] == (check and check.metrics["accuracy"])
 
@@ -257,6 +266,16 @@ def test_the_page_of_a_thousand_trials_is_below_8_mb():
         sizes.append(len(document(contents(found, charts))))
     each = (sizes[1] - sizes[0]) / 100
     assert 0 < sizes[1] + 800 * each < 8e6
+
+
+def test_settings_of_many_trials_are_columns_of_codes():
+    found = findings(charted(400))
+    front = contents(found, {})["front"]
+    texts = sum(len(str(row["setting"])) for row in trials(found))
+    assert len(json.dumps(front["settings"], separators=(",", ":"))) < texts / 2
+    assert {"optimizer", "lr", "lr schedule", "batch size", "epochs", "seed"} <= set(
+        front["settings"]
+    )
 
 
 def test_missing_baselines_are_named(found):

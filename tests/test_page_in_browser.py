@@ -156,14 +156,19 @@ def point_on_screen(tab, row: int):
 
 
 def test_hover_tells_the_whole_setting_and_a_click_keeps_it(tab):
-    row = tab.evaluate("front.at('front')[0]")
+    trained = "setting(row).some(([word, value]) => word === 'optimizer' && value)"
+    row = tab.evaluate(f"front.at('front').find((row) => {trained})")
     x, y = point_on_screen(tab, row)
     tab.mouse.move(x - 30, y - 30)
     tab.mouse.move(x, y, steps=4)
     tab.wait_for_selector("#tooltip:not([hidden])")
     said = tab.inner_text("#tooltip")
-    for name in ("setting", "trial_id"):
-        assert tab.evaluate(f"front.value('{name}', {row})") in said
+    assert tab.evaluate(f"front.value('trial_id', {row})") in said
+    asked = tab.evaluate(f"setting({row}).filter(([, value]) => value !== '' && value !== null)")
+    words = {word for word, _ in asked}
+    assert {"method", "optimizer", "lr schedule", "batch size", "epochs", "seed"} <= words
+    for word, value in asked:
+        assert f"{word}\n{value}" in said
     tab.mouse.click(x, y)
     tab.wait_for_selector("#front-picked dl")
     assert tab.evaluate(f"front.value('trial_id', {row})") in tab.inner_text("#front-picked")
