@@ -278,6 +278,39 @@ def test_settings_of_many_trials_are_columns_of_codes():
     )
 
 
+def test_the_certified_point_is_told_by_its_row(found, said):
+    marked = said["front"]["certified"]
+    assert found.certified is not None
+    ids = column(said["front"], "trial_id")
+    assert ids[marked["row"]] == found.certified.values["trial_id"]
+    assert marked["text"].endswith("certified within 1 pp")
+    assert contents(replace(found, certified=None), {})["front"]["certified"] is None
+
+
+def test_each_latency_has_one_name(found):
+    rows = []
+    for row in found.study.rows:
+        outcome = replace(row.record.outcome, latency_ms=3.0)
+        rows.append(replace(row, record=replace(row.record, outcome=outcome)))
+    checks = {i: replace(v, latency_ms=5.0) for i, v in found.study.verifications.items()}
+    timed = findings(replace(found.study, rows=tuple(rows), verifications=checks))
+    front = contents(timed, {})["front"]
+    assert set(column(front, "latency_ms")) == {3.0}
+    assert set(column(front, "verified_latency_ms")) == {5.0, None}
+    assert {"latency_ms", "verified_latency_ms"} <= set(front["fronts"])
+    for row in trials(timed):
+        assert row["latency_ms"] == 3.0
+        assert row["verified_latency_ms"] in (5.0, None)
+    names = [one["name"] for one in contents(found, {})["front"]["x"]]
+    assert not [name for name in names if "latency" in name]
+    assert findings(timed.study, "latency_ms").front
+
+
+def test_the_table_begins_with_what_is_asked_most(said):
+    heads = [one["head"] for one in said["table"]["columns"]]
+    assert heads[:7] == ["setting", "test", "drop", "file bytes", "ratio", "verified", "file"]
+
+
 def test_missing_baselines_are_named(found):
     rows = tuple(row for row in found.study.rows if row.role not in ("fp16", "int8"))
     data = contents(findings(replace(found.study, rows=rows)), {})

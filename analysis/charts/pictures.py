@@ -221,7 +221,7 @@ def _cells(axes: Any, series: Series, x: list[float], y: list[float], style: Sty
         across, down = [a - 0.5, a + 0.5, a + 0.5, a - 0.5], [b - 0.5, b - 0.5, b + 0.5, b + 0.5]
         axes.fill(across, down, color=colour, linewidth=0)
         text, ink = f"{100 * value:.3g}%" if series.percent else f"{value:.3g}", ink_on(colour)
-        axes.text(a, b, text, color=ink, ha="center", va="center", fontsize=8)
+        axes.text(a, b, text, color=ink, ha="center", va="center", fontsize=7)
     axes.set_xlim(-0.5, max(x) + 0.5)
     axes.set_ylim(max(y) + 0.5, -0.5)
     form = FuncFormatter(_percent if series.percent else _number)

@@ -201,7 +201,7 @@ function xAxis(found) {
   const low = values.reduce((a, b) => Math.min(a, b), Infinity);
   const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const { unit } = front.axis("x");
-  const log = logAxis(low, high);
+  const log = logAxis(low, high, unit === "×");
   const pad = Math.max((high / low) ** 0.05, 1.12);
   return {
     ...axisStyle(),

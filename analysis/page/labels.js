@@ -19,7 +19,7 @@ function labelled({ x, y, text }, found, { xaxis, yaxis }) {
   const common = (p, q) => Math.max(0, Math.min(p[1], q[1]) - Math.max(p[0], q[0])) * Math.max(0, Math.min(p[3], q[3]) - Math.max(p[2], q[2]));
   return text.map((label, i) => {
     const [a, b] = pixel(x[i], y[i]);
-    const wide = 6.6 * label.length;
+    const wide = 7 * label.length;
     const at = ([across, down]) => box([a + across * (wide / 2 + 7), b + down * 14], wide, 13);
     const outside = ([left, right, top, bottom]) => 13 * (Math.max(0, -left) + Math.max(0, right - width)) + wide * (Math.max(0, -top) + Math.max(0, bottom - height));
     const cost = (side) => outside(at(SIDES[side])) + taken.reduce((sum, other) => sum + common(at(SIDES[side]), other), 0);
