@@ -10,6 +10,7 @@ import numpy as np
 from analysis import fronts
 from analysis.comparisons import Comparison, compare
 from analysis.load import Row, StudyData, StudyDataError
+from analysis.settings import Defaults, options
 from trainables.record import (
     NONE,
     Choice,
@@ -20,7 +21,20 @@ from trainables.record import (
     Verification,
 )
 
-__all__ = ["AXES", "Axis", "Point", "Value", "front", "metric", "points", "setting", "y_objective"]
+__all__ = [
+    "AXES",
+    "LATENCY",
+    "SIZES",
+    "TIMED",
+    "Axis",
+    "Point",
+    "Value",
+    "front",
+    "metric",
+    "points",
+    "setting",
+    "y_objective",
+]
 
 Value = str | int | float | bool | None
 # What is known of metrics by their names' last word, where a study doesn't say.
@@ -69,6 +83,17 @@ AXES = {
 }
 
 
+LATENCY = Axis(
+    Objective("latency_ms", Direction.MINIMIZE, "ms"),
+    "latency of one example, by the study's table (ms)",
+    lambda outcome: outcome.latency_ms,
+)
+SIZES = {**AXES, LATENCY.name: LATENCY}
+"""All that a report can draw the metric against; latency where the study asked for it."""
+TIMED = "verified_latency_ms"
+"""Column of the latency that was timed alone, of the verified file; of few trials."""
+
+
 @dataclass(frozen=True)
 class Point:
     """A row beside its verification, with the flat values that tables and pictures show.
@@ -104,13 +129,18 @@ class Point:
 
 PLAIN = Choice("recover")
 """The recipe that a setting need not name."""
+UNKNOWN = Defaults()
 
 
-def setting(row: Row) -> str:
-    """One line that says what the trial was: ``rtn(bits=3) + residual lora r4``."""
+def setting(row: Row, known: Defaults = UNKNOWN) -> str:
+    """One short line that says what the trial was: ``rtn(bits=3) + residual lora r4``.
+
+    ``known`` are defaults of its methods' options that are to be said, too. All else that
+    determines its result is in :func:`analysis.settings.whole`.
+    """
     parts = []
     for rule in row.record.trial.layers:
-        text = " > ".join(str(method) for method in rule.methods)
+        text = " > ".join(str(known.whole("method", method)) for method in rule.methods)
         if rule.adapter != NONE:
             start = f"{rule.init} " if rule.init != Choice("zeros") or rule.rank else ""
             text += f" + {start}{rule.adapter}" + (f" r{rule.rank}" if rule.rank else "")
@@ -153,11 +183,11 @@ def front(
 
     Args:
         rows: Finished trials.
-        x: A name of :data:`AXES`.
+        x: A name of :data:`SIZES`.
         y: A metric of the validation split; ``val_accuracy`` by default.
         also: Further axes on which a point may be the best one.
     """
-    axes, y = (AXES[x], *also), y or Objective("val_accuracy")
+    axes, y = (SIZES[x], *also), y or Objective("val_accuracy")
     found = []
     for row in rows:
         values = [axis.of(row.record.outcome) for axis in axes]
@@ -179,7 +209,7 @@ def points(study: StudyData, rows: Sequence[Row], y: Objective) -> list[Point]:
     for row in rows:
         verification = study.verifications.get(row.record.trial_id)
         against = _against(verification, y)
-        values = _asked(row) | _measured(row, y.name, fp16) | _verified(row, verification, y)
+        values = _asked(row, study) | _measured(row, y.name, fp16) | _verified(row, verification, y)
         found.append(Point(row, verification, values | _drops(against, y), against))
     return found
 
@@ -191,7 +221,7 @@ def _against(verification: Verification | None, y: Objective) -> dict[str, Compa
     return {role: found for role in roles if (found := compare(verification, role, y))}
 
 
-def _asked(row: Row) -> dict[str, Value]:
+def _asked(row: Row, study: StudyData) -> dict[str, Value]:
     trial = row.record.trial
     rules = trial.layers
 
@@ -206,7 +236,9 @@ def _asked(row: Row) -> dict[str, Value]:
         "rank": max(rule.rank for rule in rules),
         "recipe": str(trial.recipe) if trial.epochs else "",
         "optimizer": trial.optimizer.name,
-        "setting": setting(row),
+        "rest": str(trial.rest),
+        "options": options(trial, study.varied),
+        "setting": setting(row, study.varied),
         "lr": trial.lr or None,
         "status": row.record.outcome.status.value,
     }
@@ -224,6 +256,7 @@ def _measured(row: Row, y: str, fp16: Size | None) -> dict[str, Value]:
         "stored_bytes": getattr(size, "stored_bytes", None),
         "file_bytes": getattr(size, "file_bytes", None),
         "macs": outcome.macs,
+        LATENCY.name: outcome.latency_ms,
         "artifact": f"artifacts/{row.record.trial_id}.safetensors" if outcome.sha256 else None,
     }
 
@@ -232,13 +265,13 @@ def _verified(row: Row, verification: Verification | None, y: Objective) -> dict
     """Test score and whether it counts; the columns of :func:`_drops` keep their places."""
     short = y.name.removeprefix("val_")
     drops = ("drop", "drop_upper", *(() if y.is_fraction else (RELATIVE,)), "drop_vs_recovered")
-    values: dict[str, Value] = dict.fromkeys((f"test_{short}", *drops, "latency_ms"))
+    values: dict[str, Value] = dict.fromkeys((f"test_{short}", *drops, TIMED))
     values["verified"] = False
     if verification is None:
         return values
     outcome = row.record.outcome
     values[f"test_{short}"] = verification.metrics.get(short)
-    values["latency_ms"] = verification.latency_ms
+    values[TIMED] = verification.latency_ms
     same = verification.sha256 == outcome.sha256 and (
         outcome.size is not None and verification.file_bytes == outcome.size.file_bytes
     )

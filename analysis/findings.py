@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis import fronts
 from analysis.alike import check_alike
-from analysis.columns import AXES, Axis, Point, front, points, y_objective
+from analysis.columns import SIZES, Axis, Point, front, points, y_objective
 from analysis.frozen import Member, among, declared, frozen, over_seeds
 from analysis.load import StudyData, StudyDataError
 from analysis.published import Placed, asked_systems, placed, subject_of
@@ -86,7 +86,7 @@ def findings(
         StudyDataError: No finished trial with an artifact, a metric that no trial has, records of
             several tasks, splits or dense models, or a published system that is unknown.
     """
-    axis, objective = AXES[x], y_objective(study, y)
+    axis, objective = SIZES[x], y_objective(study, y)
     check_alike(study)
     drawn, on_front = _front(study, axis, objective)
     if not drawn:

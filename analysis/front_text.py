@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,31 +20,67 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Column:
-    """A column, and how its values are written; numbers stand at the right."""
+    """A column, and how its values are written; numbers stand right, a ``whole`` one is not cut."""
 
     head: str
     name: str
     write: Callable[[Any], str] = str
     right: bool = True
     of_metric: bool = False
+    whole: bool = False
 
 
 def front_text(rows: Iterable[Row], y: Objective) -> str:
     """Which metric it is, then a line a point, the smallest compression first.
 
     Lines have at most :data:`WIDTH` characters. What no point has is left out, as are recipe and
-    status where they are those of all trials; names that are too long are cut.
+    status where they are those of all trials; names that are too long are cut. Points that read
+    alike all the same have their ids.
 
     Args:
         rows: The points, as :attr:`analysis.columns.Point.values`.
         y: The primary metric, with or without ``val_``.
     """
-    points = sorted(rows, key=lambda row: float(row["ratio"]))
+    points = sorted(({**row, "said": _setting(row)} for row in rows), key=_ratio)
     shown = [column for column in _columns(y) if _says(column, points)]
-    table = [[column.head for column in shown]]
-    table += [[_cell(column, row.get(column.name)) for column in shown] for row in points]
     said = metric_line(y, [column.head for column in shown if column.of_metric])
-    return "\n".join([said, *_lines(table, [column.right for column in shown])])
+    _, *lines = table = _table(shown, points)
+    if _alike(lines, shown) and _says(TRIAL, points):
+        table = _table([*shown, TRIAL], points)
+    return "\n".join([said, *(BETWEEN.join(cells).rstrip() for cells in table)])
+
+
+def _ratio(row: Row) -> float:
+    return float(row["ratio"])
+
+
+def _setting(row: Row) -> str:
+    """Method with its options, adapter with its start and rank, and what is done to the rest."""
+
+    def value(name: str) -> str:
+        found = row.get(name)
+        return str(found) if _is_known(found) and found not in ("none", 0) else ""
+
+    text = " ".join(filter(None, [str(row.get("method") or ""), value("options")]))
+    if value("adapter"):
+        rank = f"r{float(row['rank']):.0f}" if value("rank") else ""
+        text += " + " + " ".join(filter(None, [value("init"), value("adapter"), rank]))
+    return text + (f"; rest {value('rest')}" if value("rest") else "")
+
+
+def _table(shown: Sequence[_Column], points: Sequence[Row]) -> list[list[str]]:
+    """The cells, each as wide as its column."""
+    cells = [[column.head for column in shown]]
+    cells += [[_cell(column, row.get(column.name)) for column in shown] for row in points]
+    return list(_fitted_cells(cells, shown))
+
+
+def _alike(lines: Sequence[Sequence[str]], shown: Sequence[_Column]) -> bool:
+    """Whether two lines say nothing different but figures."""
+    words = [
+        tuple(c for c, of in zip(cells, shown, strict=True) if not of.right) for cells in lines
+    ]
+    return len(set(words)) < len(words)
 
 
 def metric_line(y: Objective, heads: Sequence[str]) -> str:
@@ -65,22 +101,20 @@ def _columns(y: Objective) -> list[_Column]:
         _Column("test", f"test_{short}", score, of_metric=True),
         _Column("val mean", "val_mean", score, of_metric=True),
         _Column("stays", "probability", lambda value: f"{100 * value:.0f}%"),
-        _Column("method", "method", right=False),
-        _Column("init", "init", right=False),
-        _Column("adapter", "adapter", right=False),
-        _Column("rank", "rank", lambda value: f"{value:.0f}"),
+        _Column("setting", "said", right=False),
         _Column("recipe", "recipe", right=False),
         _Column("status", "status", right=False),
     ]
 
 
+TRIAL = _Column("trial", "trial_id", right=False, whole=True)
 USUAL = {"recipe": {"", "recover"}, "status": {"completed"}}
 """Values that need not be said where no point has another."""
 
 
 def _says(column: _Column, rows: Sequence[Row]) -> bool:
     values = {row.get(column.name) for row in rows if _is_known(row.get(column.name))}
-    return bool(values - USUAL.get(column.name, set()))
+    return bool(values - USUAL.get(column.name, {""}))
 
 
 def _is_known(value: Any) -> bool:
@@ -92,20 +126,19 @@ def _cell(column: _Column, value: Any) -> str:
     return printable(column.write(value)).replace("\n", " ") if _is_known(value) else ""
 
 
-def _lines(table: Sequence[Sequence[str]], right: Sequence[bool]) -> Iterable[str]:
+def _fitted_cells(table: Sequence[Sequence[str]], shown: Sequence[_Column]) -> Iterator[list[str]]:
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    texts = [at for at, is_right in enumerate(right) if not is_right]
+    texts = [at for at, column in enumerate(shown) if not (column.right or column.whole)]
     while sum(widths) + len(BETWEEN) * (len(widths) - 1) > WIDTH and texts:
         widest = max(texts, key=lambda at: widths[at])
         if widths[widest] <= NARROWEST:
             break
         widths[widest] -= 1
     for row in table:
-        cells = [
-            _fitted(text, width, is_right)
-            for text, width, is_right in zip(row, widths, right, strict=True)
+        yield [
+            _fitted(text, width, column.right)
+            for text, width, column in zip(row, widths, shown, strict=True)
         ]
-        yield BETWEEN.join(cells).rstrip()
 
 
 def _fitted(text: str, width: int, right: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.columns import AXES, Axis, Point, Value
+from analysis.columns import SIZES, Axis, Point, Value
 from analysis.load import Row, StudyData, StudyDataError
 from analysis.stats import mean_interval
 from trainables.record import Objective
@@ -40,7 +40,7 @@ def declared(study: StudyData, x: str, y: Objective) -> list[Axis] | None:
     axes = [name.removeprefix("log2_") for name in names[1:]]
     if not names or names[0] != y.name or x not in axes:
         return None
-    return [AXES[name] for name in axes if name != x and name in AXES]
+    return [SIZES[name] for name in axes if name != x and name in SIZES]
 
 
 def frozen(study: StudyData, x: str, y: Objective) -> list[Member] | None:

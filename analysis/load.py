@@ -8,11 +8,13 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs, parquet
 
+from analysis.settings import Defaults
 from analysis.study_info import problems
 from trainables.record import SCHEMA, Record, RecordError, Verification, from_json, parse_json
 
@@ -55,6 +57,30 @@ class StudyData:
     location: str = ""
     speed: Mapping[str, Any] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What its records leave out.
+
+        Raises:
+            StudyDataError: `study.json` states it in another form.
+        """
+        if "defaults" not in self.info:
+            searched = [row.record.trial for row in self.rows if row.role == "search"]
+            return Defaults.given_away(self.info, searched)
+        wrong = list(problems({"defaults": self.info["defaults"]}))
+        if wrong:
+            raise StudyDataError(f"{self.location or self.name}: {wrong[0]}")
+        return Defaults.stated(self.info)
+
+    @cached_property
+    def varied(self) -> Defaults:
+        """Of :attr:`defaults` those of options that differ among its trials: worth saying shortly.
+
+        Raises:
+            StudyDataError: as :attr:`defaults`.
+        """
+        return self.defaults.varied([row.record.trial for row in self.rows])
 
 
 def open_folder(location: str) -> tuple[fs.FileSystem, str]:

@@ -11,19 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import fronts, units
-from analysis.columns import AXES, Axis, Value, setting, y_objective
+from analysis.columns import SIZES, Axis, Value, setting, y_objective
 from analysis.load import Row, StudyData, StudyDataError
-from trainables.record import Direction, Objective
 
-__all__ = ["COUNT", "LATENCY", "Trade", "trade", "wrong_names"]
+__all__ = ["COUNT", "Trade", "trade", "wrong_names"]
 
 COUNT = 3
-LATENCY = Axis(
-    Objective("latency_ms", Direction.MINIMIZE, "ms"),
-    "latency of one example, by the study's table (ms)",
-    lambda outcome: outcome.latency_ms,
-)
-SIZES = {**AXES, LATENCY.name: LATENCY}
 
 
 @dataclass(frozen=True)
@@ -91,8 +84,8 @@ def trade(study: StudyData, names: Sequence[str]) -> Trade:
 
     Args:
         study: Of which the search's trials are taken.
-        names: Of :data:`analysis.columns.AXES`, ``latency_ms``, or metrics of the validation
-            split: ``val_accuracy`` or ``accuracy``.
+        names: Of :data:`analysis.columns.SIZES`, or metrics of the validation split:
+            ``val_accuracy`` or ``accuracy``.
 
     Raises:
         StudyDataError: What is wrong with the names, a line each; no trial has them all.

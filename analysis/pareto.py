@@ -11,7 +11,7 @@ from functools import partial
 
 import click
 
-from analysis.columns import AXES
+from analysis.columns import SIZES
 from analysis.formats import DEFAULT, FORMATS
 from analysis.front_text import front_text
 from analysis.load import (
@@ -62,7 +62,7 @@ def _objectives(
 @click.command()
 @click.argument("studies", metavar="[STUDY ...]", nargs=-1)
 @click.option("--tracking-uri", help="MLflow store to read from where there is no such folder.")
-@click.option("--x", type=click.Choice(list(AXES)), default="ratio", show_default=True)
+@click.option("--x", type=click.Choice(list(SIZES)), default="ratio", show_default=True)
 @click.option("--y", help="Validation metric, as val_accuracy.  [default: the study's]")
 @click.option(
     "--format",

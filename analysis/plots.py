@@ -121,7 +121,7 @@ def _x_ticks(low: float, high: float, axis: Axis) -> list[float]:
     if axis.objective.direction is Direction.MAXIMIZE:
         powers, steps = [2.0**k for k in range(-4, 60)], [1.25, 1.5, 1.75]
     else:
-        powers, steps = [10.0**k for k in range(20)], [2.0, 5.0]
+        powers, steps = [10.0**k for k in range(-6, 20)], [2.0, 5.0]
     ticks = [t for t in powers if low <= t <= high]
     between = [t * f for t in powers for f in steps if low <= t * f <= high]
     return ticks if len(ticks) >= 3 else sorted(ticks + between)

@@ -22,13 +22,14 @@ from analysis.figure_files import png, svg
 from analysis.findings import Findings, findings
 from analysis.formats import DEFAULT, FORMATS
 from analysis.load import StudyData, open_folder
+from analysis.notes import certified_note
 from analysis.objectives import Trade, trade
 from analysis.page.contents import contents
 from analysis.page.document import as_json, document
 from analysis.plots import Picture, draw
 from analysis.published import exported
 from analysis.report_files import put
-from analysis.trials import trials
+from analysis.trials import trials, written
 
 __all__ = ["ReportPaths", "write_findings", "write_report"]
 
@@ -84,7 +85,7 @@ class _Report:
         drawn: dict[str, Rows] = {
             _chart(name): list(chart.rows()) for name, chart in self.charts.items()
         }
-        front: Rows = [point.values for point in self.found.front]
+        front: Rows = [written(point, self.found) for point in self.found.front]
         members: Mapping[str, Rows] = {TRADED: list(self.traded.members())} if self.traded else {}
         return {"front": front, TRIALS: list(trials(self.found)), **members, **drawn}
 
@@ -139,7 +140,7 @@ def write_report(
         study: As :func:`analysis.load.load_study` gives it.
         filesystem: Where to write.
         folder: Path on ``filesystem``; made if absent.
-        x: A name of :data:`analysis.columns.AXES`.
+        x: A name of :data:`analysis.columns.SIZES`.
         y: A metric of the validation split; the study's first objective by default.
         formats: Of :data:`analysis.formats.FORMATS`.
         published: Systems of :data:`analysis.published.SYSTEMS`, instead of the study's own.
@@ -207,9 +208,7 @@ def picture(found: Findings) -> Picture:
     parts.append(f"tested on {tested.sample}" if tested else "not scored on test")
     notes = []
     if found.certified:
-        size = summary.short(found.certified, found.axis)
-        margin = units.margin_of(found.y, found.margin, short=True)
-        notes = [(found.certified, f"{size}, certified within {margin}")]
+        notes = [(found.certified, certified_note(found.certified, found))]
     task = str(found.study.info.get("task") or found.study.name)
     return Picture(
         f"{task}: {units.name(found.y)} against size",

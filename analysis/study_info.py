@@ -61,6 +61,11 @@ def _anything(value: Any) -> bool:
     return True
 
 
+def _scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+_DEFAULT = _fields({"value": _scalar}, {"when": _each(_all(_scalar))})
 _OBJECTIVE = _fields(
     {"name": _text, "direction": lambda value: value in list(Direction)}, {"unit": _text}
 )
@@ -88,6 +93,7 @@ _FORMS: dict[str, tuple[_Check, str]] = {
     "objectives": (_all(_OBJECTIVE), "a list of objects with name, direction and unit"),
     "constraints": (_all(_text), "a list of texts"),
     "shortfall": (_or_none(_text), "text"),
+    "defaults": (_each(_each(_each(_DEFAULT))), "options by axis and plugin, each with its value"),
     "config": (_CONFIG, "the study's settings"),
     "splits": (_each(_each(_anything)), "an object of objects"),
     "counts": (_each(_count), "an object of counts"),

@@ -9,6 +9,7 @@ from typing import Any
 from study import sealed
 from study.config import StudyConfig
 from study.constraints import Demands
+from study.defaults import defaults
 from study.files import FILE
 from study.objectives import Aim, aims, final
 from study.origin import versions
@@ -89,6 +90,7 @@ def describe(
         "task": config.task.name,
         "subject": to_json(config.task.subject),
         "space": config.search_space().to_json(),
+        "defaults": defaults(),
         "objectives": [
             {"name": o.name, "direction": o.direction.value, "unit": o.unit} for o in goals
         ],

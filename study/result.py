@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from analysis.settings import Defaults, options
 from study.events import Member
 from study.tables import asked, measured
 from trainables.record import Objective, Record, Verification
@@ -57,9 +58,13 @@ class StudyResult:
     @property
     def front_frame(self) -> pd.DataFrame:
         """The front, a row a point, with its test metrics and, if run again, those over seeds."""
+        from study.defaults import defaults  # all plugins, with torch
+
         frame = self.frame.drop_duplicates("trial_id").set_index("trial_id")
         frame = frame.loc[[r.trial_id for r in self.front]]
+        known = Defaults.stated({"defaults": defaults()}).varied([r.trial for r in self.records])
         for record in self.front:
+            frame.loc[record.trial_id, "options"] = options(record.trial, known)
             found = self.verifications.get(record.trial_id)
             for name, value in (found.metrics if found else {}).items():
                 frame.loc[record.trial_id, f"test_{name}"] = value

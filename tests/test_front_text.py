@@ -60,6 +60,42 @@ def test_what_no_point_has_or_all_have_is_left_out():
     assert stopped.count("\n") == 3
 
 
+def test_points_of_one_method_are_told_apart_by_its_options():
+    rows = [
+        {"ratio": 2.0 + bits, "val_accuracy": 0.5, "method": "gptq", "init": "zeros"}
+        | {"adapter": "none", "rank": 0, "options": f"bits={bits} group_size=32 mode=asymmetric"}
+        for bits in (2, 3)
+    ]
+    _, head, *lines = front_text(rows, ACCURACY).splitlines()
+    assert head.split() == ["ratio", "val", "setting"]
+    assert [line.split("  ")[-1] for line in lines] == [
+        "gptq bits=2 group_size=32 mode=asymmetric",
+        "gptq bits=3 group_size=32 mode=asymmetric",
+    ]
+
+
+def test_points_that_read_alike_all_the_same_have_their_ids():
+    row = {"ratio": 2.0, "val_accuracy": 0.5, "method": "rtn", "options": "bits=2"}
+    row |= {"init": "loftq", "adapter": "lora", "rank": 4, "rest": "cast"}
+    one, other = ({**row, "trial_id": name * 16} for name in "ab")
+    _, head, *lines = front_text([one, other], ACCURACY).splitlines()
+    assert head.split()[-1] == "trial"
+    assert [line.split()[-1] for line in lines] == ["a" * 16, "b" * 16]
+    assert all("rtn bits=2 + loftq lora r4; rest cast" in line for line in lines)
+    apart = front_text([one, {**other, "options": "bits=3"}], ACCURACY)
+    assert "trial" not in apart
+    long = [{**one, "options": "x" * 90 + end} for end in "ab"]
+    long = [{**point, "trial_id": str(at) * 16} for at, point in enumerate(long)]
+    *_, a, b = front_text(long, ACCURACY).splitlines()
+    assert a != b
+    assert max(len(a), len(b)) <= WIDTH
+
+
+def test_a_real_front_has_no_two_lines_of_one_setting(found):
+    _, _, *lines = front_text((p.values for p in found.front), found.y).splitlines()
+    assert len({line.split("  ")[-1] for line in lines}) == len(lines)
+
+
 def test_names_are_cut_before_figures():
     row = {"ratio": 2.0, "file_bytes": 10**12, "val_accuracy": 0.5, "method": "m" * 300}
     _, head, line = front_text([row], ACCURACY).splitlines()

@@ -74,7 +74,14 @@ def said(found):
 
 
 def column(section, name):
-    of = section["columns"][name]
+    return unpacked(section["columns"][name])
+
+
+def setting_of(section, word):
+    return unpacked(section["settings"][word])
+
+
+def unpacked(of):
     return of["values"] if "values" in of else [of["names"][code] for code in of["codes"]]
 
 
@@ -89,7 +96,9 @@ def test_the_columns_are_the_records(found, said):
         assert column(front, "file_bytes")[at] == outcome.size.file_bytes
         assert column(front, "macs")[at] == outcome.macs
         assert column(front, "val_accuracy")[at] == outcome.metrics["val"]["accuracy"]
-        assert column(front, "setting")[at] == rows[at]["setting"]
+        told = {word: setting_of(front, word)[at] for word in front["settings"]}
+        asked = "; ".join(f"{w} {v}" for w, v in told.items() if v not in ("", None))
+        assert sorted(asked.split("; ")) == sorted(rows[at]["setting"].split("; "))
         check = found.study.verifications.get(trial_id)
         assert column(front, "test_accuracy")[at] == (check and check.metrics["accuracy"])
 
@@ -257,6 +266,49 @@ def test_the_page_of_a_thousand_trials_is_below_8_mb():
         sizes.append(len(document(contents(found, charts))))
     each = (sizes[1] - sizes[0]) / 100
     assert 0 < sizes[1] + 800 * each < 8e6
+
+
+def test_settings_of_many_trials_are_columns_of_codes():
+    found = findings(charted(400))
+    front = contents(found, {})["front"]
+    texts = sum(len(str(row["setting"])) for row in trials(found))
+    assert len(json.dumps(front["settings"], separators=(",", ":"))) < texts / 2
+    assert {"optimizer", "lr", "lr schedule", "batch size", "epochs", "seed"} <= set(
+        front["settings"]
+    )
+
+
+def test_the_certified_point_is_told_by_its_row(found, said):
+    marked = said["front"]["certified"]
+    assert found.certified is not None
+    ids = column(said["front"], "trial_id")
+    assert ids[marked["row"]] == found.certified.values["trial_id"]
+    assert marked["text"].endswith("certified within 1 pp")
+    assert contents(replace(found, certified=None), {})["front"]["certified"] is None
+
+
+def test_each_latency_has_one_name(found):
+    rows = []
+    for row in found.study.rows:
+        outcome = replace(row.record.outcome, latency_ms=3.0)
+        rows.append(replace(row, record=replace(row.record, outcome=outcome)))
+    checks = {i: replace(v, latency_ms=5.0) for i, v in found.study.verifications.items()}
+    timed = findings(replace(found.study, rows=tuple(rows), verifications=checks))
+    front = contents(timed, {})["front"]
+    assert set(column(front, "latency_ms")) == {3.0}
+    assert set(column(front, "verified_latency_ms")) == {5.0, None}
+    assert {"latency_ms", "verified_latency_ms"} <= set(front["fronts"])
+    for row in trials(timed):
+        assert row["latency_ms"] == 3.0
+        assert row["verified_latency_ms"] in (5.0, None)
+    names = [one["name"] for one in contents(found, {})["front"]["x"]]
+    assert not [name for name in names if "latency" in name]
+    assert findings(timed.study, "latency_ms").front
+
+
+def test_the_table_begins_with_what_is_asked_most(said):
+    heads = [one["head"] for one in said["table"]["columns"]]
+    assert heads[:7] == ["setting", "test", "drop", "file bytes", "ratio", "verified", "file"]
 
 
 def test_missing_baselines_are_named(found):

@@ -13,8 +13,9 @@ from colour_blindness import contrast
 from pyarrow import fs
 
 from analysis.columns import front
+from analysis.plot_style import SHADES
 from analysis.report import write_report
-from trainables.record import Choice
+from trainables.record import Choice, Direction, Objective
 
 pytestmark = [
     pytest.mark.browser,
@@ -123,7 +124,7 @@ def test_all_text_can_be_read(started, page, scheme):
                 const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
                 while (walk.nextNode()) {
                     const node = walk.currentNode.parentElement;
-                    const skipped = node.closest("script, noscript, [hidden], .heatmaplayer");
+                    const skipped = node.closest("script, noscript, [hidden], .textpoint");
                     if (!walk.currentNode.data.trim() || skipped) continue;
                     const svg = node.closest("svg");
                     const style = getComputedStyle(node);
@@ -136,6 +137,87 @@ def test_all_text_can_be_read(started, page, scheme):
     assert len(pairs) >= 2
     for ink, ground in pairs:
         assert contrast(ink, ground) >= 4.5, (ink, ground)
+
+
+CELLS = """() => [...document.querySelectorAll("#chart-map .plot")].flatMap((plot) => {
+    const [map, labels] = plot.data;
+    const texts = [...plot.querySelectorAll(".textpoint text")].filter((one) => one.textContent);
+    const hex = (ink) =>
+        "#" + ink.match(/\\d+/g).map((v) => (+v).toString(16).padStart(2, "0")).join("");
+    return texts.map((one, at) => {
+        const i = labels.text.map((text, j) => [text, j]).filter(([text]) => text)[at][1];
+        const share = (map.z[labels.y[i]][labels.x[i]] - map.zmin) / (map.zmax - map.zmin);
+        return [one.textContent, hex(getComputedStyle(one).fill), share];
+    });
+})"""
+
+
+def shade(share: float) -> str:
+    """As the library draws it: between the nearest two of the palette's, by each channel."""
+    ends = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in SHADES]
+    at = min(int(share * (len(ends) - 1)), len(ends) - 2)
+    part = share * (len(ends) - 1) - at
+    mixed = [a + part * (b - a) for a, b in zip(ends[at], ends[at + 1], strict=True)]
+    return "#" + "".join(f"{round(v):02x}" for v in mixed)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_labels_in_cells_can_be_read_and_are_percent(started, page, scheme):
+    with browsers.opened(started, page, 1280, scheme) as tab:
+        see_all(tab)
+        cells = tab.evaluate(CELLS)
+    assert len(cells) > 10
+    for text, ink, share in cells:
+        assert contrast(ink, shade(share)) >= 4.5, (text, ink, share)
+    assert any(text.endswith("%") for text, _, _ in cells)
+
+
+FITTING = """() => [...document.querySelectorAll("#chart-map .plot")].map((plot) => {
+    const cell = plot._fullLayout.xaxis._length / plot.data[0].z[0].length;
+    const texts = [...plot.querySelectorAll(".textpoint text")].filter((one) => one.textContent);
+    return [cell, Math.max(0, ...texts.map((one) => one.getBoundingClientRect().width))];
+})"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("inits", [3, 9])
+def test_cells_have_labels_only_where_they_fit(started, tmp_path, width, inits):
+    study = charted(150)
+    rows = []
+    for row in study.rows:
+        rule = row.record.trial.layers[0]
+        if row.record.trial.epochs:
+            rule = replace(rule, init=Choice(f"init{row.number % inits}"))
+        trial = replace(row.record.trial, layers=(rule,))
+        rows.append(replace(row, record=replace(row.record, trial=trial)))
+    page = report(replace(study, rows=tuple(rows)), tmp_path)
+    with browsers.opened(started, page, width) as tab:
+        see_all(tab)
+        for cell, label in tab.evaluate(FITTING):
+            assert label < cell
+            assert bool(label) == (width > 400 or inits < 9)
+
+
+def test_panels_share_their_axes(tab):
+    see_all(tab)
+    for name in ("rank", "curves"):
+        ends = tab.evaluate(
+            """(name) => [...document.querySelectorAll(`#chart-${name} .plot`)].map((plot) =>
+                JSON.stringify([plot._fullLayout.xaxis.range, plot._fullLayout.yaxis.range]))""",
+            name,
+        )
+        assert len(ends) > 1
+        assert len(set(ends)) == 1, name
+
+
+def test_the_first_column_of_the_table_stays_in_view(started, page):
+    with browsers.opened(started, page, 400) as tab:
+        box = tab.locator("#table")
+        cell = tab.locator("#table tbody td:first-child").first
+        before = cell.bounding_box()["x"]
+        box.evaluate("(one) => one.scrollTo(400, 0)")
+        assert abs(cell.bounding_box()["x"] - before) < 1
+        assert cell.bounding_box()["width"] < 200
 
 
 def point_on_screen(tab, row: int):
@@ -156,14 +238,19 @@ def point_on_screen(tab, row: int):
 
 
 def test_hover_tells_the_whole_setting_and_a_click_keeps_it(tab):
-    row = tab.evaluate("front.at('front')[0]")
+    trained = "setting(row).some(([word, value]) => word === 'optimizer' && value)"
+    row = tab.evaluate(f"front.at('front').find((row) => {trained})")
     x, y = point_on_screen(tab, row)
     tab.mouse.move(x - 30, y - 30)
     tab.mouse.move(x, y, steps=4)
     tab.wait_for_selector("#tooltip:not([hidden])")
     said = tab.inner_text("#tooltip")
-    for name in ("setting", "trial_id"):
-        assert tab.evaluate(f"front.value('{name}', {row})") in said
+    assert tab.evaluate(f"front.value('trial_id', {row})") in said
+    asked = tab.evaluate(f"setting({row}).filter(([, value]) => value !== '' && value !== null)")
+    words = {word for word, _ in asked}
+    assert {"method", "optimizer", "lr schedule", "batch size", "epochs", "seed"} <= words
+    for word, value in asked:
+        assert f"{word}\n{value}" in said
     tab.mouse.click(x, y)
     tab.wait_for_selector("#front-picked dl")
     assert tab.evaluate(f"front.value('trial_id', {row})") in tab.inner_text("#front-picked")
@@ -210,6 +297,101 @@ def test_axes_switch_and_keep_the_numbers(tab):
         same = """(name) => %s.data.filter((trace) => trace.customdata).every((trace) =>
             trace.customdata.every((row, at) => trace.x[at] === front.value(name, row)))"""
         assert tab.evaluate(same % PLOT, name)
+
+
+def test_latency_is_an_axis_where_it_was_timed(started, tmp_path):
+    study = scored(charted(60))
+    some = list(study.verifications)[:3]
+    checks = {
+        i: replace(one, latency_ms=2.0 + some.index(i) if i in some else None)
+        for i, one in study.verifications.items()
+    }
+    page = report(replace(study, verifications=checks), tmp_path)
+    with browsers.opened(started, page) as tab:
+        box = tab.locator("#front-choices label", has_text="against").locator("select")
+        assert "latency_ms" not in tab.evaluate("front.x.map((axis) => axis.name)")
+        box.select_option("verified_latency_ms")
+        becomes(tab, f"{PLOT}.layout.uirevision.startsWith('verified_latency_ms ')")
+        ids = {tab.evaluate(f"front.value('trial_id', {row})") for row in rows_shown(tab)}
+        assert ids == set(some)
+        count = tab.evaluate("front.rows.length - front.at('baseline').length")
+        tried = len([i for i in some if i in tab.evaluate("page.table.ids")])
+        note = tab.inner_text("#front-note")
+        assert f"{count - tried} of {count} trials have no verified_latency_ms" in note
+
+
+def test_a_wide_range_of_what_shall_be_small_begins_with_a_log_scale(started, tmp_path):
+    loss = Objective("nll", Direction.MINIMIZE, "nats")
+    for low, high, scale in ((0.1, 66.0, "log"), (1.0, 2.0, "linear")):
+        turned = synthetic.turned(
+            synthetic.study(), loss, lambda a, low=low, high=high: low * (high / low) ** (1 - a)
+        )
+        page = report(turned, tmp_path / scale)
+        with browsers.opened(started, page) as tab:
+            assert tab.evaluate(f"{PLOT}._fullLayout.yaxis.type") == scale
+
+
+def test_the_certified_point_is_marked_on_every_axis(started, tmp_path):
+    page = report(synthetic.study(), tmp_path)
+    with browsers.opened(started, page) as tab:
+        row, text = tab.evaluate("[front.certified.row, front.certified.text]")
+        for name in tab.evaluate("front.x.map((axis) => axis.name)"):
+            box = tab.locator("#front-choices label", has_text="against").locator("select")
+            box.select_option(name)
+            becomes(tab, f"{PLOT}.layout.uirevision.startsWith('{name} ')")
+            line = tab.evaluate(f"{PLOT}.layout.shapes.find((one) => one.type === 'line').x0")
+            assert line == tab.evaluate(f"front.value('{name}', {row})")
+            assert text in tab.evaluate(f"{PLOT}.layout.annotations[0].text")
+
+
+BELOW = """(plot) => {
+    const lowest = plot.querySelector(".nsewdrag").getBoundingClientRect().height;
+    const { yaxis } = plot._fullLayout;
+    const some = plot.data.filter((one) => ["completed", "stopped"].includes(one.kind));
+    return some.flatMap((one) => one.y).filter((y) => yaxis.d2p(y) > lowest).length;
+}"""
+
+
+@pytest.mark.parametrize("minimised", [False, True])
+def test_what_lies_below_the_axis_is_counted_there(started, tmp_path, minimised):
+    study = charted(100)
+    if minimised:
+        loss = Objective("nll", Direction.MINIMIZE, "nats")
+        study = synthetic.turned(study, loss, lambda a: 2 - a)
+    with browsers.opened(started, report(study, tmp_path)) as tab:
+        plot, told = (
+            tab.locator("#front-plot"),
+            "document.getElementById('front-below').textContent",
+        )
+        zoom = "Plotly.relayout(plot, { 'yaxis.range': [a + 0.7 * (b - a), b] })"
+        plot.evaluate(f"(plot) => {{ const [a, b] = plot._fullLayout.yaxis.range; {zoom}; }}")
+        becomes(tab, f"{told} !== ''")
+        below = plot.evaluate(BELOW)
+        assert below > 5
+        becomes(tab, f"{told} === '▾ {below} more below'")
+        chips = tab.locator("#front-kinds .chip", has_text="dominated")
+        for at in range(chips.count()):
+            chips.nth(at).click()
+        becomes(tab, f"{told} === ''")
+
+
+OVERLAPS = """() => {
+    const boxes = [...document.querySelectorAll("#front-plot .textpoint text")]
+        .filter((one) => one.textContent).map((one) => one.getBoundingClientRect());
+    const meet = (p, q) => p.left < q.right - 1 && q.left < p.right - 1
+        && p.top < q.bottom - 3 && q.top < p.bottom - 3;
+    return [boxes.length, boxes.filter((p, i) => boxes.some((q, j) => i < j && meet(p, q))).length];
+}"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_names_of_baselines_do_not_hide_each_other(started, page, width):
+    with browsers.opened(started, page, width) as tab:
+        for name in tab.evaluate("front.x.map((axis) => axis.name)"):
+            box = tab.locator("#front-choices label", has_text="against").locator("select")
+            box.select_option(name)
+            becomes(tab, f"{PLOT}.layout.uirevision.startsWith('{name} ')")
+            assert tab.evaluate(OVERLAPS) == [4, 0], name
 
 
 def test_scales_switch(tab):
@@ -288,8 +470,6 @@ def test_hostile_names_break_nothing_and_are_seen(started, tmp_path):
 
 
 def test_lesser_is_better_is_drawn_upside_down(started, tmp_path):
-    from trainables.record import Direction, Objective
-
     loss = Objective("nll", Direction.MINIMIZE, "nats")
     page = report(synthetic.turned(synthetic.study(), loss, lambda a: 2 - a), tmp_path)
     with browsers.opened(started, page) as tab:

@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis import units
 from analysis.charts.chart import Chart, Mark, Panel, Scale, Series
+from analysis.charts.common import in_common
 from analysis.charts.tried import Tried, grouped, metric_scale, tried
 from analysis.columns import setting
 from analysis.findings import Findings
@@ -32,7 +33,7 @@ def metric_by_rank(found: Findings) -> Chart | None:
     ranks = sorted({one.rank for name in shown for one in methods[name]})
     panels = [_panel(found, m, methods[m], bare.get(m, ()), ranks) for m in sorted(shown)]
     left = len(methods) - len(shown)
-    return Chart(
+    chart = Chart(
         f"{units.name(found.y).capitalize()} against rank, by init",
         "Each point is the best setting on validation that was tried with this method, init and "
         "rank; the more were tried, the luckier the best of them. "
@@ -42,6 +43,7 @@ def metric_by_rank(found: Findings) -> Chart | None:
         panels,
         columns=min(3, len(panels)),
     )
+    return in_common(chart)
 
 
 def _of_seeds(panels: Sequence[Panel]) -> str:

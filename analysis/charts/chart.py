@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = ["Chart", "Mark", "Panel", "Scale", "Series"]
@@ -44,6 +44,7 @@ class Series:
         muted: Drawn in grey, behind the others.
         hollow: Points as outlines.
         texts: What is said of each mark: its whole setting.
+        percent: Whether shades are of fractions.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Series:
     colour: str | None = None
     muted: bool = False
     hollow: bool = False
+    percent: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError: sequences of unequal lengths."""
@@ -85,12 +87,15 @@ class Chart:
         note: How to read it, and what it does not show; "descriptive" where trials were chosen
             by a searcher and are no designed experiment.
         columns: Panels side by side.
+        ranges: Ends that all panels have in common, by ``x`` and ``y``, as
+            :func:`analysis.charts.common.in_common` finds them; else a panel's own.
     """
 
     title: str
     note: str
     panels: Sequence[Panel]
     columns: int = 1
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def rows(self) -> Iterator[dict[str, Coordinate | None]]:
         """Everything that is drawn, a row a mark."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis import units
 from analysis.charts.chart import Chart, Mark, Panel, Scale, Series
+from analysis.charts.common import in_common
 from analysis.charts.tried import Tried, grouped, metric_scale, tried
 from analysis.findings import Findings
 
@@ -35,7 +36,7 @@ def learning_curves(found: Findings) -> Chart | None:
     shown = sorted(methods, key=lambda name: (-len(methods[name]), name))[:MOST_PANELS]
     left = len(methods) - len(shown)
     crowded = any(len(methods[name]) > MOST_LINES for name in shown)
-    return Chart(
+    chart = Chart(
         f"{units.name(found.y).capitalize()} by epoch",
         "In colour: trials on the front; in grey: the others. "
         + (OF_BANDS if crowded else "")
@@ -44,6 +45,7 @@ def learning_curves(found: Findings) -> Chart | None:
         [_panel(found, name, methods[name]) for name in sorted(shown)],
         columns=min(3, len(shown)),
     )
+    return in_common(chart)
 
 
 def _curve(found: Findings, one: Tried) -> Curve:

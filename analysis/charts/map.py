@@ -33,7 +33,10 @@ def method_by_init(found: Findings) -> Chart | None:
         "settings, stopped ones as they are; and how many trials that is, as a median of few is "
         "a chance value. Empty: never tried. Descriptive: sizes differ from pair to pair, and "
         "a searcher tries more of what did well.",
-        [_panel(f"median of {name}", medians, texts), _panel("trials", counts, texts)],
+        [
+            _panel(f"median of {name}", medians, texts, found.y.is_fraction),
+            _panel("trials", counts, texts),
+        ],
         columns=2,
     )
 
@@ -44,7 +47,10 @@ def _said(found: Findings, pair: tuple[str, str], values: Sequence[float]) -> st
 
 
 def _panel(
-    title: str, shades: Mapping[tuple[str, str], float], texts: Mapping[tuple[str, str], str]
+    title: str,
+    shades: Mapping[tuple[str, str], float],
+    texts: Mapping[tuple[str, str], str],
+    percent: bool = False,
 ) -> Panel:
     # A cell without trials is there, without a shade, so that rows and columns stay in order.
     methods = sorted({method for method, _ in shades})
@@ -57,5 +63,6 @@ def _panel(
         [method for method, _ in pairs],
         shade=[shades.get(pair) for pair in pairs],
         texts=[texts.get(pair, f"{pair[0]}, {pair[1]}: never tried") for pair in pairs],
+        percent=percent,
     )
     return Panel(title, Scale("init"), Scale("method"), [cells])

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from analysis.charts.chart import Chart, Mark, Panel, Scale, Series
 from analysis.charts.looks import DASHES, SHAPES, Looks, look_of, looks
-from analysis.plot_style import GREY, INK, SHADES, STYLE
+from analysis.plot_style import GREY, INK, SHADES, STYLE, ink_on, shades_of
 
 __all__ = ["draw"]
 
@@ -40,6 +40,7 @@ def draw(chart: Chart) -> Figure:
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, panel in zip(grid, chart.panels, strict=False):
             _panel(axes, panel, found)
+            _share(axes, panel, chart)
         for axes in grid[len(chart.panels) :]:
             axes.remove()
         figure.suptitle(_short(chart.title, 90), x=0.008, ha="left", fontsize=13, fontweight="bold")
@@ -76,6 +77,14 @@ def _panel(axes: Any, panel: Panel, found: Looks) -> None:
     if all(series.mark is not Mark.CELLS for series in panel.series):
         axes.grid(axis="x" if names["y"] else "y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _share(axes: Any, panel: Panel, chart: Chart) -> None:
+    """The ends that all panels have in common, where they have."""
+    for scale, way in ((panel.x, "x"), (panel.y, "y")):
+        if way in chart.ranges:
+            low, high = chart.ranges[way]
+            axes.set(**{f"{way}lim": (high, low) if scale.reversed else (low, high)})
 
 
 def _names(panel: Panel, way: str) -> dict[str, int]:
@@ -206,24 +215,17 @@ def _cells(axes: Any, series: Series, x: list[float], y: list[float], style: Sty
     low, high = min(shade), max(shade)
     colours = LinearSegmentedColormap.from_list("shades", SHADES)
     marks = axes.scatter([], [], c=[], cmap=colours, vmin=low, vmax=high)
-    for a, b, value in zip(x, y, series.shade, strict=True):
-        if value is None:
+    for a, b, value, colour in zip(x, y, series.shade, shades_of(series.shade), strict=True):
+        if value is None or colour is None:
             continue
-        share = (value - low) / (high - low) if high > low else 0.5
         across, down = [a - 0.5, a + 0.5, a + 0.5, a - 0.5], [b - 0.5, b - 0.5, b + 0.5, b + 0.5]
-        axes.fill(across, down, color=colours(share), linewidth=0)
-        ink = "white" if _dark(colours(share)) else INK
-        axes.text(a, b, f"{value:.3g}", color=ink, ha="center", va="center", fontsize=8)
+        axes.fill(across, down, color=colour, linewidth=0)
+        text, ink = f"{100 * value:.3g}%" if series.percent else f"{value:.3g}", ink_on(colour)
+        axes.text(a, b, text, color=ink, ha="center", va="center", fontsize=7)
     axes.set_xlim(-0.5, max(x) + 0.5)
     axes.set_ylim(max(y) + 0.5, -0.5)
-    axes.figure.colorbar(marks, ax=axes, shrink=0.9)
-
-
-def _dark(colour: Sequence[float]) -> bool:
-    """Whether white is read better on it than black: by relative luminance, WCAG 2.2."""
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour[:3]]
-    luminance = sum(a * b for a, b in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    return 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05
+    form = FuncFormatter(_percent if series.percent else _number)
+    axes.figure.colorbar(marks, ax=axes, shrink=0.9, format=form)
 
 
 Painter = Callable[[Any, Series, list[float], list[float], Style], None]

@@ -2,6 +2,7 @@
 /* The charts below the front: any chart's data as panels of plots. */
 
 const charts = [];
+const LABEL = 40; // pixels of a label in a cell
 
 const PAINTERS = {
   points(series, x, y) {
@@ -39,22 +40,36 @@ const PAINTERS = {
     const ends = { ...intervals(series, lying ? x : y), color: theme().ink };
     return [{ type: "bar", x, y, width: 0.7, orientation: lying ? "h" : "v", marker: style, hoverinfo: "none", [lying ? "error_x" : "error_y"]: ends }];
   },
-  cells(series, x, y) {
+  cells(series, x, y, plot) {
     const [columns, rows] = [Math.max(...x) + 1, Math.max(...y) + 1];
     const blank = () => Array.from({ length: rows }, () => Array(columns).fill(null));
-    const [z, text, which] = [blank(), blank(), blank()];
+    const [z, which] = [blank(), blank()];
     series.shade.forEach((value, i) => {
       z[y[i]][x[i]] = value;
-      text[y[i]][x[i]] = isKnown(value) ? short(value) : "";
       which[y[i]][x[i]] = i;
     });
     const shades = page.palette.shades;
-    return [{
-      type: "heatmap", z, text, texttemplate: "%{text}", customdata: which, xgap: 2, ygap: 2, hoverinfo: "none",
-      colorscale: shades.map((colour, i) => [i / (shades.length - 1), colour]), colorbar: { thickness: 12, outlinewidth: 0 },
-    }];
+    const known = series.shade.filter(isKnown);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const [zmin, zmax] = low < high ? [low, high] : [low - 1, high + 1];
+    const colorbar = { thickness: 12, outlinewidth: 0, ...(series.percent ? { tickformat: ".4~%" } : {}) };
+    const map = {
+      type: "heatmap", z, zmin, zmax, customdata: which, xgap: 2, ygap: 2, hoverinfo: "none",
+      colorscale: shades.map((colour, i) => [i / (shades.length - 1), colour]), colorbar,
+    };
+    const labels = {
+      type: "scatter", mode: "text", x, y, hoverinfo: "skip",
+      text: series.shade.map((value) => (isKnown(value) ? shownShade(value, series) : "")),
+      textfont: { size: 11, color: series.inks.map((ink) => ink ?? theme().ink) },
+    };
+    // Where cells are too narrow for them a hover tells the values.
+    return plot.clientWidth - 170 >= LABEL * columns ? [map, labels] : [map];
   },
 };
+
+function shownShade(value, { percent }) {
+  return percent ? `${Number((100 * value).toPrecision(3))}%` : short(value);
+}
 
 function isKnown(value) {
   return value !== null && value !== undefined;
@@ -77,14 +92,21 @@ function places(values, names) {
   return values.map((value) => (typeof value === "string" ? names.indexOf(value) : value));
 }
 
-function drawPanel(plot, panel, hidden) {
+/** The ends that an axis has in all panels of its chart, better at the end. */
+function common(scale, [low, high]) {
+  const ends = scale.log ? [Math.log10(low), Math.log10(high)] : [low, high];
+  return { range: scale.reversed ? ends.reverse() : ends, autorange: false };
+}
+
+function drawPanel(plot, panel, hidden, ranges) {
   const all = { x: panel.series.flatMap((series) => series.x), y: panel.series.flatMap((series) => series.y) };
   const names = { x: [...new Set(all.x)], y: [...new Set(all.y)] };
   const layout = layoutOf(scaleAxis(panel.x, all.x), scaleAxis(panel.y, all.y));
   const found = panel.series.filter((series) => !hidden.has(series.name)).flatMap((series) => {
-    const traces = PAINTERS[series.mark](series, places(series.x, names.x), places(series.y, names.y));
+    const traces = PAINTERS[series.mark](series, places(series.x, names.x), places(series.y, names.y), plot);
     return traces.map((trace) => ({ ...trace, series }));
   });
+  for (const way of ["x", "y"]) if (ranges[way]) Object.assign(layout[`${way}axis`], common(panel[way], ranges[way]));
   const lists = typeof all.y[0] === "string";
   if (lists) layout.yaxis.autorange = "reversed"; // the first name at the top
   if (lists) layout.yaxis.showgrid = false;
@@ -101,16 +123,16 @@ function aboutMark(panel, { points: [point] }) {
   const ends = isKnown(series.low?.[i]) && isKnown(series.high?.[i]) ? `${shown(series.low[i], panel.y)} to ${shown(series.high[i], panel.y)}` : "";
   return [
     make("strong", {}, series.texts?.[i] ?? series.name),
-    facts([[panel.x.label || "x", value("x")], [panel.y.label || "y", value("y")], ["interval", ends], ["value", isKnown(series.shade?.[i]) ? short(series.shade[i]) : ""]]),
+    facts([[panel.x.label || "x", value("x")], [panel.y.label || "y", value("y")], ["interval", ends], ["value", isKnown(series.shade?.[i]) ? shownShade(series.shade[i], series) : ""]]),
   ];
 }
 
-function showPanel(panel, hidden) {
+function showPanel(panel, hidden, ranges) {
   const plot = make("div", { class: "plot" });
   const box = make("div", { class: "panel" }, make("h3", { title: panel.title }, panel.title), make("p", { class: "axis" }, panel.y.label), plot, make("p", { class: "axis across" }, panel.x.label));
   let listening = false;
   const draw = async () => {
-    await drawPanel(plot, panel, hidden);
+    await drawPanel(plot, panel, hidden, ranges);
     if (listening) return;
     listening = true;
     plot.on("plotly_hover", (data) => tooltip.show(aboutMark(panel, data), data.event));
@@ -128,7 +150,7 @@ function picture(series) {
 
 function showChart(name, chart) {
   const hidden = new Set();
-  const panels = chart.panels.map((panel) => showPanel(panel, hidden));
+  const panels = chart.panels.map((panel) => showPanel(panel, hidden, chart.ranges));
   const named = new Map(chart.panels.flatMap((panel) => panel.series).filter((series) => series.mark !== "cells").map((series) => [series.name, series]));
   const redraw = async () => {
     for (const panel of panels) await panel.draw();

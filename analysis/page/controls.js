@@ -12,8 +12,8 @@ function selector(label, options, value, changed) {
 function startsLog() {
   const { percent, rising, log } = front.axis("y");
   front.chosen.log = false;
-  const [a, b] = yRange().sort((p, q) => p - q);
-  if (percent && rising) return b - a > 0.115;
+  const [a, b] = yEnds();
+  if (percent && rising) return b - a > 0.1;
   return !percent && !rising && log && b > 3 * a && a > 0;
 }
 

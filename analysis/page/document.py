@@ -33,7 +33,7 @@ class Layout:
 REPORT = Layout(
     "page.html",
     ("text", "table", "words"),
-    ("tooltip", "draw", "cloud", "front", "controls", "charts", "page"),
+    ("tooltip", "draw", "cloud", "front", "labels", "controls", "charts", "page"),
 )
 COMPARISON = Layout(
     "comparison.html", ("text", "parts"), ("tooltip", "draw", "cloud", "charts", "comparison")

@@ -45,10 +45,10 @@ function axisStyle() {
 }
 
 /** A logarithmic axis: ticks at doublings for ranks and ratios, at powers of ten for all else. */
-function logAxis(low, high) {
-  const twos = high <= 4096 && high < 2000 * low;
+function logAxis(low, high, doubles = true) {
+  const twos = doubles && high <= 4096 && high < 2000 * low;
   const base = twos ? 2 : 10;
-  const near = twos ? [[2.5, [1, 1.25, 1.5, 1.75]], [6, [1, 1.5]]] : [[30, [1, 2, 5]]];
+  const near = twos ? [[2.5, [1, 1.25, 1.5, 1.75]], [6, [1, 1.5]]] : [[3, [1, 1.5, 2, 3, 4, 5, 6, 8]], [30, [1, 2, 5]]];
   const steps = near.find(([most]) => high < most * low)?.[1] ?? [1];
   const ticks = [];
   for (let k = -24; k < 60; k += 1) for (const step of steps) ticks.push(step * base ** k);

@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.charts.chart import Chart, Series
 from analysis.charts.looks import Looks, look_of, looks
+from analysis.plot_style import ink_on, shades_of
 
 __all__ = ["drawn"]
 
@@ -27,12 +28,14 @@ def drawn(chart: Chart) -> dict[str, Any]:
         "title": chart.title,
         "note": chart.note,
         "columns": min(chart.columns, len(panels)),
+        "ranges": {way: list(ends) for way, ends in chart.ranges.items()},
         "panels": panels,
     }
 
 
 def _series(series: Series, found: Looks) -> dict[str, Any]:
     look = look_of(series, found)
+    inks = [shade and ink_on(shade) for shade in shades_of(series.shade)]
     columns = {name: getattr(series, name) for name in ("x", "y", "low", "high", "shade", "texts")}
     return {
         "name": series.name,
@@ -43,4 +46,5 @@ def _series(series: Series, found: Looks) -> dict[str, Any]:
         "dash": look.dash,
         "muted": series.muted,
         "hollow": series.hollow,
+        **({"percent": series.percent, "inks": inks} if inks else {}),
     }

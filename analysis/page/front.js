@@ -8,8 +8,7 @@ const front = {
   hidden: Object.fromEntries(page.front.facets.map((facet) => [facet, new Set()])),
   without: new Set(),
 
-  value(column, row) {
-    const of = this.columns[column];
+  value(column, row, of = this.columns[column]) {
     return of.values ? of.values[row] : of.names[of.codes[row]];
   },
   axis(way) {
@@ -144,7 +143,7 @@ function baselines() {
     ...markers(some.x, some.y, { symbol: "diamond-open", size: 10, color: theme().ink, line: { width: 2 } }, { customdata: some.rows }),
     mode: "markers+text",
     text: some.rows.map((row) => plain(front.value("role", row).replace("dense_recovered", "dense + recovery"), 20)),
-    textposition: some.rows.map((row) => (front.value("role", row) === "dense_recovered" ? "top center" : "bottom center")),
+    textposition: some.rows.map(() => "bottom center"),
     textfont: { color: theme().ink, size: 12 },
     cliponaxis: false,
   };
@@ -161,14 +160,19 @@ function published() {
   }));
 }
 
-/** Ends of what a fit shows: the front, its intervals and the baselines; dominated ones may lie below. */
-function yRange() {
+/** The least and the most of what a fit shows: the front, its intervals and the baselines. */
+function yEnds() {
   const shownRows = [...members(), ...front.at("baseline")];
   const columns = ["test_worst", "test_best", "val_low", "val_high"];
   const values = shownRows.flatMap((row) => [score(row), front.value(front.axis("y").test, row), ...(isOwn() ? columns.map((name) => front.value(name, row)) : [])]);
   values.push(...published().flatMap((series) => series.values));
   const known = values.filter((value) => value !== null && value !== undefined).map(placed);
-  let [low, high] = [Math.min(...known), Math.max(...known)];
+  return [Math.min(...known), Math.max(...known)];
+}
+
+/** Ends of the axis; dominated ones may lie below. */
+function yRange() {
+  let [low, high] = yEnds();
   if (front.chosen.log) {
     const pad = Math.max((high / low) ** 0.08, 1.05);
     [low, high] = [Math.log10(low / pad), Math.log10(high * pad)];
@@ -197,7 +201,7 @@ function xAxis(found) {
   const low = values.reduce((a, b) => Math.min(a, b), Infinity);
   const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const { unit } = front.axis("x");
-  const log = logAxis(low, high);
+  const log = logAxis(low, high, unit === "×");
   const pad = Math.max((high / low) ** 0.05, 1.12);
   return {
     ...axisStyle(),
@@ -210,11 +214,18 @@ function xAxis(found) {
 function drawFront() {
   const found = traces();
   const layout = layoutOf(xAxis(found), yAxis());
+  const named = found.find((trace) => trace.mode === "markers+text");
+  if (named) named.textposition = labelled(named, found, layout);
   const { x, y, log } = front.chosen;
   layout.uirevision = `${x} ${y} ${log}`;
   if (front.band && isOwn()) {
     const [y0, y1] = front.band.map(placed);
     layout.shapes = [{ type: "rect", xref: "paper", x0: 0, x1: 1, y0, y1, fillcolor: page.palette.names[0], opacity: 0.12, line: { width: 0 }, layer: "below" }];
+  }
+  const mark = certified(layout.xaxis.range);
+  if (mark) {
+    layout.shapes = [...(layout.shapes ?? []), mark.line];
+    layout.annotations = [mark.label];
   }
   document.getElementById("front-y").textContent = front.axis("y").label;
   document.getElementById("front-x").textContent = `${front.axis("x").label} (log scale)`;
@@ -223,16 +234,25 @@ function drawFront() {
 }
 
 function noteOfFront() {
-  const { own } = front.fronts[front.chosen.x][front.chosen.y];
+  const { x, y } = front.chosen;
+  const { own } = front.fronts[x][y];
   const parts = [
     own
       ? "The front was chosen on validation, then its points were scored on test; those that test shows dominated stay drawn."
       : "Over these axes the front joins what is best by the records, on validation only; the study's own front is of other axes, and its points are drawn, too.",
   ];
   if (front.band && isOwn()) parts.push(`Shaded: within ${front.margin} of dense on test.`);
+  const without = front.rows.filter((row) => front.value("place", row) !== "baseline" && front.value(x, row) === null).length;
+  if (without) parts.push(`${grouped.format(without)} of ${grouped.format(front.rows.length - front.at("baseline").length)} trials have no ${x} and are not drawn.`);
   if (front.missing.length) parts.push(`Baselines that this study has not: ${front.missing.join(", ")}.`);
   parts.push("Drag to zoom, double-click to see all; a click keeps a point's figures below.");
   return parts.join(" ");
+}
+
+/** The whole setting of a trial, put together from its columns. */
+function setting(row) {
+  const words = Object.entries(front.settings).map(([word, of]) => [word, front.value("", row, of)]);
+  return words.map(([word, value]) => [word, typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value]);
 }
 
 /** The whole setting of a trial, and its figures. */
@@ -242,28 +262,26 @@ function aboutRow(row) {
   const tests = front.y.map((axis) => [axis.test, shown(value(axis.test), axis)]);
   const percent = front.y.find((axis) => axis.name === front.start.y);
   const between = (low, high) => (value(low) === null ? "" : `${shown(value(low), percent)} to ${shown(value(high), percent)}`);
-  const role = value("place") === "baseline" ? `baseline ${value("role")}` : `${value("place")}, trial ${value("number")}`;
-  return [
-    make("strong", {}, value("setting")),
-    facts([
-      ["place", role],
-      ["ended", `${value("status")} after ${value("epochs_done")} epochs`],
-      ...pairs,
-      ["over seeds, 95%", between("val_low", "val_high")],
-      ...tests,
-      ["test, 90%", between("test_worst", "test_best")],
-      ...front.x.map((axis) => [axis.name, shown(value(axis.name), axis)]),
-      ["lr", value("lr") ?? ""],
-      ["verified", value("verified") ? "yes" : "no"],
-      ["trial", value("trial_id")],
-    ]),
-  ];
+  const title = value("place") === "baseline" ? `Baseline ${value("role")}` : `Trial ${value("number")}, ${value("place") === "front" ? "on the front" : "dominated"}`;
+  const figures = facts([
+    ["ended", `${value("status")} after ${value("epochs_done")} epochs`],
+    ...pairs,
+    ["over seeds, 95%", between("val_low", "val_high")],
+    ...tests,
+    ["test, 90%", between("test_worst", "test_best")],
+    ...front.x.map((axis) => [axis.name, shown(value(axis.name), axis)]),
+    ["verified", value("verified") ? "yes" : "no"],
+  ]);
+  const asked = facts([...setting(row), ["trial", value("trial_id")]]);
+  return [make("strong", {}, title), make("div", { class: "about" }, asked, figures)];
 }
 
 function listen(plot) {
   const about = ({ points: [point] }) => (point.data.says ? [point.data.says[point.pointNumber]] : aboutRow(point.customdata));
   plot.on("plotly_hover", (data) => tooltip.show(about(data), data.event));
   plot.on("plotly_unhover", () => tooltip.hide());
+  plot.on("plotly_afterplot", () => showBelow(plot));
+  showBelow(plot);
   plot.on("plotly_click", (data) => document.getElementById("front-picked").replaceChildren(...about(data)));
 }
 

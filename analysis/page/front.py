@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from analysis import units
-from analysis.columns import AXES, Axis, Value, y_objective
+from analysis.columns import SIZES, TIMED, Axis, Value, y_objective
 from analysis.findings import Findings
 from analysis.fronts import non_dominated
+from analysis.notes import certified_note
 from analysis.published import SYSTEMS
+from analysis.settings import told
 from analysis.summary_ground import BASELINES
-from analysis.trials import trials
+from analysis.trials import placed, trials
 from trainables.record import Direction, Objective
 
 __all__ = ["front"]
 
-LATENCY = Axis(
-    Objective("trial_latency_ms", Direction.MINIMIZE, "ms"),
-    "milliseconds of one example, by the study's table",
-    lambda outcome: outcome.latency_ms,
+# Of the verified files, which are few; rows have it from their verification.
+VERIFIED = Axis(
+    Objective(TIMED, Direction.MINIMIZE, "ms"),
+    "latency of one example, timed alone when verified (ms)",
+    lambda outcome: None,
 )
-SIZES = (*AXES.values(), LATENCY)
+DRAWN = (*SIZES.values(), VERIFIED)
 FACETS = ("method", "init", "adapter", "rank")
 # What a hover tells of a trial beside its sizes and metrics.
-TOLD = ("number", "setting", "place", "role", "status", "epochs_done", "lr", "seeds", "verified")
+TOLD = ("number", "place", "role", "status", "epochs_done", "seeds", "verified")
 ENDS = ("val_mean", "val_low", "val_high", "test_worst", "test_best")
 
 Rows = Sequence[dict[str, Value]]
@@ -36,7 +39,7 @@ def front(found: Findings) -> dict[str, Any]:
     """All that the front's section draws; a column of text is names and their codes."""
     rows = list(trials(found))
     metrics = [y_objective(found.study, name) for name in _metrics(rows, found.y.name)]
-    axes = [axis for axis in SIZES if any(_number(row, axis.name) is not None for row in rows)]
+    axes = [axis for axis in DRAWN if any(_number(row, axis.name) is not None for row in rows)]
     tests = ["test_" + y.name.removeprefix("val_") for y in metrics]
     names = [*TOLD, "trial_id", *FACETS, *(a.name for a in axes), *(y.name for y in metrics)]
     return {
@@ -46,8 +49,10 @@ def front(found: Findings) -> dict[str, Any]:
         "facets": FACETS,
         "count": len(rows),
         "columns": {name: _column(rows, name) for name in dict.fromkeys([*names, *tests, *ENDS])},
+        "settings": _settings(found),
         "fronts": {x.name: {y.name: _members(rows, x, y, found) for y in metrics} for x in axes},
         "band": _band(found),
+        "certified": _certified(found, rows),
         "margin": units.margin_of(found.y, found.margin, short=True),
         "published": _published(found),
         "missing": [name for name in BASELINES if name not in found.baselines],
@@ -84,7 +89,7 @@ def _metric(y: Objective, test: str, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _column(rows: Rows, name: str) -> dict[str, Any]:
+def _column(rows: Sequence[Mapping[str, Value]], name: str) -> dict[str, Any]:
     values = [row.get(name) for row in rows]
     if not any(isinstance(value, str) for value in values):
         return {"values": values}
@@ -92,6 +97,16 @@ def _column(rows: Rows, name: str) -> dict[str, Any]:
     names = list(dict.fromkeys(texts))
     codes = {name: i for i, name in enumerate(names)}
     return {"names": names, "codes": [codes[text] for text in texts]}
+
+
+def _settings(found: Findings) -> dict[str, Any]:
+    """The whole setting of each trial by its words, a column a word, for the page to put together.
+
+    As columns of codes they take a tenth of what they take as texts.
+    """
+    known = found.study.defaults
+    rows = [dict(told(point.row.record.trial, known)) for _, point in placed(found)]
+    return {name: _column(rows, name) for name in dict.fromkeys(key for row in rows for key in row)}
 
 
 def _members(rows: Rows, x: Axis, y: Objective, found: Findings) -> dict[str, Any]:
@@ -128,6 +143,15 @@ def _band(found: Findings) -> list[float] | None:
         return None
     worst = found.y.value(found.y.loss(score) + found.y.allowance(found.margin, score))
     return [worst, score]
+
+
+def _certified(found: Findings, rows: Rows) -> dict[str, Any] | None:
+    """The row of the smallest model that is certified, and what the picture says of it."""
+    if found.certified is None:
+        return None
+    told = certified_note(found.certified, found)
+    at = [row["trial_id"] for row in rows].index(found.certified.values["trial_id"])
+    return {"row": at, "text": told}
 
 
 def _published(found: Findings) -> list[dict[str, Any]]:

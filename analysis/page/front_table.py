@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import units
-from analysis.columns import RELATIVE, Point
+from analysis.columns import RELATIVE, TIMED, Point
 from analysis.findings import Findings
 from analysis.markup import typed
 from trainables.record import Status
@@ -153,7 +153,8 @@ def _runs_in(point: Point, _: Findings) -> Cell:
 
 def _artifact(point: Point, found: Findings) -> Cell:
     path, at = str(point.values["artifact"] or ""), found.study_at
-    return Cell(path, path, f"{at}/{path}" if path and at else "")
+    name = path.rpartition("/")[2].removesuffix(".safetensors")
+    return Cell(name, path, f"{at}/{path}" if path and at else "")
 
 
 def _run(point: Point, found: Findings) -> Cell:
@@ -171,15 +172,18 @@ def _again(point: Point, found: Findings) -> Cell:
 
 
 def _columns() -> Iterator[Column]:
-    yield Column("setting", "What was asked of the trial.", _text("setting"))
-    yield Column("ratio", "File of the dense model / this file.", _number("ratio", "{:.3g}×"))
-    yield Column("file bytes", "Length of the file.", _number("file_bytes", "{:,.0f}"))
+    about = "Method, init and adapter; all else a hover over the plot tells."
+    yield Column("setting", about, _text("setting"))
     yield Column(
         "test",
         "On test, with the 90% interval of its paired drop against dense.",
         _test,
     )
     yield Column("drop", "How much worse than dense on the same test examples.", _drop)
+    yield Column("file bytes", "Length of the file.", _number("file_bytes", "{:,.0f}"))
+    yield Column("ratio", "File of the dense model / this file.", _number("ratio", "{:.3g}×"))
+    yield Column("verified", "Whether file, bytes, logits and metric agree.", _verified)
+    yield Column("file", "By its trial's id, in the study's folder.", _artifact)
     yield Column("bound", "One-sided 95% upper bound of the drop.", _bound)
     yield Column("vs recovered", "Drop against dense with the same recovery.", _recovered)
     yield Column(
@@ -197,7 +201,6 @@ def _columns() -> Iterator[Column]:
         _tested("worst_class_drop"),
     )
     yield Column("calibration", "Expected calibration error.", _tested("calibration_error"))
-    yield Column("verified", "Whether file, bytes, logits and metric agree.", _verified)
     yield Column("epochs", "Done.", _epochs)
     yield Column("layer ratio", "Compressed layers only.", _number("layer_ratio", "{:.3g}×"))
     yield Column("nominal", "Values only.", _number("nominal_ratio", "{:.3g}×"))
@@ -206,9 +209,11 @@ def _columns() -> Iterator[Column]:
     )
     yield Column("bytes by part", "What the file's bytes hold.", _parts)
     yield Column("macs", "Multiply-adds of one example.", _number("macs", "{:,.0f}"))
-    yield Column("latency ms", "One example, when verified.", _number("latency_ms", "{:.3g}"))
+    yield Column("latency ms", "One example, by the table.", _number("latency_ms", "{:.3g}"))
+    yield Column(
+        "verified latency ms", "One example, timed alone when verified.", _number(TIMED, "{:.3g}")
+    )
     yield Column("runs in", "Layers that other runtimes keep packed.", _runs_in)
-    yield Column("file", "In the study's folder.", _artifact)
     yield Column(
         "MLflow run", "A link, or what to type into the search of MLflow's runs.", _run, code=True
     )
