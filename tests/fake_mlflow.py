@@ -12,12 +12,14 @@ from types import SimpleNamespace
 from mlflow.entities import (
     FileInfo,
     LoggedModel,
+    LoggedModelOutput,
     LoggedModelParameter,
     LoggedModelStatus,
     Metric,
     Run,
     RunData,
     RunInfo,
+    RunOutputs,
     RunTag,
 )
 from mlflow.entities import Param as MlflowParam
@@ -57,6 +59,7 @@ class Stored:
     params: dict[str, str] = field(default_factory=dict)
     points: list[tuple[str, int, int, float]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    outputs: list[LoggedModelOutput] = field(default_factory=list)
     deleted: bool = False
 
     def shown(self) -> Run:
@@ -71,7 +74,7 @@ class Stored:
             [MlflowParam(k, v) for k, v in self.params.items()],
             [RunTag(k, v) for k, v in self.tags.items()],
         )
-        return Run(info, data)
+        return Run(info, data, None, RunOutputs(list(self.outputs)))
 
 
 @dataclass
@@ -139,6 +142,9 @@ class FakeMlflow:
             name = of[model.run_id]
             assert name not in found, f"two models of {name}"
             points = sorted((key, step, value) for key, step, at, value in model.points)
+            made_by = [run.run_id for run in self.active() for one in run.outputs
+                       if one.model_id == model.model_id]  # fmt: skip
+            assert made_by == [model.run_id]
             found[name] = (model.name, model.status, tags, model.params, points)
         return found
 
@@ -293,6 +299,9 @@ class FakeMlflow:
             return model.shown()
 
         return self._request(make, StoredModel("", "", "", {}, {}).shown())
+
+    def log_outputs(self, run_id, models):
+        self._request(lambda: self._run(run_id).outputs.extend(models), None)
 
     def search_logged_models(self, experiments, condition, order_by=None, page_token=None):
         ((key, value),) = re.findall(r"tags\.`([^`]+)` = '([^']*)'", condition)

@@ -175,6 +175,15 @@ def test_pictures_and_tables_of_a_study_can_be_looked_at(tab, server, seen):
     tab.get_by_text("What to ship").first.wait_for()
 
 
+def test_a_run_on_the_front_leads_to_its_study_and_its_model(tab, server, seen):
+    run_id = seen.front[0].info.run_id
+    go(tab, server, f"{seen.experiment}/runs/{run_id}?{TRAINING}")
+    name = seen.front[0].info.run_name
+    model = seen.client.search_logged_models([seen.experiment], f"source_run_id = '{run_id}'")[0]
+    tab.locator(f"a[href*='{seen.parent.info.run_id}']").first.wait_for()
+    tab.locator(f"a[href*='{model.model_id}']").get_by_text(name, exact=True).first.wait_for()
+
+
 def test_the_models_of_the_front_are_listed(tab, server, seen):
     go(tab, server, f"{seen.experiment}/models?{TRAINING}")
     for name in names(seen.front):

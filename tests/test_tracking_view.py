@@ -35,7 +35,7 @@ def state(one: View):
     return json.loads(json.loads(one.as_tag())["state"])
 
 
-def test_how_the_front_grew_is_a_line_through_its_hypervolume_after_each_trial():
+def test_how_the_front_grew_is_a_line_through_its_hypervolume_after_each_trial(tmp_path):
     runner = FakeRunner(parse_config(CONFIG)).run()
     config = runner.config
     goals, chance = aims(config.task), config.task.chance
@@ -44,7 +44,7 @@ def test_how_the_front_grew_is_a_line_through_its_hypervolume_after_each_trial()
     metric = goals[0].objective
     objectives = [{"name": goal.name, "direction": goal.objective.direction} for goal in goals]
     info = {"objectives": objectives, "reference": {metric.name: chance}}
-    storage = Storage.open("memory")
+    storage = Storage.open(tmp_path)
     line = [*growth(Finished("s", storage, info, runner.state))]
     steps = range(1, len(grown.volumes) + 1)
     found = np.interp(steps, [point.step for point in line], [point.value for point in line])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
 from study.tracking.client import Client
@@ -75,6 +75,8 @@ class Models:
             one = wanted.pop(trial_id, None)
             if not (one.is_shown(now) if one else now.tags.get(ON_FRONT) == "false"):
                 raise NotTaken("it took what was said of a model, but does not show it")
+            if one:
+                self._link(one.run_id, now.model_id)
         if wanted:
             raise NotTaken("it took a model, but does not show it")
 
@@ -95,6 +97,18 @@ class Models:
         self._tag(found, model.tags)
         if found.status != LoggedModelStatus.READY:
             self._client.finalize_logged_model(found.model_id, LoggedModelStatus.READY)
+
+    def _link(self, run_id: str, model_id: str) -> None:
+        """Let the run's page lead to its model."""
+        if model_id in self._outputs(run_id):
+            return
+        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        if model_id not in self._outputs(run_id):
+            raise NotTaken("it took the model of a run, but does not show it")
+
+    def _outputs(self, run_id: str) -> set[str]:
+        outputs = self._client.get_run(run_id).outputs
+        return {model.model_id for model in outputs.model_outputs} if outputs else set()
 
     def _tag(self, found: LoggedModel, tags: Mapping[str, str]) -> None:
         if changed := {k: v for k, v in tags.items() if found.tags.get(k) != v}:
