@@ -26,7 +26,9 @@ FEWEST_BEST, FEWEST = 5, 20
 STEPS, MOST_LEVELS = 50, 10
 """Numbers of more than ``MOST_LEVELS`` values, or of few trials each, are binned in ``STEPS``
 and smoothed."""
-DRAWS = 400
+DRAWS, CHANCES = 400, 2000
+"""Of the trials for intervals, and of as many as are best for what chance gives: the rarest of
+dozens of knobs in one draw of twenty is one of a thousand."""
 
 Counts = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ class Weight:
         low: Lower end of its 90% bootstrap interval over trials.
         high: Upper end of it.
         above_chance: Whether of as many trials drawn at random fewer than 5% would give any knob as
-            much, each knob in units of its own.
+            much, each knob by its own draws.
         toward: Which value the best trials have more often; of numbers, ``larger`` or ``smaller``.
         helps: The same, and how often.
     """
@@ -120,14 +122,14 @@ def weights(
 
 
 def _drawn(best: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many trials as are best, at random: (DRAWS, best), the same ones for every knob."""
+    """As many trials as are best, at random: (CHANCES, best), the same ones for every knob."""
     count = int(best.sum())
-    draws = [rng.choice(best.size, count, replace=False, shuffle=False) for _ in range(DRAWS)]
+    draws = [rng.choice(best.size, count, replace=False, shuffle=False) for _ in range(CHANCES)]
     return np.array(draws, dtype=np.int64)
 
 
 def _by_chance(levels: _Levels, drawn: NDArray[np.int64]) -> Counts:
-    """A knob's importance for being among trials drawn at random, ``(DRAWS,)``."""
+    """A knob's importance for being among trials drawn at random, ``(CHANCES,)``."""
     width = len(levels.labels) + 1
     at = levels.of[drawn] + width * np.arange(len(drawn))[:, None]
     counts = np.bincount(at.ravel(), minlength=width * len(drawn)).reshape(len(drawn), width)
@@ -140,21 +142,22 @@ def _above_all(
 ) -> set[str]:
     """The knobs that give more than any knob of random trials does, but for one draw in twenty.
 
-    Each is counted in units of its own upper twentieth, and held against the largest of all knobs
-    in each draw: however many knobs there are, noise has one above chance in 5% of all panels.
-    Source: Westfall & Young 1993, "Resampling-based multiple testing", single-step maxT.
+    Each is counted by its rank among its own draws, since knobs are spread differently by chance,
+    and held against the rarest rank of all knobs in each draw: however many knobs there are, noise
+    has one above chance in 5% of all panels.
+    Source: Westfall & Young 1993, "Resampling-based multiple testing", single-step minP.
     """
-    units = {
-        name: (one.mean(), np.quantile(one, 0.95) - one.mean()) for name, one in chance.items()
-    }
-    told = [name for name, (_, spread) in units.items() if spread > 0]
-    if not told:
-        return set()
-    largest = np.max([(chance[n] - units[n][0]) / units[n][1] for n in told], axis=0)
+    ordered = {name: np.sort(one) for name, one in chance.items()}
+
+    def rarity(name: str, values: Counts | float) -> Counts:
+        """The share of a knob's draws that give as much."""
+        return np.asarray(1 - np.searchsorted(ordered[name], values, side="left") / CHANCES)
+
+    rarest = np.min([rarity(name, one) for name, one in chance.items()], axis=0)
     found = set()
-    for name in told:
-        own = (_raw(levels[name], best) - units[name][0]) / units[name][1]
-        if 1 + np.sum(largest >= own) <= 0.05 * (1 + DRAWS):
+    for name, level in levels.items():
+        own = rarity(name, _raw(level, best))
+        if 1 + np.sum(rarest <= own) <= 0.05 * (1 + CHANCES):
             found.add(name)
     return found
 

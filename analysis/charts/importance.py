@@ -21,7 +21,6 @@ MOST_BARS, LEAST = 8, 0.01
 """A bar of less than a hundredth would not be seen."""
 SURE, UNSURE = "above chance", "not told from chance"
 NOBODY = "no knob is told from chance"
-"""In the place of bars: shares of what may be noise say nothing."""
 
 
 def what_mattered(found: Findings) -> Chart | None:
@@ -29,13 +28,17 @@ def what_mattered(found: Findings) -> Chart | None:
     of = found.axis.of
     trials = [one for one in tried(found, SEARCH) if of(one.row.record.outcome) is not None]
     columns = knobs(found.study, [one.row.record.trial for one in trials])
-    panels = []
+    panels, silent = list[Panel](), list[str]()
     for name, losses in _aims(found, trials):
         best = best_of(losses)
         weighed = None if best is None else weights(columns, best)
-        if best is not None and weighed:
+        if best is None or not weighed:
+            continue
+        if any(weight.above_chance for weight in weighed):
             panels.append(_panel(f"{name}: {units.counted(int(best.sum()), 'trial')}", weighed))
-    if not panels:
+        else:
+            silent.append(name)
+    if not panels and not silent:
         return None
     why = descriptive(found.study)
     return Chart(
@@ -44,11 +47,17 @@ def what_mattered(found: Findings) -> Chart | None:
         + "PED-ANOVA: how differently the best tenth of the trials is spread over a knob's values "
         "than all of them are, less what trials drawn at random would give. Shares add up to 1; "
         "the largest are drawn. Whiskers: 90% bootstrap over trials. Grey: in one random tenth in "
-        "twenty some knob would show as much. Where none shows more, no shares are given. A knob's "
-        "name is followed by what the best have more often. Failed trials are left out.",
-        panels,
-        columns=len(panels),
+        "twenty some knob would show as much. A knob's name is followed by what the best have more "
+        f"often. Failed trials are left out.{_of_silent(silent)}",
+        panels or [_of(NOBODY, [Series(UNSURE, Mark.BARS, [0.0], ["none"], muted=True)])],
+        columns=max(len(panels), 1),
+        ranges={} if panels else {"x": (0.0, 1.0)},
     )
+
+
+def _of_silent(names: Sequence[str]) -> str:
+    """Shares of what may be noise say nothing: there is no panel."""
+    return f" No knob is told from chance for: {', '.join(names)}." if names else ""
 
 
 def _aims(found: Findings, trials: Sequence[Tried]) -> Iterator[tuple[str, NDArray[np.float64]]]:
@@ -65,8 +74,6 @@ def _aims(found: Findings, trials: Sequence[Tried]) -> Iterator[tuple[str, NDArr
 
 
 def _panel(title: str, weighed: Sequence[Weight]) -> Panel:
-    if not any(weight.above_chance for weight in weighed):
-        return _of(title, [Series(UNSURE, Mark.BARS, [0.0], [NOBODY], muted=True)])
     shown = [weight for weight in weighed[:MOST_BARS] if weight.share >= LEAST]
     groups = [(SURE, [w for w in shown if w.above_chance])]
     groups.append((UNSURE, [w for w in shown if not w.above_chance]))
