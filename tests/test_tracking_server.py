@@ -3,6 +3,7 @@
 ``PARETUNE_OUTAGE_SECONDS`` is how long each outage lasts.
 """
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -105,6 +106,17 @@ def shown_runs(uri):
     return sum(run.info.status == "FINISHED" for run in runs)
 
 
+def until_made(database, seconds=120.0):
+    """The tracker makes the tables; who opens the store meanwhile makes them as well, and fails."""
+    began, found = time.monotonic(), 0
+    while not found:
+        assert time.monotonic() - began < seconds
+        time.sleep(0.3)
+        with contextlib.suppress(sqlite3.OperationalError):  # no file, no such table, or locked
+            with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as made:
+                found = made.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
+
+
 def recovery(uri, ended, seconds=120.0 + 4 * OUTAGE):
     """Seconds until the store shows so many trials as ended."""
     began = time.monotonic()
@@ -182,6 +194,7 @@ def test_a_database_that_another_one_locks(storage, tmp_path, capsys):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     study, tracker = Study(storage), Tracker(storage, "s", uri)
     study.run(10.0)
+    until_made(tmp_path / "mlflow.db")
     recovery(uri, 1)
     with sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
