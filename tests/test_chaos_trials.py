@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -71,11 +72,17 @@ def folder(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def whole(tmp_path_factory) -> Path:
+    """Where the study ran that nobody disturbs."""
     at = folder(tmp_path_factory.mktemp("chaos") / "whole")
     done = run(at, "--name", "whole", *TRACKING, config=CONFIG, timeout=LONG)
     assert done.returncode == 0, done.stderr
-    return essences(state(at, "whole"))
+    return at
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole):
+    return essences(state(whole, "whole"))
 
 
 def start(at: Path, *options: str, config: str = CONFIG) -> subprocess.Popen[bytes]:
@@ -87,6 +94,10 @@ def start(at: Path, *options: str, config: str = CONFIG) -> subprocess.Popen[byt
 
 def events(at: Path, name: str) -> list:
     return log.read(Storage.open(at / "results" / name))
+
+
+def counted(at: Path, name: str, kind: type) -> int:
+    return sum(isinstance(e, kind) for e in events(at, name))
 
 
 def told(at: Path) -> str:
@@ -107,22 +118,31 @@ def check_nothing_is_lost(at: Path, name: str, undisturbed) -> None:
     assert sorted(of_trials) == sorted(t.trial_id for t in found.ended)
 
 
-def test_workers_killed_at_random_moments_cost_no_trial(tmp_path, undisturbed):
-    at, chance, killed = folder(tmp_path / "a"), random.Random(1), 0
+def test_workers_killed_at_random_moments_cost_no_trial(tmp_path, whole, undisturbed):
+    at, chance = folder(tmp_path / "a"), random.Random(1)
+    # Moments of the study, not of the clock: a fast machine is not at its end before the last of
+    # them, and a slow one gets to the next. One that is due at once finds a worker starting.
+    moments = sorted(chance.choices(range(1, counted(whole, "whole", Reported) // 2), k=KILLS))
     process = start(at, "--name", "s")
     deadline = time.monotonic() + LONG
-    while process.poll() is None and time.monotonic() < deadline:
-        # A worker takes some 5 s to start: some kills find it starting, others at work. Killed more
-        # often than it can start nothing would get anywhere.
-        time.sleep(chance.uniform(0.5, 12.0))
+
+    def until(true: Callable[[], bool]) -> None:
+        while not true():
+            assert process.poll() is None and time.monotonic() < deadline, told(at)
+            time.sleep(0.1)
+
+    def trial_workers() -> list[int]:
         workers = processes.named(process.pid, processes.TRIAL)
-        ended = sum(isinstance(e, Ended) for e in events(at, "s"))
-        if killed < KILLS and workers and ended:
-            killed += processes.kill(chance.choice(workers))
-    assert process.wait(60) == 0, told(at)
-    assert killed == KILLS
+        return chance.sample(workers, len(workers))
+
+    until(lambda: counted(at, "s", Ended) > 0)  # before, a worker's death is the study's end
+    for moment in moments:
+        until(lambda moment=moment: counted(at, "s", Reported) >= moment)
+        time.sleep(chance.uniform(0.0, 2.0))
+        until(lambda: any(processes.kill(p) for p in trial_workers()[:1]))
+    assert process.wait(LONG) == 0, told(at)
     retried = [e for e in events(at, "s") if isinstance(e, Retried)]
-    assert 0 < len(retried) <= killed
+    assert 0 < len(retried) <= KILLS
     assert {e.cause for e in retried} <= {Cause.WORKER, Cause.NODE}
     check_nothing_is_lost(at, "s", undisturbed)
 
