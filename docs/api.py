@@ -21,7 +21,7 @@ PACKAGES = ("compression", "trainables", "analysis", "study", "clusters")
 
 # Annotations that pdoc takes in the wrong place, and shows as they are written: those of an
 # inherited __init__, and `list[str]` in a class that has a method of that name.
-UNREAD = ("study.layerwise.space.LayerwiseSpace.__init__", "study.storage.Storage.list")
+UNREAD = ("study.layerwise.space.LayerwiseSpace.__init__", "study.store.storage.Storage.list")
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:

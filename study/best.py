@@ -19,12 +19,12 @@ from analysis.front_text import metric_line
 from analysis.load import DEFAULT_STORAGE, Row
 from analysis.masking import printable
 from compression.registry import InvalidSetting
-from study.asked import Asked, asking, pick, shown
 from study.errors import StudyError, fail
-from study.files import artifact
 from study.finished import Finished, find, read
-from study.points import Point
-from study.storage import Storage
+from study.front.asked import Asked, asking, pick, shown
+from study.front.points import Point
+from study.store.files import artifact
+from study.store.storage import Storage
 from trainables.record import Objective
 
 

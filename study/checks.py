@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from study import lease, log
+from study import log
+from study.fields.sections import Resources
 from study.finished import study_names
-from study.sections import Resources
-from study.storage import Storage, StorageError
+from study.store import lease
+from study.store.storage import Storage, StorageError
 from study.tracking import TrackingError, check_reachable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -19,10 +19,10 @@ from pydantic import (
 
 from analysis.masking import masked
 from compression.registry import InvalidSetting, Registry
-from study import yaml_lines
 from study.allocation.config import AllocateConfig
 from study.allocation.problems import allocation_problems
-from study.amounts import (
+from study.fields import yaml_lines
+from study.fields.amounts import (
     parse_concurrency,
     parse_duration,
     parse_interval,
@@ -31,16 +31,9 @@ from study.amounts import (
     parse_quota,
     parse_wait,
 )
-from study.choices import Located, parse_plugin, plain
-from study.config_errors import lines, place
-from study.layerwise.config import GroupConfig, LayerwiseConfig
-from study.layerwise.space import build_layerwise
-from study.objectives import objective_problems
-from study.plugins import PluginFile, load_entry_points
-from study.reach import constraint_problems, quota_problems
-from study.schedulers import SCHEDULERS, Budget, Scheduler
-from study.searchers import SEARCHERS, Searcher
-from study.sections import (
+from study.fields.choices import Located, parse_plugin, plain
+from study.fields.config_errors import lines, place
+from study.fields.sections import (
     Calibrate,
     Confirm,
     Count,
@@ -53,17 +46,24 @@ from study.sections import (
     as_written,
     budget_problems,
 )
-from study.space import Space, build_space
-from study.space_config import SpaceConfig
-from study.space_fields import Options, options
-from study.storage import openable
-from study.targets import (
+from study.fields.space_fields import Options, options
+from study.layerwise.config import GroupConfig, LayerwiseConfig
+from study.layerwise.space import build_layerwise
+from study.objectives import objective_problems
+from study.plugins import PluginFile, load_entry_points
+from study.reach import constraint_problems, quota_problems
+from study.schedulers import SCHEDULERS, Budget, Scheduler
+from study.searchers import SEARCHERS, Searcher
+from study.space.space import Space, build_space
+from study.space.targets import (
     adapter_problems,
     hook_problems,
     loss_problems,
     optimizer_problems,
     recipe_problems,
 )
+from study.space_config import SpaceConfig
+from study.store.storage import openable
 from study.tracking.optuna_view import check_optuna_storage
 from trainables.tasks import TASKS, Task
 

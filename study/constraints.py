@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from analysis.columns import AXES
 from compression.registry import InvalidSetting, UnknownName
-from study.amounts import parse_bytes
+from study.fields.amounts import parse_bytes
 from study.objectives import LATENCY, Judged
 from study.state import StudyState, TrialState
 from trainables.record import Objective, Outcome, Record, Report

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from study import sealed
 from study.config import StudyConfig
 from study.constraints import Demands
-from study.defaults import defaults
-from study.files import FILE
 from study.objectives import Aim, aims, final
 from study.origin import versions
+from study.space.defaults import defaults
 from study.state import StudyState
-from study.storage import Storage
+from study.store import sealed
+from study.store.files import FILE
+from study.store.storage import Storage
 from study.warm_start import WarmStart
 from trainables.record import SCHEMA, Record, to_json
 from trainables.serial import digest

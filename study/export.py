@@ -15,13 +15,13 @@ import click
 
 from analysis.load import DEFAULT_STORAGE
 from compression.registry import InvalidSetting
-from study.asked import Asked, asking, pick
 from study.errors import StudyError, fail
 from study.finished import find, find_trial, read
+from study.front.asked import Asked, asking, pick
 
 if TYPE_CHECKING:
     from compression.export import Exporter
-    from study.exporting import Chosen
+    from study.front.exporting import Chosen
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -61,7 +61,7 @@ def main(
     """
     try:
         if listing:
-            from study.runtimes import as_text as runtimes
+            from study.front.runtimes import as_text as runtimes
 
             return click.echo("\n".join(runtimes()))
         exporter = _exporter(to, {"opset": opset})
@@ -97,7 +97,7 @@ def _chosen(
     within: str | None,
     storage: str,
 ) -> Chosen:
-    from study.exporting import Chosen
+    from study.front.exporting import Chosen
 
     if which is None:
         raise InvalidSetting(
@@ -128,7 +128,7 @@ def _export(
     exporter: Exporter, chosen: Chosen, output: str | None, examples: int
 ) -> dict[str, Any]:
     """Write, load back, compare; the card."""
-    from study.exporting import agreement, card, dense_bytes, subject
+    from study.front.exporting import agreement, card, dense_bytes, subject
 
     of = subject(chosen)
     name = f"{chosen.trial_id}-{exporter.name.replace('_', '-')}"

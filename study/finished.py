@@ -14,12 +14,12 @@ from compression.registry import InvalidSetting
 from study import log
 from study.constraints import Demands
 from study.events import Member
-from study.files import FILE
 from study.log import CorruptLog
-from study.names import is_part, is_within
 from study.objectives import RATIO, Aim, aims, final
 from study.state import StateError, StudyState, TrialState
-from study.storage import Storage, StorageError
+from study.store.files import FILE
+from study.store.names import is_part, is_within
+from study.store.storage import Storage, StorageError
 from trainables.record import Direction, Objective, Record
 
 SHORTEST = 4  # digits of a trial's id that may stand for all of it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study import log
 from study.events import Event
-from study.storage import Storage
+from study.store.storage import Storage
 
 
 class Follower:

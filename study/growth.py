@@ -13,7 +13,7 @@ from study.objectives import Aim, final
 from study.state import Phase, StudyState, TrialState
 
 if TYPE_CHECKING:
-    from study.sections import Patience
+    from study.fields.sections import Patience
 
 
 class Growth:

@@ -15,16 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from compression.registry import InvalidSetting
-from study import sealed
 from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.layerwise.space import LayerwiseSpace
 from study.objectives import LATENCY
-from study.options import chosen, keys_of
-from study.params import Param, corners_of
 from study.signals import Interrupted, Interrupts, leave
-from study.space import Space, layer_rule
-from study.storage import Storage
+from study.space.options import chosen, keys_of
+from study.space.params import Param, corners_of
+from study.space.space import Space, layer_rule
+from study.store import sealed
+from study.store.storage import Storage
 from trainables.latency import Latency, model_latency, trial_latency
 from trainables.record import NONE, Choice, LayerRule, Scalar, Trial, canonical, from_json, to_json
 from trainables.tasks import Prepared

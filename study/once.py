@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from compression.rules import target_layers
 from compression.stats import Need
 from study.config import StudyConfig
-from study.live import said
 from study.signals import Interrupted, Interrupts, leave
-from study.space import Space
+from study.space.space import Space
+from study.terminal.live import said
 from trainables.record import NONE, Choice, LayerRule, Trial
 from trainables.tasks import Prepared, Task
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from compression.registry import Domain, Scalar, Values
 from study.allocation.problems import skeleton_sizes
-from study.combinations import combinations
 from study.config import StudyConfig
 from study.constraints import parse_constraint
 from study.latency import MOST, forms, is_wanted
 from study.layerwise.space import LayerwiseSpace
-from study.limits import budget_remarks
+from study.loop.limits import budget_remarks
 from study.objectives import aims
-from study.params import Param, Trained
 from study.schedulers import Budget, Scheduler
-from study.space import Space
-from study.targets import target_share
+from study.space.combinations import combinations
+from study.space.params import Param, Trained
+from study.space.space import Space
+from study.space.targets import target_share
 
 
 def plan_lines(config: StudyConfig) -> list[str]:

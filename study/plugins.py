@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compression.registry import InvalidSetting
-from study.names import is_part
+from study.store.names import is_part
 
 GROUP = "paretune.plugins"
 _failed: dict[str, InvalidSetting] = {}

@@ -18,8 +18,8 @@ from compression.model import target_layers
 from compression.registry import IntRange, InvalidSetting, Values
 from compression.rules import Compression
 from study.constraints import DROP, Constraint, parse_constraint
-from study.options import Option, choice, corner_plugins, option_params
-from study.params import Param
+from study.space.options import Option, choice, corner_plugins, option_params
+from study.space.params import Param
 from trainables.record import canonical
 from trainables.tasks import Task
 

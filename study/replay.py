@@ -19,8 +19,8 @@ from analysis.load import DEFAULT_STORAGE, Row
 from clusters.connection import limits
 from compression.registry import InvalidSetting
 from study.errors import StudyError, fail
-from study.files import probe
 from study.finished import Finished, Found, find_trial
+from study.store.files import probe
 from trainables.record import Fingerprint, Origin, Outcome, Record, Report, Status
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def _run(
     record: Record, config: StudyConfig, data: Any, cached: bool
 ) -> tuple[Outcome, Shelf, Origin]:
     """The trial, ended after the epochs after which it ended, its files shelved at the same."""
+    from study.loop.placement import Placement
     from study.origin import origin
-    from study.placement import Placement
     from study.schedulers import Budget
     from trainables.attempt import Attempt
     from trainables.hardware.devices import describe, pick

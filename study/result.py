@@ -58,7 +58,7 @@ class StudyResult:
     @property
     def front_frame(self) -> pd.DataFrame:
         """The front, a row a point, with its test metrics and, if run again, those over seeds."""
-        from study.defaults import defaults  # all plugins, with torch
+        from study.space.defaults import defaults  # all plugins, with torch
 
         frame = self.frame.drop_duplicates("trial_id").set_index("trial_id")
         frame = frame.loc[[r.trial_id for r in self.front]]

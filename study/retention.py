@@ -9,11 +9,11 @@ import numpy as np
 from analysis.fronts import non_dominated
 from study.constraints import NO_DEMANDS, Demands
 from study.events import SEARCH, Answered, Ended, Event, Retried, Started
-from study.files import FOLDER, artifact, probe
 from study.objectives import Aim, final
-from study.quota import Quota
 from study.state import StudyState, TrialState
-from study.storage import Storage
+from study.store.files import FOLDER, artifact, probe
+from study.store.quota import Quota
+from study.store.storage import Storage
 from trainables.record import Objective
 
 
@@ -70,7 +70,7 @@ class Retention:
         self._fit()
 
     def put(self, event: Event) -> None:
-        """See :class:`study.brief.View`."""
+        """See :class:`study.loop.brief.View`."""
         if isinstance(event, Ended | Answered):
             self._take(self._state.trials[event.number])
         if isinstance(event, Ended) and event.record.outcome.sha256 is None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import click  # noqa: E402
 
-from study.answer import Answering, told_aside  # noqa: E402
 from study.kinds import KINDS, registry  # noqa: E402
+from study.terminal.answer import Answering, told_aside  # noqa: E402
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -111,8 +111,8 @@ def _plan(study: "Study", as_json: bool) -> int:
 
 def _run(study: "Study", as_json: bool) -> int:
     from analysis.masking import printable
-    from study.show import as_json as in_json
-    from study.show import as_text
+    from study.terminal.show import as_json as in_json
+    from study.terminal.show import as_text
 
     with told_aside() if as_json else nullcontext():
         study.check()

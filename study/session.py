@@ -14,26 +14,27 @@ from analysis.markup import spans
 from analysis.summary import headline
 from analysis.telling import told, wrapped
 from compression.registry import InvalidSetting
-from study import description, disk, reads
-from study.confirm import freeze, front
+from study import description
 from study.constraints import Demands
 from study.events import Closed, Event, Opened, Verified
 from study.latency import Table, measured
 from study.layerwise.guide import Guide, guide
-from study.limits import limits
-from study.live import LINE_SECONDS, Live
 from study.log import EventLog
+from study.loop.confirm import freeze, front
+from study.loop.limits import limits
+from study.loop.searching import Searching
+from study.loop.setting import Setting
 from study.objectives import aims
 from study.once import run_once
 from study.origin import now, versions
 from study.result import StudyResult
 from study.retention import missing
 from study.retiming import retime
-from study.searching import Searching
-from study.setting import Setting
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
+from study.store import disk, reads
 from study.tables import write_parquet
+from study.terminal.live import LINE_SECONDS, Live
 from study.tracking import Tracker, ending, page_address, params_of_study
 from study.verify import Job, unverified, verify
 from study.warm_start import take_over

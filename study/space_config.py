@@ -11,12 +11,12 @@ from compression.adapters import ADAPTERS
 from compression.methods import METHODS
 from compression.registry import Domain, InvalidSetting
 from study.allocation.config import AllocateConfig
-from study.choices import Located
+from study.fields.choices import Located
+from study.fields.sections import Section, as_written
+from study.fields.space_fields import Alphas, Batches, Options, Ranks, options
 from study.layerwise.config import GROUPED, LayerwiseConfig
 from study.layerwise.resolving import resolved, united
-from study.sections import Section, as_written
-from study.space_fields import Alphas, Batches, Options, Ranks, options
-from study.targets import leaves_nothing, method_problems, rank_problem
+from study.space.targets import leaves_nothing, method_problems, rank_problem
 
 
 class SpaceConfig(Section):

@@ -16,13 +16,13 @@ from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, SPEED, Row
 from clusters.connection import limits
 from compression.registry import InvalidSetting
-from study.asked import Asked, asking, pick, shown
 from study.errors import StudyError, fail
 from study.finished import find, read
+from study.front.asked import Asked, asking, pick, shown
 from study.origin import now
 
 if TYPE_CHECKING:
-    from study.points import Point
+    from study.front.points import Point
     from trainables.speed import Called, Speed
 
 
@@ -83,7 +83,7 @@ def measure(
     """
     import platform
 
-    from study.exporting import Chosen, subject
+    from study.front.exporting import Chosen, subject
     from trainables.hardware.devices import limit_threads
     from trainables.speed import BATCHES, measured
 

@@ -11,10 +11,10 @@ from analysis.telling import told
 from compression.registry import InvalidSetting, errors_of
 from study import checks, description
 from study.config import StudyConfig
-from study.patience import Patience, to_stderr
-from study.placement import Node
+from study.loop.placement import Node
 from study.result import StudyResult
-from study.storage import Storage
+from study.store.patience import Patience, to_stderr
+from study.store.storage import Storage
 from study.tracking import default_tracking_uri
 from study.warm_start import Wish
 
@@ -118,9 +118,9 @@ class Study:
                 is to be resumed.
             StorageError: another process writes the study, or its files can't be written.
         """
+        from study.loop.setting import Setting
         from study.once import prepared
         from study.session import Session
-        from study.setting import Setting
 
         self.check()
         with told(

@@ -13,9 +13,9 @@ import click
 from analysis.load import DEFAULT_STORAGE
 from analysis.masking import HIDDEN
 from compression.registry import InvalidSetting
-from study import lease
 from study.errors import StudyError, fail
 from study.finished import Finished, find, read
+from study.store import lease
 from study.tracking import (
     Summary,
     TrackingError,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.state import StudyState, TrialState
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import Record, Trial, Verification, canonical
 
 RECORDS = "records/records.parquet"

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from clusters.connection import limits
 from study.errors import StudyError
-from study.files import artifact, probe
 from study.origin import now
 from study.plugins import PluginFile, load_entry_points
 from study.state import StudyState
-from study.storage import Storage
+from study.store.files import artifact, probe
+from study.store.storage import Storage
 from trainables.record import Choice, Record, Verification, from_json, to_json
 
 

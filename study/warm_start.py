@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compression.registry import InvalidSetting, Values, naming
-from study import sealed
 from study.events import Event, Inherited
-from study.files import FILE, artifact, probe
 from study.finished import Finished, find, read
-from study.space import Space
+from study.space.space import Space
 from study.state import Phase, StudyState, TrialState
-from study.storage import Storage, StorageError
+from study.store import sealed
+from study.store.files import FILE, artifact, probe
+from study.store.storage import Storage, StorageError
 from trainables.record import Fingerprint, Record, Scalar
 
 MOST_STARTS = 10

@@ -11,7 +11,7 @@ from typing import Any
 from clusters.aws.access import SPOT_ROLE
 from clusters.aws.account import Account
 from clusters.file import ClusterFile, parse
-from study import yaml_lines
+from study.fields import yaml_lines
 
 REGION = "us-west-2"
 SOURCE = Path("clusters/aws.yaml")

@@ -9,17 +9,17 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
-from study.baselines import baselines
-from study.brief import Plan
 from study.config import StudyConfig, parse_config
-from study.confirm import wanted
 from study.constraints import Demands
-from study.driver import FINISHED, Driver
 from study.events import Event, Opened
-from study.limits import limits
+from study.loop.brief import Plan
+from study.loop.confirm import wanted
+from study.loop.driver import FINISHED, Driver
+from study.loop.limits import limits
+from study.loop.search import StudySearch
 from study.objectives import aims
 from study.schedulers import Budget
-from study.search import StudySearch
+from study.space.baselines import baselines
 from study.state import StudyState
 from trainables.record import (
     OUT_OF_MEMORY,

@@ -33,9 +33,9 @@ from study import log
 from study.config import parse_config
 from study.errors import StudyError
 from study.finished import read as read_finished
-from study.points import front
+from study.front.points import front
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.checkpoint import CheckpointError, State, flatten, unflatten
 from trainables.frozen.feature_files import Column, FeatureCacheError, Ragged, Writer
 from trainables.frozen.feature_reader import Reader

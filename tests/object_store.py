@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from pyarrow import fs
 
-from study.storage import Storage
+from study.store.storage import Storage
 
 
 @dataclass

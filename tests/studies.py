@@ -12,7 +12,7 @@ from pathlib import Path
 from study import log
 from study.events import Ended
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import Record, canonical
 
 SMALL = """# python -m study.run --config small.yaml

@@ -5,8 +5,8 @@ from optuna.trial import FixedTrial
 
 from compression.adapters import ADAPTERS
 from compression.registry import FloatRange, InvalidSetting, errors_of
-from study.baselines import Typical, baselines
 from study.config import make_config
+from study.space.baselines import Typical, baselines
 from trainables.hooks import HOOKS
 from trainables.losses import LOSSES
 from trainables.optimizers import OPTIMIZERS

@@ -26,10 +26,10 @@ from study.layerwise.guide import guide
 from study.layerwise.repair import least_bytes
 from study.layerwise.settings import Settings, between
 from study.layerwise.sizes import Sizes
+from study.loop.search import StudySearch
 from study.objectives import aims
 from study.plan import plan_lines
-from study.search import StudySearch
-from study.storage import Storage
+from study.store.storage import Storage
 
 SPACE = """
 task: digits

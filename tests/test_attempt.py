@@ -11,7 +11,7 @@ from networks import methods_and_inits
 from tiny_task import Poisoned, Shelf, TinyTask, make_trial
 
 from compression.artifact import deserialize
-from study.storage import StorageError
+from study.store.storage import StorageError
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.calibration import calibrated

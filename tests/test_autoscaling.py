@@ -16,9 +16,9 @@ import pytest
 from clusters.connection import ENVIRONMENT
 from clusters.fallback import SCORER, score
 from clusters.privacy import _read_again
-from study.placement import Node
+from study.fields.sections import Resources
+from study.loop.placement import Node
 from study.remote.nodes import await_first
-from study.sections import Resources
 from tests.mlflow_server import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]

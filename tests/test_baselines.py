@@ -1,6 +1,6 @@
-from study.baselines import baselines
 from study.config import parse_config
 from study.events import BASELINES
+from study.space.baselines import baselines
 from trainables.record import NONE, Choice
 
 SPACE = """

@@ -19,17 +19,17 @@ from analysis.load import Row, StudyData
 from analysis.summary import headline
 from compression.registry import InvalidSetting
 from study import log
-from study.asked import choose, smallest_certified
 from study.best import loading, main
-from study.bounds import bounds, nearest
 from study.errors import StudyError
 from study.events import Ended, Frozen, Member, Opened, Suggested, Verified
-from study.files import FILE, artifact
 from study.finished import Finished, read
+from study.front.asked import choose, smallest_certified
+from study.front.bounds import bounds, nearest
+from study.front.points import front
 from study.objectives import final
-from study.points import front
 from study.state import StudyState
-from study.storage import Storage
+from study.store.files import FILE, artifact
+from study.store.storage import Storage
 from trainables.record import Choice, Paired, Verification
 
 FRACTION = {"name": "val_accuracy", "direction": "maximize", "unit": "fraction"}

@@ -20,7 +20,7 @@ from studies import command, essences, run, state
 
 from study import log
 from study.events import Cause, Ended, Reported, Retried, Started
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking.mirror import TRIAL
 
 KILLS = int(os.environ.get("PARETUNE_CHAOS_KILLS", "4"))
@@ -128,14 +128,15 @@ def test_workers_killed_at_random_moments_cost_no_trial(tmp_path, whole, undistu
 
     def until(true: Callable[[], bool]) -> None:
         while not true():
-            assert process.poll() is None and time.monotonic() < deadline, told(at)
+            assert process.poll() is None, told(at)
+            assert time.monotonic() < deadline, told(at)
             time.sleep(0.1)
 
     def trial_workers() -> list[int]:
         workers = processes.named(process.pid, processes.TRIAL)
         return chance.sample(workers, len(workers))
 
-    until(lambda: counted(at, "s", Ended) > 0)  # before, a worker's death is the study's end
+    until(lambda: counted(at, "s", Ended) > 0)  # kills before may look as if no worker could start
     for moment in moments:
         until(lambda moment=moment: counted(at, "s", Reported) >= moment)
         time.sleep(chance.uniform(0.0, 2.0))

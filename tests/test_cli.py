@@ -18,7 +18,7 @@ from study.events import Closed
 from study.kinds import KINDS
 from study.result import StudyResult
 from study.run import DEFAULT, main
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.optimizers import OPTIMIZERS
 
 ROOT = DEFAULT.parents[2]

@@ -9,7 +9,7 @@ import pytest
 from clusters.errors import InvalidCluster
 from clusters.file import ClusterFile, parse
 from clusters.kinds import KINDS
-from study import yaml_lines
+from study.fields import yaml_lines
 
 GOOD = """
 cluster_name: tiny

@@ -23,8 +23,8 @@ from clusters.errors import InvalidCluster
 from clusters.file import parse
 from clusters.kinds import KINDS
 from clusters.token import headers, token_file
-from study import yaml_lines
 from study.config import load_config
+from study.fields import yaml_lines
 from study.remote.client import Remote
 from study.remote.order import Order
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from compression.methods import METHODS
 from compression.registry import FloatRange, IntRange, InvalidSetting, Text, Values
-from study.baselines import Typical
-from study.choices import parse_domain
 from study.config import StudyConfig, load_config, make_config, parse_config
+from study.fields.choices import parse_domain
+from study.fields.yaml_lines import load
 from study.run import DEFAULT
-from study.yaml_lines import load
+from study.space.baselines import Typical
 
 
 def errors_of(text: str, **overrides: str) -> tuple[str, ...]:

@@ -14,15 +14,15 @@ from analysis.fronts import non_dominated
 from analysis.stats import mean_interval
 from compression.registry import InvalidSetting
 from study.config import make_config, parse_config
-from study.confirm import Race, freeze, front, is_exact, near, seed_of, wanted
 from study.events import CONFIRM, SEARCH, Ended, Frozen, Started, Suggested, decode, encode
-from study.limits import Limits
+from study.fields.sections import Confirm
+from study.loop.confirm import Race, freeze, front, is_exact, near, seed_of, wanted
+from study.loop.limits import Limits
 from study.objectives import aims, final
 from study.plan import plan_lines
 from study.retention import Retention
-from study.sections import Confirm
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.verify import unverified
 from trainables.record import Status, canonical
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tiny_task import Shelf, TinyTask, make_trial
 
 from compression.registry import InvalidSetting, errors_of
-from study.choices import parse_options
 from study.config import parse_config
-from study.confirm import front
 from study.constraints import Demands, parse_constraint
 from study.events import SEARCH
+from study.fields.choices import parse_options
+from study.loop.confirm import front
 from study.reach import reach
 from study.retention import Retention
 from study.state import Phase
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables import attempt as attempts
 from trainables.attempt import Attempt
 from trainables.build import build, measure_size

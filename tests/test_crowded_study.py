@@ -7,7 +7,7 @@ from studies import run, state
 
 from study import log
 from study.events import Retried
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import OUT_OF_MEMORY, Status
 
 pytestmark = pytest.mark.timeout(300)

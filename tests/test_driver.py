@@ -9,12 +9,12 @@ import pytest
 from fake_runner import CONFIG, FakeRunner, Regretful
 
 from study.config import parse_config
-from study.driver import Driver
 from study.events import BASELINES, SEARCH, Answered, Cause, Ended, Reported, Started, Suggested
-from study.retries import Loss
+from study.loop.driver import Driver
+from study.loop.retries import Loss
 from study.schedulers import Budget
 from study.state import Phase, StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tables import write_parquet
 from trainables.record import Status, canonical
 

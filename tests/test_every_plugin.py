@@ -12,7 +12,7 @@ import pytest
 from compression.adapters import ADAPTERS
 from compression.methods import METHODS
 from compression.rules import target_layers
-from study.storage import Storage
+from study.store.storage import Storage
 from study.verify import Job, verify
 from trainables.attempt import Attempt
 from trainables.calibration import calibrated

@@ -25,10 +25,10 @@ from compression.rules import layers_of
 from study import log
 from study.events import Ended, Frozen, Member, Opened, Suggested
 from study.export import main
-from study.exporting import agreement
-from study.files import FILE, artifact
-from study.runtimes import runs
-from study.storage import Storage
+from study.front.exporting import agreement
+from study.front.runtimes import runs
+from study.store.files import FILE, artifact
+from study.store.storage import Storage
 from trainables.record import Choice
 from trainables.tasks import TASKS
 

@@ -5,8 +5,8 @@ from fake_runner import FakeRunner
 from test_retries import told
 
 from study.errors import StorageError
-from study.hold import Hold
-from study.patience import FIRST_PAUSE
+from study.loop.hold import Hold
+from study.store.patience import FIRST_PAUSE
 
 TROUBLE = {"trouble": "cannot write a: No space left on device", "done": True}
 
@@ -16,7 +16,7 @@ class Disk:
 
     def __init__(self, monkeypatch):
         self.now, self.full, self.asked, self.said = 0.0, True, 0, []
-        monkeypatch.setattr("study.hold.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("study.loop.hold.time.monotonic", lambda: self.now)
 
     def probe(self):
         self.asked += 1

@@ -18,12 +18,12 @@ from compression.registry import InvalidSetting
 from study import best, log
 from study.checks import name_problem
 from study.events import Inherited
-from study.files import artifact, probe
 from study.finished import find, find_trial
 from study.log import EventLog
-from study.names import UnsafeName, is_within
 from study.plugins import sent_along
-from study.storage import Storage, StorageError
+from study.store.files import artifact, probe
+from study.store.names import UnsafeName, is_within
+from study.store.storage import Storage, StorageError
 from trainables.models.vision import read_state
 
 OUTSIDE = [

@@ -15,7 +15,7 @@ from compression.methods import METHODS
 from compression.model import Rule, as_saved, compress_model, target_layers, trainable
 from compression.registry import IntRange, InvalidSetting
 from compression.size import measure
-from study.targets import rank_problem, target_share
+from study.space.targets import rank_problem, target_share
 from trainables.attempt import Attempt
 from trainables.build import build
 from trainables.models import language as language_models

@@ -15,7 +15,7 @@ from study.config import parse_config
 from study.events import BASELINES, SEARCH
 from study.latency import FILE, Table, form, forms, measured, rests, some
 from study.signals import Interrupts
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.latency import FEWEST, Latency, model_latency, timed, trial_latency
 from trainables.record import NONE, Choice, LayerRule, Status, Trial
 from trainables.tasks import Digits

@@ -22,7 +22,7 @@ from study.layerwise.repair import Repair, changes, filled, least_bytes
 from study.layerwise.settings import Settings, corners, effect, predicted
 from study.layerwise.sizes import Sizes
 from study.layerwise.starts import best, starts
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.build import build, measure_size
 from trainables.calibration import calibrated
 from trainables.record import Choice, LayerRule, Trial

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from test_space import Drawn
 
 from compression.registry import InvalidSetting, Values
-from study.baselines import baselines
-from study.combinations import combinations
 from study.config import make_config, parse_config
 from study.layerwise.groups import blocks, each, owned
-from study.params import Param, Trained, corners_of, some_corners_of
-from study.placement import largest
+from study.loop.placement import largest
 from study.plan import plan_lines
-from study.space import Space
+from study.space.baselines import baselines
+from study.space.combinations import combinations
+from study.space.params import Param, Trained, corners_of, some_corners_of
+from study.space.space import Space
 from trainables.record import NONE, Trial, from_json, to_json
 
 AXES = """

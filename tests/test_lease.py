@@ -11,10 +11,11 @@ import pytest
 from log_helpers import every_kind
 from object_store import Store
 
-from study import lease, log
-from study.lease import LeaseHeld, LeaseLost
+from study import log
 from study.log import EventLog, event_log
-from study.storage import Storage, StorageError
+from study.store import lease
+from study.store.lease import LeaseHeld, LeaseLost
+from study.store.storage import Storage, StorageError
 
 EVENTS = every_kind()
 
@@ -50,9 +51,9 @@ def test_the_second_writer_is_refused(storage):
 
 OWNER = """
 import sys, time
-from study import lease
+from study.store import lease
 lease.SETTLE_SECONDS = 0.01
-from study.storage import Storage
+from study.store.storage import Storage
 from pyarrow import fs
 storage = Storage.open(sys.argv[1])
 held = lease._Heartbeat(storage) if sys.argv[2] == "heartbeat" else lease.take(storage)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from analysis.fronts import hypervolume
 from compression.registry import InvalidSetting, errors_of
-from study.amounts import parse_bytes, parse_percent, parse_price
 from study.config import make_config, parse_config
 from study.events import SEARCH
+from study.fields.amounts import parse_bytes, parse_percent, parse_price
+from study.fields.sections import Patience
 from study.growth import Growth
-from study.limits import Limits, budget_remarks, limits
+from study.loop.limits import Limits, budget_remarks, limits
 from study.objectives import aims, final
-from study.sections import Patience
 from study.state import StudyState
 
 SHORT = CONFIG.replace("trials: 12", "trials: 8")

@@ -6,8 +6,8 @@ import pytest
 from fake_runner import FakeRunner
 
 from study.constraints import Demands
-from study.live import Live
 from study.objectives import aims
+from study.terminal.live import Live
 from trainables.record import Direction, Objective
 
 ACCURACY = Objective("accuracy", unit="fraction")

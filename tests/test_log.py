@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from log_helpers import curve, every_kind, opened, whole
 
-from study import lease, log
+from study import log
 from study.follow import Follower
 from study.log import CorruptLog, EventLog, event_log, head, writers
-from study.storage import Storage, StorageError
+from study.store import lease
+from study.store.storage import Storage, StorageError
 
 EVENTS = every_kind()
 
@@ -198,7 +199,7 @@ import os, signal, sys
 sys.path.insert(0, "tests")
 from log_helpers import every_kind
 from study.log import EventLog
-from study.storage import Storage
+from study.store.storage import Storage
 log = EventLog(Storage.open(sys.argv[1]))
 for event in every_kind():
     log.append(event)

@@ -7,7 +7,7 @@ from log_helpers import every_kind
 
 from study import log
 from study.log import CorruptLog, EventLog, event_log, head
-from study.storage import Storage
+from study.store.storage import Storage
 
 EVENTS = [*every_kind()[:1], *every_kind()[-4:]]
 LINES = [log.to_line(event) for event in EVENTS]

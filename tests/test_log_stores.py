@@ -6,10 +6,11 @@ import pytest
 from log_helpers import every_kind, opened, whole
 from object_store import Store
 
-from study import lease, log
+from study import log
 from study.follow import Follower
 from study.log import CorruptLog, EventLog, event_log, head, writers
-from study.storage import StorageError
+from study.store import lease
+from study.store.storage import StorageError
 
 EVENTS = [opened(), *(event for n in range(3) for event in whole(n)), *every_kind()[-2:]]
 

@@ -11,7 +11,7 @@ from log_helpers import every_kind
 from study import events, log, upgrades
 from study.config import parse_config
 from study.events import Opened, decode, encode
-from study.search import StudySearch
+from study.loop.search import StudySearch
 from study.state import OPEN, StudyState
 from trainables.record import canonical
 from trainables.serial import RecordError

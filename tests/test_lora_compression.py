@@ -16,8 +16,8 @@ from compression.methods import METHODS
 from compression.model import compress_model, trainable
 from compression.packing import packed_bytes
 from compression.registry import InvalidSetting
-from study.baselines import Typical
 from study.config import parse_config
+from study.space.baselines import Typical
 
 SIGN = METHODS.build("sign")
 

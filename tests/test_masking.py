@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from analysis.masking import cell, masked, printable
 from study.config import parse_config
 from study.errors import fail
-from study.storage import Storage, StorageError
+from study.store.storage import Storage, StorageError
 from study.tracking.address import TrackingError, page_address, ui_command
 
 CANARY = "c4n4ry"

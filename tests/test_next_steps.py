@@ -5,7 +5,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from study.result import StudyResult
-from study.show import as_json, as_text
+from study.terminal.show import as_json, as_text
 from study.tracking import page_address
 
 LONG = "The disk that holds the study is nearly full and " * 6

@@ -11,7 +11,7 @@ from studies import state as state_of
 from analysis.fronts import non_dominated
 from compression.registry import errors_of
 from study.config import parse_config
-from study.confirm import front
+from study.loop.confirm import front
 from study.objectives import aims, final, standing
 from trainables.record import Direction
 

@@ -8,7 +8,7 @@ from fake_runner import CONFIG, FakeRunner
 
 from study.config import parse_config
 from study.events import SEARCH, Ended, Retried, Started
-from study.retries import loss_of
+from study.loop.retries import loss_of
 from trainables.hardware import memory
 from trainables.record import OUT_OF_MEMORY, Outcome, Status, from_json, to_json
 

@@ -10,11 +10,12 @@ import pytest
 from log_helpers import every_kind
 from object_store import Store
 
-from study import lease, log, patience
-from study.lease import LeaseLost
+from study import log
 from study.log import EventLog, event_log
-from study.patience import GaveUp, Patience
-from study.storage import Storage, StorageError
+from study.store import lease, patience
+from study.store.lease import LeaseLost
+from study.store.patience import GaveUp, Patience
+from study.store.storage import Storage, StorageError
 
 EVENTS = every_kind()
 

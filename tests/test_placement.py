@@ -13,8 +13,8 @@ from tiny_task import TinyTask, make_trial
 from clusters.connection import THREADS
 from compression.registry import InvalidSetting
 from study.config import parse_config
-from study.placement import Node, Room, largest, nodes_of, place
-from study.sections import Resources
+from study.fields.sections import Resources
+from study.loop.placement import Node, Room, largest, nodes_of, place
 from trainables.hardware import peak
 from trainables.hardware.peak import Peak
 from trainables.record import Status

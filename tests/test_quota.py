@@ -14,8 +14,6 @@ from log_helpers import make_trial
 
 from compression.registry import InvalidSetting
 from study.config import parse_config
-from study.confirm import freeze, front, seed_of
-from study.disk import as_text, counted, left_over, tidy, used
 from study.events import (
     CONFIRM,
     SEARCH,
@@ -27,13 +25,15 @@ from study.events import (
     Started,
     Suggested,
 )
-from study.files import CHECKPOINTS, artifact, owner, probe
+from study.fields.sections import Confirm
+from study.loop.confirm import freeze, front, seed_of
 from study.objectives import aims
-from study.quota import Quota
 from study.retention import Retention, missing
-from study.sections import Confirm
 from study.state import StudyState
-from study.storage import Storage
+from study.store.disk import as_text, counted, left_over, tidy, used
+from study.store.files import CHECKPOINTS, artifact, owner, probe
+from study.store.quota import Quota
+from study.store.storage import Storage
 from trainables.record import Fingerprint, Origin, Outcome, Parts, Record, Report, Size, Status
 
 CONFIG = usual()

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats
 
 from analysis.fronts import non_dominated
-from study.racing import FEWEST, LEVEL, chances, filled, undecided
+from study.loop.racing import FEWEST, LEVEL, chances, filled, undecided
 
 NOISE = 0.004  # of accuracies of small models between seeds
 LOSSES = arrays.arrays(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from study import reads
-from study.storage import Storage
+from study.store import reads
+from study.store.storage import Storage
 
 
 def test_every_read_is_counted_under_its_data(tmp_path):

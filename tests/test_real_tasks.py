@@ -8,7 +8,7 @@ from studies import run
 
 from study import log
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

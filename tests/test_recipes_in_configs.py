@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from analysis.columns import setting
 from analysis.load import Row
 from compression.registry import InvalidSetting
-from study.baselines import Typical, baselines
 from study.config import make_config
 from study.run import main
+from study.space.baselines import Typical, baselines
 from study.tables import asked
 from trainables.record import Choice, Fingerprint, Origin, Outcome, Record, Status
 

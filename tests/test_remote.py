@@ -16,7 +16,7 @@ from studies import essences
 from study import log
 from study.events import Closed, Started
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 
 pytestmark = real.marks(timeout=600)
 

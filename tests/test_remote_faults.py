@@ -19,7 +19,7 @@ from remote_hosts import User, cluster_file, until
 
 from study import log
 from study.events import Ended, Reported, Started
-from study.storage import Storage
+from study.store.storage import Storage
 
 pytestmark = real.marks(timeout=900)
 # Of links, in seconds: PARETUNE_STUDY_CUT=180 for the long one.

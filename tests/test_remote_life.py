@@ -17,15 +17,15 @@ from clusters.file import parse
 from clusters.launcher import Launcher
 from clusters.ssh import FAILED, Done, Ssh
 from compression.registry import InvalidSetting
-from study import yaml_lines
 from study.config import load_config
 from study.events import Closed
+from study.fields import yaml_lines
 from study.log import EventLog
 from study.remote import looks, nodes, results
 from study.remote.client import Remote
 from study.remote.order import Order, say
 from study.remote.watching import Gone
-from study.storage import Storage
+from study.store.storage import Storage
 
 FILE = """
 cluster_name: tiny

@@ -19,13 +19,13 @@ from compression.registry import InvalidSetting
 from study import description, log
 from study.config import parse_config
 from study.events import Ended, Inherited, Opened, Suggested
-from study.files import FILE
 from study.finished import find_trial
 from study.once import prepared
 from study.replay import OtherData, main, replay
 from study.schedulers import Budget
 from study.state import StudyState
-from study.storage import Storage
+from study.store.files import FILE
+from study.store.storage import Storage
 from trainables.attempt import Attempt
 from trainables.record import Origin, Record, Status
 

@@ -24,7 +24,7 @@ from analysis.report import picture, write_report
 from analysis.report_files import put
 from analysis.summary import headline
 from study import description
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import Choice, Outcome, Record, Status
 
 COLUMNS = """trial_id method init adapter rank optimizer epochs_done val_accuracy test_accuracy drop

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.events import Frozen, Member
-from study.files import artifact, probe
 from study.objectives import Aim, aims
 from study.retention import Retention, missing
 from study.state import StudyState
-from study.storage import Storage
+from study.store.files import artifact, probe
+from study.store.storage import Storage
 from trainables.record import Direction, Objective
 
 POINT = st.tuples(st.sampled_from([0.5, 0.9, 0.905, 0.95, 0.97]), st.sampled_from([1.0, 2.0, 4.0]))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from study.config import parse_config
 from study.events import Answered, Cause, Ended, Reported, Retried, Started, decode, encode
-from study.retries import HOPELESS, MOST_MOVES, Loss, loss_of
-from study.schedule import JudgeScheduler
+from study.loop.retries import HOPELESS, MOST_MOVES, Loss, loss_of
+from study.loop.schedule import JudgeScheduler
 from study.state import StudyState
 from trainables.record import Status, canonical
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from study import reads, sealed
 from study.errors import StudyError
-from study.storage import Storage
+from study.store import reads, sealed
+from study.store.storage import Storage
 
 CONTENT = {"rows": [{"form": "rtn", "ms": 1.25}, {"form": "svd", "ms": 3}], "at": ("a", None)}
 AS_READ = {**CONTENT, "at": ["a", None]}

@@ -14,9 +14,9 @@ from optuna.trial import TrialState, create_trial
 from analysis.fronts import ranks
 from study.config import parse_config
 from study.events import SEARCH, Ended, Inherited, Suggested
+from study.loop.prediction import LEAST, Gains
+from study.loop.search import PREDICTION, StudySearch
 from study.objectives import final, standing
-from study.prediction import LEAST, Gains
-from study.search import PREDICTION, StudySearch
 from study.searchers import SEARCHERS
 from study.searchers.grouped import groups
 from study.searchers.recall import Recall

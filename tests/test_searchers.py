@@ -9,13 +9,13 @@ import pytest
 from fake_runner import CONFIG, FakeRunner
 
 from compression.registry import InvalidSetting
-from study.combinations import combinations, ranges
 from study.config import parse_config
+from study.loop.search import StudySearch
 from study.objectives import aims
-from study.params import corners_of
 from study.plan import plan_lines
-from study.search import StudySearch
 from study.searchers import SEARCHERS
+from study.space.combinations import combinations, ranges
+from study.space.params import corners_of
 
 LISTS = "optimizer: [{adam: {lr: [1e-3, 1e-2]}}, {sgd: {lr: 0.1}}]"
 GRID = """

@@ -18,7 +18,7 @@ from studies import SMALL, command
 
 from study import log
 from study.events import Closed, Ended
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import Status
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -12,8 +12,8 @@ from analysis import columns
 from analysis.load import Row, StudyData, StudyDataError
 from analysis.settings import Defaults, options, told, whole
 from analysis.study_info import problems
-from study.defaults import defaults
-from study.options import AXES
+from study.space.defaults import defaults
+from study.space.options import AXES
 from trainables.record import NONE, Choice, LayerRule, Record, Trial
 
 KNOWN = Defaults.stated({"defaults": defaults()})

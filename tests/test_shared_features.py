@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.frozen import shared_features
 from trainables.frozen.feature_files import MANIFEST, Column
 from trainables.frozen.feature_store import Store

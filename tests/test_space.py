@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from compression.registry import InvalidSetting, Values
 from study.config import load_config, parse_config
+from study.loop.search import StudySearch
 from study.objectives import aims
-from study.options import AXES, Option, knobs_of, option_params, option_problems
 from study.run import DEFAULT
-from study.search import StudySearch
 from study.searchers import SEARCHERS
+from study.space.options import AXES, Option, knobs_of, option_params, option_problems
 from trainables.record import Fingerprint, Trial, canonical, from_json, to_json
 from trainables.tasks import TASKS
 

@@ -8,9 +8,9 @@ import pytest
 from object_store import Store
 from pyarrow import fs
 
-from study import patience
-from study.patience import Patience
-from study.storage import Storage, StorageError
+from study.store import patience
+from study.store.patience import Patience
+from study.store.storage import Storage, StorageError
 
 
 @pytest.fixture(params=["local", "file-uri", "fsspec+memory", "sub-tree"])

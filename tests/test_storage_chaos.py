@@ -15,10 +15,11 @@ import pytest
 import s3_server
 from log_helpers import opened, whole
 
-from study import lease, log, patience
+from study import log
 from study.log import EventLog, event_log
-from study.patience import GaveUp, Patience
-from study.storage import Storage
+from study.store import lease, patience
+from study.store.patience import GaveUp, Patience
+from study.store.storage import Storage
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 KILLS = 3
@@ -40,9 +41,9 @@ WRITER = """
 import sys
 sys.path.insert(0, "tests")
 from test_storage_chaos import EVENTS
-from study import lease
+from study.store import lease
 from study.log import EventLog, event_log, writers
-from study.storage import Storage
+from study.store.storage import Storage
 lease.SETTLE_SECONDS, event_log.SYNC_SECONDS, writers.PART_BYTES = 0.0, 1e6, 20000
 with EventLog(Storage.open(sys.argv[1])) as log:
     for number, event in enumerate(EVENTS[len(log.events):]):
@@ -132,8 +133,8 @@ def test_s3_that_is_gone_for_good_is_told(s3, monkeypatch):
 
 CLAIMANT = """
 import sys, time
-from study.lease import LeaseHeld, take
-from study.storage import Storage
+from study.store.lease import LeaseHeld, take
+from study.store.storage import Storage
 storage = Storage.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -12,10 +12,10 @@ from compression.methods.low_rank.factors import truncated
 from compression.model import Rule, compress_model, compression_of
 from compression.rank_limits import oversized
 from compression.registry import InvalidSetting
-from study.combinations import combinations
 from study.config import load_config, parse_config
-from study.options import corner_plugins
 from study.run import DEFAULT
+from study.space.combinations import combinations
+from study.space.options import corner_plugins
 
 WIDTH, INSIDE = 512, 2048
 # A transformer's encoder block: queries, keys, values, outputs, and two layers of its inside.

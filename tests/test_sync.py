@@ -7,10 +7,10 @@ from click.testing import CliRunner
 from fake_mlflow import FakeMlflow
 from log_helpers import begin, opened, trial_id, verified, whole
 
-from study import lease
 from study.events import Closed, Frozen, Member
 from study.log import EventLog
-from study.storage import Storage
+from study.store import lease
+from study.store.storage import Storage
 from study.sync import main
 from study.tracking import ending
 from study.tracking.worker import Worker
@@ -105,7 +105,7 @@ def test_a_study_that_may_not_be_written_is_said_in_one_line(study, store, monke
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("study.lease.os.open", refuse)
+    monkeypatch.setattr("study.store.lease.os.open", refuse)
     done = run(study)
     assert done.exit_code == 1
     assert "lease.json: Permission denied" in done.stderr

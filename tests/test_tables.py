@@ -9,7 +9,7 @@ from log_helpers import begin, end, every_kind, make_record, opened, trial_id, v
 
 from study.events import Ended, Verified
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tables import (
     RECORD_COLUMNS,
     RECORDS,

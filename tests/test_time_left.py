@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virtual_cluster import Machines, VirtualCluster
 
 from study.config import parse_config
-from study.time_left import Lengths, seconds_left
+from study.terminal.time_left import Lengths, seconds_left
 from trainables.record import canonical
 
 SHARES = (0.25, 0.5, 0.75)
@@ -69,7 +69,7 @@ def clock() -> Iterator[SimpleNamespace]:
     now = SimpleNamespace(of=SimpleNamespace(now=0.0))
     told = SimpleNamespace(time=lambda: now.of.now, monotonic=lambda: now.of.now)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.driver.time", told)
+        patch.setattr("study.loop.driver.time", told)
         patch.setattr("fake_runner.time", told)
         yield now
 

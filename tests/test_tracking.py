@@ -32,7 +32,7 @@ from log_helpers import (
 from study.events import Answered, Ended, Frozen, Member, Started, Suggested
 from study.log import EventLog
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking import (
     Summary,
     Tracker,
@@ -205,7 +205,7 @@ def test_a_killed_study_is_closed_and_then_continued(storage, store, tmp_path):
 
 DRIVER = """
 import sys, time
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking import Tracker
 tracker = Tracker(Storage.open(sys.argv[1]), "s", sys.argv[2])
 time.sleep(60)
@@ -215,7 +215,7 @@ time.sleep(60)
 def test_runs_of_other_dead_studies_are_closed_and_of_living_ones_not(storage, store, tmp_path):
     client = client_of(store)
     experiment = client.create_experiment("paretune")
-    from study.lease import process_name
+    from study.store.lease import process_name
 
     host, pid, started = process_name().split(":")
     owners = {"alive": process_name(), "dead": f"{host}:{pid}:1", "far": f"far:{pid}:{started}"}

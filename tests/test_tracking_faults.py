@@ -17,9 +17,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from analysis.load import RUN, RUNS
 from study.events import Answered, Closed, Frozen, Member, Reported, Started, Suggested
-from study.files import artifact
 from study.log import FILE, to_line
-from study.storage import Storage
+from study.store.files import artifact
+from study.store.storage import Storage
 from study.tracking.shown import curve as curve_of
 from study.tracking.stored import StoredRun
 from study.tracking.worker import FIRST_WAIT, LONGEST_WAIT, Waits, Worker

@@ -19,7 +19,7 @@ from study import log
 from study.events import Closed, Reported
 from study.log import EventLog
 from study.state import StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking import Tracker
 from trainables.record import Report
 

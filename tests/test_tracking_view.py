@@ -19,7 +19,7 @@ from study.config import parse_config
 from study.finished import Finished
 from study.growth import Growth
 from study.objectives import aims
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking.pages import Pages
 from study.tracking.shown import growth
 from study.tracking.stored import NotTaken

@@ -14,12 +14,12 @@ from compression.registry import InvalidSetting
 from study import log
 from study.config import parse_config
 from study.events import Ended, Inherited, Opened, Suggested
-from study.files import FILE, artifact, probe
 from study.finished import read
 from study.retiming import retime
 from study.schedulers import Standing
 from study.state import Phase, StudyState
-from study.storage import Storage
+from study.store.files import FILE, artifact, probe
+from study.store.storage import Storage
 from study.warm_start import MOST_STARTS, WarmStart, Wish, plan, problems, take_over
 from trainables.record import Fingerprint, Status, from_json, to_json
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from fake_runner import FakeRunner, Running
 
-from study.driver import FINISHED
 from study.events import Cause
-from study.retries import Loss
+from study.loop.driver import FINISHED
+from study.loop.retries import Loss
 
 GONE = Loss(Cause.NODE, "The node was terminated: it was a spot machine")
 

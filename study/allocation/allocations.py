@@ -9,7 +9,6 @@ from functools import partial
 
 from compression.allocation import Allocator
 from compression.registry import InvalidSetting, Scalar
-from study import sealed
 from study.allocation.config import AllocateConfig
 from study.allocation.costs import Evidence
 from study.allocation.refining import refined
@@ -17,8 +16,9 @@ from study.errors import StudyError
 from study.layerwise.fitting import Fitted, Table, fitting
 from study.layerwise.sensitivity import Loss
 from study.layerwise.settings import Flat, Settings, State, effect
-from study.options import choice
-from study.storage import Storage
+from study.space.options import choice
+from study.store import sealed
+from study.store.storage import Storage
 from trainables.build import build
 from trainables.record import Trial
 

@@ -9,9 +9,9 @@ import pydantic
 from pydantic import Field, PlainValidator, StrictInt
 
 from compression.allocation import ALLOCATORS, Allocator
-from study.amounts import parse_bytes
-from study.choices import Located, parse_plugin
-from study.sections import Section, as_written
+from study.fields.amounts import parse_bytes
+from study.fields.choices import Located, parse_plugin
+from study.fields.sections import Section, as_written
 
 
 def _bytes(value: object) -> int | None:

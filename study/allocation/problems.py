@@ -15,7 +15,7 @@ from study.layerwise.repair import shortfall
 from study.layerwise.settings import Settings, corners
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import LayerwiseSpace
-from study.space import Space
+from study.space.space import Space
 from trainables.build import resolve_rule
 from trainables.tasks import Prepared, Task
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BeforeValidator, Field, PlainValidator, StrictBool, StrictInt, StrictStr
 
-from study.amounts import parse_bytes
-from study.choices import Located
+from study.fields.amounts import parse_bytes
+from study.fields.choices import Located
+from study.fields.sections import Section, as_written
+from study.fields.space_fields import Alphas, Options, Ranks, options_or_none
 from study.layerwise.groups import NAMED, target_names
-from study.sections import Section, as_written
-from study.space_fields import Alphas, Options, Ranks, options_or_none
 
 GROUPED = ("method", "init", "adapter", "rank", "alpha")
 """What each group has its own choice of; all else is one for the model."""

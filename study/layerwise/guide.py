@@ -16,15 +16,15 @@ from study.layerwise.settings import Flat, Growths, Settings
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import LayerwiseSpace
 from study.layerwise.starts import starts
-from study.space import Space
-from study.storage import Storage
+from study.space.space import Space
+from study.store.storage import Storage
 from trainables.calibration import calibrated
 from trainables.tasks import Prepared
 
 
 @dataclass(frozen=True)
 class Guide:
-    """See :class:`study.search.StudySearch`; empty for uniform spaces."""
+    """See :class:`study.loop.search.StudySearch`; empty for uniform spaces."""
 
     starts: tuple[Flat, ...] = ()
     repair: Repair | None = None

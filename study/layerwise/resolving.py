@@ -13,12 +13,12 @@ from compression.methods import METHODS
 from compression.methods.base import matrix_shape
 from compression.registry import Domain, IntRange, Values
 from compression.rules import target_layers
-from study.choices import Located
+from study.fields.choices import Located
 from study.layerwise.config import GROUPED, GroupConfig, LayerwiseConfig
 from study.layerwise.groups import owned
 from study.layerwise.useful_ranks import with_useful_ranks
-from study.options import Option
-from study.targets import adapter_problems, leaves_nothing, method_problems, rank_problem
+from study.space.options import Option
+from study.space.targets import adapter_problems, leaves_nothing, method_problems, rank_problem
 from trainables.tasks import Task
 
 Problem = tuple[tuple[str | int, ...], str]

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from compression.allocation import Measure
 from compression.model import as_saved
 from compression.registry import InvalidSetting, naming
-from study import sealed
 from study.errors import StudyError
 from study.layerwise.settings import Growths, Rules, corners, effect, evenly
 from study.layerwise.space import LayerwiseSpace
-from study.storage import Storage
+from study.store import sealed
+from study.store.storage import Storage
 from trainables import features
 from trainables.build import build
 from trainables.calibration import calibrated

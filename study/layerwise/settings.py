@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from compression.registry import IntRange, InvalidSetting, Scalar, Values
-from study.baselines import Typical
 from study.layerwise.sizes import Sizes
 from study.layerwise.space import Group, LayerwiseSpace
-from study.params import Param, corners_of, some_corners_of
+from study.space.baselines import Typical
+from study.space.params import Param, corners_of, some_corners_of
 from trainables.build import resolve_rule
 from trainables.record import NONE, Choice, LayerRule
 
@@ -172,7 +172,7 @@ def between(points: Sequence[tuple[int, float]], at: int) -> float:
 
 
 class _Given(Typical):
-    """What is given, else as :class:`study.baselines.Typical`."""
+    """What is given, else as :class:`study.space.baselines.Typical`."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         given = self.fixed.get(name)

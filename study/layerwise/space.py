@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from compression.registry import Domain, InvalidSetting, Plugin, Scalar
 from compression.rules import patterns
 from study.layerwise.config import LayerwiseConfig
-from study.options import AXES, Option, axis_params, choice
-from study.params import Param, Trained, corners_of
-from study.rates import common_rates
-from study.space import Space, axes_params, layer_rule
+from study.space.options import AXES, Option, axis_params, choice
+from study.space.params import Param, Trained, corners_of
+from study.space.rates import common_rates
+from study.space.space import Space, axes_params, layer_rule
 from trainables.record import LayerRule
 
 CHOSEN, PLAIN = ("method", "init", "adapter"), ("rank", "alpha")  # by each group

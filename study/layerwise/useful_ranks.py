@@ -8,8 +8,8 @@ from dataclasses import replace
 from compression.methods import METHODS
 from compression.rank_limits import oversized
 from compression.registry import Domain, IntRange, Values
-from study.options import Option, corner_plugins, option_params
-from study.targets import Targeted, target_shapes
+from study.space.options import Option, corner_plugins, option_params
+from study.space.targets import Targeted, target_shapes
 
 RANK = "rank"
 

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 
-from study import lease
 from study.events import Event
 from study.log.head import Heads
 from study.log.lines import to_line
 from study.log.reading import Loaded, load
 from study.log.writers import FileWriter, PartsWriter, Writer
-from study.names import refuse_links
-from study.patience import Patience
-from study.storage import Storage, StorageError, reason
+from study.store import lease
+from study.store.names import refuse_links
+from study.store.patience import Patience
+from study.store.storage import Storage, StorageError, reason
 
 SYNC_SECONDS = 1.0
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from study.log.lines import frame, unframe
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.serial import RecordError, canonical, from_json, parse_json
 
 NAMES = ("log.head-0", "log.head-1")

@@ -10,7 +10,7 @@ from study.events import Event
 from study.log import head
 from study.log.head import Extent, Head, Saved
 from study.log.lines import ADVICE, CorruptLog, parse
-from study.storage import Storage
+from study.store.storage import Storage
 
 FILE = "log.jsonl"
 FOLDER = "log"

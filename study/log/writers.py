@@ -10,7 +10,7 @@ from typing import Protocol
 
 from study.log.head import Extent, Saved
 from study.log.reading import FILE, Loaded, part, part_number
-from study.storage import Storage
+from study.store.storage import Storage
 
 PART_BYTES = 256 * 1024
 

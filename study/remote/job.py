@@ -13,14 +13,14 @@ from compression.registry import InvalidSetting
 from study.checks import tracking_problem
 from study.config import StudyConfig, load_config
 from study.errors import StorageError, StudyError, fail
-from study.patience import to_stderr
-from study.placement import Node, nodes_of
+from study.loop.placement import Node, nodes_of
 from study.remote import nodes
 from study.remote.results import copy
 from study.remote.spec import CONFIG, RESULTS, Spec
-from study.show import front_text
-from study.storage import Storage
+from study.store.patience import to_stderr
+from study.store.storage import Storage
 from study.study import Study
+from study.terminal.show import front_text
 
 TRACKING_SECONDS = 60.0
 

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from compression.registry import InvalidSetting
-from study.placement import Node
-from study.sections import Resources
-from study.storage import Storage, StorageError
+from study.fields.sections import Resources
+from study.loop.placement import Node
+from study.store.storage import Storage, StorageError
 
 # Ray's launcher leaves the cluster's file here, with what the provider knows of its machines.
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")

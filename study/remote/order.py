@@ -13,9 +13,9 @@ from clusters.errors import ClusterError, InvalidCluster
 from clusters.file import ClusterFile, parse
 from clusters.others import foreign
 from compression.registry import InvalidSetting
-from study import yaml_lines
 from study.config import StudyConfig
 from study.errors import StudyError
+from study.fields import yaml_lines
 
 
 @dataclass(frozen=True)

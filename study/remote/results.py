@@ -15,7 +15,7 @@ from study.events import Closed
 from study.finished import study_names
 from study.remote.order import in_our_words, say
 from study.remote.spec import RESULTS
-from study.storage import Storage
+from study.store.storage import Storage
 
 HERE = Path("results")
 KEPT = "artifacts/"  # files that are never written again once they are whole

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from compression.registry import Plugin, Registry, Values, knob
-from study.params import Param
+from study.space.params import Param
 
 PRUNED, NOTHING, PREDICTED = "pruned", "nothing", "predicted"
 
@@ -67,7 +67,7 @@ class Learner(Searcher):
 
     ``told`` is what it hears of a trial that was stopped early: ``pruned`` is that it was, without
     values; ``nothing`` is as if it had never been asked for; ``predicted`` are values at the full
-    budget as :class:`study.prediction.Gains` predicts them, stated as such.
+    budget as :class:`study.loop.prediction.Gains` predicts them, stated as such.
     """
 
     told: str = knob(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compression.registry import IntRange, Scalar, Values
-from study.params import Param, Trained
+from study.space.params import Param, Trained
 
 Codes = NDArray[np.float64]
 ABSENT = -1.0

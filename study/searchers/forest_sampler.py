@@ -16,11 +16,11 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from compression.registry import IntRange, Scalar, Values
-from study.params import Param
 from study.searchers.base import Turn
 from study.searchers.encoding import Codes, Encoding
 from study.searchers.improvement import growth, scalarised
 from study.searchers.seen import Seen
+from study.space.params import Param
 
 Array = NDArray[np.float64]
 LEAST = 4  # ended trials to learn from
@@ -171,7 +171,7 @@ class ForestSampler(optuna.samplers.BaseSampler):
 
 
 def distribution(param: Param) -> BaseDistribution:
-    """What Optuna calls a parameter's domain: as :meth:`study.params.Param.suggest` asks for."""
+    """What Optuna calls a parameter's domain, as :meth:`study.space.params.Param.suggest` asks."""
     domain: Any = param.domain
     if isinstance(domain, Values):
         return CategoricalDistribution(list(domain.values))

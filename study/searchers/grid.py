@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from compression.registry import IntRange
-from study.combinations import ranges
-from study.params import Param
 from study.searchers.base import SEARCHERS, Searcher, Turn
+from study.space.combinations import ranges
+from study.space.params import Param
 
 
 @SEARCHERS.register("grid")

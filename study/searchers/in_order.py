@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from compression.registry import Scalar
-from study.params import Param
 from study.searchers.base import Exhausted, Turn
 from study.searchers.whole import WholeSampler
+from study.space.params import Param
 
 _NOTE = "grid"  # the combination of a suggestion and its index, at the trial
 

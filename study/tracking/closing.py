@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.errors import StorageError
-from study.files import FILE, artifact, in_writing
 from study.finished import Finished
 from study.state import StudyState
-from study.storage import Storage
+from study.store.files import FILE, artifact, in_writing
+from study.store.storage import Storage
 from study.tracking.mirror import MODEL, Mirror
 from study.tracking.models import ON_FRONT, Model
 from study.tracking.note import before, note

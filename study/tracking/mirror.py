@@ -11,8 +11,8 @@ from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
 from study.events import CONFIRM, Frozen
-from study.lease import process_alive
 from study.state import OPEN, Phase, TrialState
+from study.store.lease import process_alive
 from study.tracking.client import Client
 from study.tracking.models import Models
 from study.tracking.note import before

@@ -83,7 +83,7 @@ def _open(place: str) -> optuna.storages.BaseStorage:
 
 
 class OptunaView:
-    """Writes each ended trial of the search to Optuna's storage. A :class:`study.brief.View`.
+    """Writes each ended trial of the search to Optuna's storage. A :class:`study.loop.brief.View`.
 
     From a thread of its own: the study does not wait. What fails is said once, and the next
     process that works on the study writes what is missing.
@@ -109,7 +109,7 @@ class OptunaView:
             self._write_if_ended(trial)
 
     def put(self, event: Event) -> None:
-        """See :class:`study.brief.View`."""
+        """See :class:`study.loop.brief.View`."""
         if isinstance(event, Ended | Answered):
             self._write_if_ended(self._state.trials[event.number])
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from study.lease import process_name
-from study.storage import Storage
+from study.store.lease import process_name
+from study.store.storage import Storage
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -24,7 +24,7 @@ from analysis.masking import masked
 from study.events import Ended, Event, Inherited, Reported, Started, Verified
 from study.follow import Follower
 from study.state import OPEN, StudyState
-from study.storage import Storage
+from study.store.storage import Storage
 from study.tracking.client import Client
 from study.tracking.closing import show_end, show_view
 from study.tracking.links import links

@@ -25,7 +25,7 @@ from measured import command, keep, machine, options, spread, table
 
 from study import log
 from study.events import Closed, Ended, Opened, Started, Verified
-from study.storage import Storage
+from study.store.storage import Storage
 
 EVERY = 0.2  # seconds between two looks at the memory
 TIMES = ("whole command", "until it opens", "until the first trial", "search",

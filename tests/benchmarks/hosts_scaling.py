@@ -22,7 +22,7 @@ from remote_hosts import User, cluster_file
 
 from study import log
 from study.events import Ended, Started
-from study.storage import Storage
+from study.store.storage import Storage
 
 CONFIG = """
 plugins: [paced.py]

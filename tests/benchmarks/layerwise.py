@@ -113,7 +113,7 @@ class Bench:
 
     def record(self, trial: Any) -> Any:
         """Run a trial to its end."""
-        from study.storage import Storage
+        from study.store.storage import Storage
         from trainables.attempt import Attempt
         from trainables.record import Origin, Record
 
@@ -146,7 +146,7 @@ class Bench:
         """All uniform settings within the budget, and the budget."""
         from study.layerwise.settings import evenly
         from study.layerwise.sizes import Sizes
-        from study.params import corners_of
+        from study.space.params import corners_of
 
         space = self.config("{all: '*'}").search_space()
         sizes = Sizes(space, self.task, self.data)
@@ -168,8 +168,8 @@ class Bench:
         from study.layerwise.settings import Settings
         from study.layerwise.sizes import Sizes
         from study.layerwise.starts import starts
+        from study.loop.search import StudySearch
         from study.objectives import aims
-        from study.search import StudySearch
         from study.searchers import SEARCHERS
 
         space = self.config("each").search_space()

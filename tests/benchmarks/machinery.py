@@ -43,7 +43,7 @@ def study(loop: str, trials: int) -> dict[str, float]:
     from study import log, session
     from study.config import make_config
     from study.events import Ended, Reported, Started
-    from study.storage import Storage
+    from study.store.storage import Storage
     from study.study import Study
     from study.tracking.tracker import Summary
 

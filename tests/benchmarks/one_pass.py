@@ -47,7 +47,7 @@ from analysis.stats import drop_interval
 from compression.model import trainable
 from study import log
 from study.events import Closed, Ended, Opened, Started, Verified
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables import features
 from trainables.attempt import Attempt
 from trainables.build import build

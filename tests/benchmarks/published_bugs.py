@@ -33,7 +33,7 @@ from published_bugs_scores import Point, best_of_cells, claim_table, counterpart
 
 from analysis.load import load_study
 from compression.artifact import deserialize
-from study.files import artifact
+from study.store.files import artifact
 from trainables.features import features_of
 from trainables.record import Choice, Record, Status
 from trainables.tasks import TASKS

@@ -31,7 +31,7 @@ from study.config import StudyConfig, make_config
 from study.events import SEARCH
 from study.log import read
 from study.state import StudyState, TrialState
-from study.storage import Storage
+from study.store.storage import Storage
 from trainables.record import Report, Status
 
 FOLDER = Path(__file__).parent

@@ -24,9 +24,9 @@ from ray.tune.search.optuna import OptunaSearch
 from simulated import Arm, Drawn, Params, Result
 
 from study.config import StudyConfig
+from study.loop.search import StudySearch
 from study.objectives import aims
 from study.schedulers import SCHEDULERS, Budget, Scheduler, Standing
-from study.search import StudySearch
 from study.searchers import SEARCHERS, Searcher
 from trainables.record import (
     Fingerprint,

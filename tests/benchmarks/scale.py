@@ -95,7 +95,7 @@ def study(nodes: int, trials: int, uri: str, searcher: str | None) -> dict[str, 
     from study.config import load_config
     from study.events import Closed
     from study.log import EventLog
-    from study.storage import Storage
+    from study.store.storage import Storage
     from study.tracking import Tracker
 
     overrides = {**CONFIG, "trials": str(trials)} | ({"searcher": searcher} if searcher else {})
@@ -141,9 +141,9 @@ def fails(trial: Any) -> bool:
 def real(runner: Any, log: Any, storage: Any) -> tuple[Clock, array[float], array[float]]:
     """Give the driver what a study gives it, timed; when reports and results come."""
     from study.events import Reported
-    from study.live import Live
     from study.origin import origin
     from study.retention import Retention
+    from study.terminal.live import Live
 
     clock, reports, results = Clock(), array("d"), array("d")
     driver, config, state = runner.driver, runner.config, runner.state

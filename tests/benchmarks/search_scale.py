@@ -31,7 +31,7 @@ from measured import ROOT, keep, machine, table
 
 from study.config import load_config
 from study.events import Event, encode
-from study.live import Live
+from study.terminal.live import Live
 
 sys.path.append(str(ROOT / "tests"))
 from fake_runner import FakeRunner  # noqa: E402

@@ -50,7 +50,7 @@ def sharing(together: int, trials: int, epochs: int) -> dict[str, float]:
     """One study in a folder and a process of its own."""
     from study import log
     from study.events import Ended, Started
-    from study.storage import Storage
+    from study.store.storage import Storage
 
     with tempfile.TemporaryDirectory() as folder:
         # Ray counts in ten-thousandths.

@@ -33,7 +33,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
 from compression.registry import Scalar, Values
-from study.space import Space
+from study.space.space import Space
 
 TREES = 64
 MISSING_VALUE = -1e3  # below all values

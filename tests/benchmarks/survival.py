@@ -74,7 +74,7 @@ def throughput(kind: str, trials: int) -> float:
     from study import log, session
     from study.config import make_config
     from study.events import Ended
-    from study.storage import Storage
+    from study.store.storage import Storage
     from study.study import Study
 
     forgetful = Forgetful()
@@ -112,7 +112,7 @@ def made_study(trials: int) -> list[Any]:
 def appends(events: list[Any]) -> dict[str, float]:
     """Medians in ms of appending an event, and of making its line."""
     from study.log import EventLog, to_line
-    from study.storage import Storage
+    from study.store.storage import Storage
 
     took, lines = [], []
     with tempfile.TemporaryDirectory(dir=".") as folder, EventLog(Storage.open(folder)) as log:
@@ -138,7 +138,7 @@ def resume(events: list[Any], trials: int) -> float:
     from study.config import parse_config
     from study.log import EventLog
     from study.retention import missing
-    from study.storage import Storage
+    from study.store.storage import Storage
 
     config = parse_config(STUDY % (trials + 10))
     config.search_space()

@@ -1,0 +1,1 @@
+"""What the fields of a config hold, as people write them, and what is wrong with it."""

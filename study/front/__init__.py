@@ -1,0 +1,1 @@
+"""A finished study's front: the points that are asked for, and where their models run."""
