@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from analysis import units
-from analysis.columns import setting
+from analysis.columns import TIMED, setting
 from analysis.front_text import metric_line
 from analysis.load import DEFAULT_STORAGE, Row
 from analysis.masking import printable
@@ -79,7 +79,7 @@ def as_json(point: Point) -> dict[str, Any]:
         "test_drop": versus.drop if versus else None,
         "test_drop_interval": _ends(versus.lower, versus.upper) if versus else None,
         "verified": point.verification.verified if point.verification else None,
-        "latency_ms": point.latency_ms,
+        TIMED: point.latency_ms,
         "artifact": f"{point.study.storage}/{artifact(member.trial_id)}",
         "dense": dense_file(point),
         "replay": replay_command(point),

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.columns import TIMED
 from study.state import StudyState, TrialState
 from study.store.storage import Storage
 from trainables.record import Record, Trial, Verification, canonical
@@ -51,6 +52,7 @@ RECORD_COLUMNS: Mapping[str, pa.DataType] = {
     "stored_bytes": pa.int64(),
     "file_bytes": pa.int64(),
     "macs": pa.int64(),
+    "latency_ms": pa.float64(),
     "seconds": pa.float64(),
     "peak_memory": pa.int64(),
     "sha256": pa.string(),
@@ -65,7 +67,7 @@ VERIFICATION_COLUMNS: Mapping[str, pa.DataType] = {
     "sha256": pa.string(),
     "file_bytes": pa.int64(),
     f"test_{METRIC}": pa.float64(),
-    "latency_ms": pa.float64(),
+    TIMED: pa.float64(),
     "resident_bytes": pa.int64(),
     "at": pa.string(),
     "verification_json": pa.string(),
@@ -135,15 +137,16 @@ def measured(record: Record) -> dict[str, Any]:
         columns[name] = getattr(size, name) if size else None
     for name in ("stored_bytes", "file_bytes"):
         columns[name] = getattr(size, name) if size else None
-    for name in ("macs", "seconds", "peak_memory", "sha256", "error"):
+    for name in ("macs", "latency_ms", "seconds", "peak_memory", "sha256", "error"):
         columns[name] = getattr(outcome, name)
     return columns
 
 
 def verification_row(verification: Verification) -> dict[str, Any]:
     """The columns of a verification."""
-    names = ("trial_id", "sha256", "file_bytes", "latency_ms", "resident_bytes", "at", "verified")
+    names = ("trial_id", "sha256", "file_bytes", "resident_bytes", "at", "verified")
     return {name: getattr(verification, name) for name in names} | {
+        TIMED: verification.latency_ms,
         "problems": "; ".join(verification.problems),
         **{f"test_{name}": value for name, value in verification.metrics.items()},
         "verification_json": canonical(verification),

@@ -19,7 +19,7 @@ from analysis.load import Row, StudyData
 from analysis.summary import headline
 from compression.registry import InvalidSetting
 from study import log
-from study.best import loading, main
+from study.best import as_json, loading, main
 from study.errors import StudyError
 from study.events import Ended, Frozen, Member, Opened, Suggested, Verified
 from study.finished import Finished, read
@@ -240,6 +240,9 @@ def test_latency_that_was_not_measured_is_said_so_and_what_was_counts():
     timed = study_of(FRONT, latency=2.5)
     assert choose(front(timed), wanted, False).value == 0.96
     assert choose(front(timed), asked(timed, max_latency="2000us"), False) is None
+    said = as_json(choose(front(timed), wanted, False))
+    assert said["verified_latency_ms"] == 2.5
+    assert "latency_ms" not in said  # which is by the study's table
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,13 @@ def test_the_studys_page_says_what_it_came_to_and_leads_to_the_report(tab, serve
     shown(tab, "hypervolume")
     for name in names(seen.trials)[:1]:
         shown(tab, name)
-    report = followed(tab, "The report").frame_locator("iframe").locator("h1")
-    report.get_by_text("seen", exact=True).wait_for()
+    page = followed(tab, "The report").frame_locator("iframe")
+    page.locator("h1").get_by_text("seen", exact=True).wait_for()
+    # Files of the study do not stand beside this copy of its page.
+    page.locator("#table tbody tr").first.wait_for()
+    links = page.locator("#table tbody a")
+    assert all(link.get_attribute("href").startswith("http") for link in links.all())
+    assert links.count()
 
 
 def test_from_the_studys_page_one_comes_to_the_charts(tab, server, seen):

@@ -210,6 +210,37 @@ def test_panels_share_their_axes(tab):
         assert len(set(ends)) == 1, name
 
 
+MARK = """(chart) => {
+    const plot = document.querySelector(`#chart-${chart} .plot`);
+    plot.scrollIntoView({ block: "center" });
+    const trace = plot.data.find((one) => one.series?.trials);
+    const at = trace.x.length - 1;
+    const { xaxis, yaxis } = plot._fullLayout;
+    const box = plot.getBoundingClientRect();
+    const x = box.left + xaxis._offset + xaxis.d2p(trace.x[at]);
+    const y = box.top + yaxis._offset + yaxis.d2p(trace.y[at]);
+    return [x, y];
+}"""
+
+
+@pytest.mark.parametrize("chart", ["rank", "curves"])
+def test_hover_over_a_chart_tells_the_whole_setting_too(tab, chart):
+    see_all(tab)
+    x, y = tab.evaluate(MARK, chart)
+    tab.mouse.move(x - 30, y - 5)
+    tab.mouse.move(x, y, steps=4)
+    tab.wait_for_selector("#tooltip:not([hidden])")
+    said = tab.inner_text("#tooltip")
+    trial = said.split("\ntrial\n")[1].split("\n")[0]  # marks may lie on each other
+    row = tab.evaluate(f"front.rows.find((row) => front.value('trial_id', row) === '{trial}')")
+    asked = tab.evaluate(f"setting({row}).filter(([, value]) => value !== '' && value !== null)")
+    assert {"method", "optimizer", "batch size"} <= {word for word, _ in asked}
+    for word, value in asked:
+        assert f"{word}\n{value}" in said
+    tab.mouse.move(5, 5)
+    tab.wait_for_selector("#tooltip", state="hidden")
+
+
 def test_the_first_column_of_the_table_stays_in_view(started, page):
     with browsers.opened(started, page, 400) as tab:
         box = tab.locator("#table")

@@ -18,6 +18,7 @@ from study.tables import (
     record_row,
     write_parquet,
 )
+from study.tracking import shown
 from trainables.record import Record, Status, Verification, from_json
 
 
@@ -65,6 +66,22 @@ def test_verifications(tmp_path):
     assert row["test_accuracy"] == 0.95
     found = from_json(Verification, json.loads(row["verification_json"]))
     assert found == verified(0, ("sha256 differs",)).verification
+
+
+def test_latency_by_the_table_and_of_the_verified_file_have_names_of_their_own(tmp_path):
+    record = make_record(0)
+    outcome = replace(record.outcome, latency_ms=3.0)
+    found = replace(verified(0).verification, latency_ms=5.0)
+    ended = Ended(0, trial_id(0), replace(record, outcome=outcome), 1.0)
+    events = [opened(), *begin(), ended, Verified(found)]
+    assert written(tmp_path, events, RECORDS)["latency_ms"].to_pylist() == [3.0]
+    table = pq.read_table(tmp_path / VERIFICATIONS)
+    assert table["verified_latency_ms"].to_pylist() == [5.0]
+    assert "latency_ms" not in table.schema.names
+    (trial,) = StudyState(events).ended
+    metrics = [*shown.final_metrics(trial), *shown.tested(trial, found)]
+    values = {metric.key: metric.value for metric in metrics}
+    assert (values["latency_ms"], values["verified_latency_ms"]) == (3.0, 5.0)
 
 
 @pytest.mark.parametrize("events", [[], [opened(), *begin(), *end(status=Status.FAILED)]])

@@ -84,11 +84,15 @@ def _level(
 
 @dataclass(frozen=True)
 class _Best:
-    """The best setting of some: the mean over its seeds, its interval, how many were tried."""
+    """The best setting of some: the mean over its seeds, its interval, how many were tried.
+
+    ``trial_id`` is its first run's.
+    """
 
     value: float
     interval: Interval | None
     text: str
+    trial_id: str
 
 
 def _best(trials: Sequence[Tried], y: Objective) -> _Best:
@@ -98,7 +102,8 @@ def _best(trials: Sequence[Tried], y: Objective) -> _Best:
     runs = min(seeds.values(), key=lambda group: y.loss(_mean(group)))
     text = f"{setting(runs[0].row)}, best of {units.counted(len(seeds), 'setting')}"
     several = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
-    return _Best(_mean(runs), mean_interval([run.value for run in runs]), text + several)
+    interval = mean_interval([run.value for run in runs])
+    return _Best(_mean(runs), interval, text + several, runs[0].trial_id)
 
 
 def _mean(runs: Sequence[Tried]) -> float:
@@ -122,4 +127,5 @@ def _line(init: str, trials: Sequence[Tried], y: Objective) -> Series:
         low=[None if end is None else max(end.lower, bottom) for end in ends],
         high=[None if end is None else min(end.upper, top) for end in ends],
         texts=[one.text for one in best.values()],
+        trials=[one.trial_id for one in best.values()],
     )

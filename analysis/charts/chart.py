@@ -43,7 +43,8 @@ class Series:
         colour: What it shares its colour with, over all panels; its own name by default.
         muted: Drawn in grey, behind the others.
         hollow: Points as outlines.
-        texts: What is said of each mark: its whole setting.
+        texts: What is said of each mark.
+        trials: Ids of the trials that the marks are of, whose whole settings a page tells.
         percent: Whether shades are of fractions.
     """
 
@@ -55,6 +56,7 @@ class Series:
     high: Sequence[float | None] = ()
     shade: Sequence[float | None] = ()
     texts: Sequence[str] = ()
+    trials: Sequence[str] = ()
     colour: str | None = None
     muted: bool = False
     hollow: bool = False
@@ -62,7 +64,7 @@ class Series:
 
     def __post_init__(self) -> None:
         """Raises ValueError: sequences of unequal lengths."""
-        for name in ("y", "low", "high", "shade", "texts"):
+        for name in ("y", "low", "high", "shade", "texts", "trials"):
             given = getattr(self, name)
             if (given or name == "y") and len(given) != len(self.x):
                 raise ValueError(f"{self.name}: {len(self.x)} x, {len(given)} {name}")
@@ -111,4 +113,5 @@ class Chart:
                         "high": series.high[at] if series.high else None,
                         "shade": series.shade[at] if series.shade else None,
                         "text": series.texts[at] if series.texts else None,
+                        "trial_id": series.trials[at] if series.trials else None,
                     }

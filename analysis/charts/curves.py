@@ -76,6 +76,7 @@ def _line(name: str, one: Tried, curve: Curve, muted: bool = False) -> Series:
         [float(epoch) for epoch in epochs],
         [curve[epoch] for epoch in epochs],
         texts=[one.text] * len(epochs),
+        trials=[one.trial_id] * len(epochs),
         muted=muted,
     )
 

@@ -85,6 +85,7 @@ def _points(
         trade.values[rows, across].tolist(),
         trade.values[rows, down].tolist(),
         texts=[f"trial {trade.rows[i].number}: {setting(trade.rows[i])}" for i in rows],
+        trials=[trade.rows[i].record.trial_id for i in rows],
         colour=None if muted else "front",
         muted=muted,
         hollow=hollow,

@@ -43,6 +43,11 @@ class Tried:
         return max(rule.rank for rule in self._rules)
 
     @property
+    def trial_id(self) -> str:
+        """Its record's."""
+        return self.row.record.trial_id
+
+    @property
     def text(self) -> str:
         """Its number and whole setting."""
         return f"trial {self.row.number}: {setting(self.row)}"

@@ -116,6 +116,9 @@ function drawPanel(plot, panel, hidden, ranges) {
   return drawPlot(plot, found, layout);
 }
 
+/** The whole setting of a trial by its id, as facts: of a page that has the settings. */
+let settingOf = () => [];
+
 function aboutMark(panel, { points: [point] }) {
   const { series } = point.data;
   const i = series.mark === "cells" ? point.customdata : point.pointNumber;
@@ -124,6 +127,7 @@ function aboutMark(panel, { points: [point] }) {
   return [
     make("strong", {}, series.texts?.[i] ?? series.name),
     facts([[panel.x.label || "x", value("x")], [panel.y.label || "y", value("y")], ["interval", ends], ["value", isKnown(series.shade?.[i]) ? shownShade(series.shade[i], series) : ""]]),
+    ...(series.trials ? [facts(settingOf(series.trials[i]))] : []),
   ];
 }
 

@@ -11,6 +11,8 @@ from analysis.plot_style import ink_on, shades_of
 
 __all__ = ["drawn"]
 
+COLUMNS = ("x", "y", "low", "high", "shade", "texts", "trials")
+
 
 def drawn(chart: Chart) -> dict[str, Any]:
     """Title, note and panels; of a series what is empty is left out."""
@@ -36,7 +38,7 @@ def drawn(chart: Chart) -> dict[str, Any]:
 def _series(series: Series, found: Looks) -> dict[str, Any]:
     look = look_of(series, found)
     inks = [shade and ink_on(shade) for shade in shades_of(series.shade)]
-    columns = {name: getattr(series, name) for name in ("x", "y", "low", "high", "shade", "texts")}
+    columns = {name: getattr(series, name) for name in COLUMNS}
     return {
         "name": series.name,
         "mark": series.mark.value,

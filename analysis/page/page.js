@@ -9,7 +9,13 @@ function followTheme() {
   });
 }
 
+function tellSettings() {
+  const rows = new Map(front.rows.map((row) => [front.value("trial_id", row), row]));
+  settingOf = (id) => (rows.has(id) ? [...setting(rows.get(id)), ["trial", id]] : []);
+}
+
 async function showPage() {
+  tellSettings();
   await showFront();
   listen(document.getElementById("front-plot"));
   showCharts();

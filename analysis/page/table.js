@@ -1,7 +1,11 @@
 "use strict";
 /* The table of the front: a click on a heading, or Enter, sorts by it. */
 
-function cellOf([text, key, link], column) {
+/** Files stand beside the page, but not beside a copy that somebody else's page shows. */
+const STANDS_ALONE = /^(file|https?):$/.test(location.protocol);
+
+function cellOf([text, key, address], column) {
+  const link = STANDS_ALONE || /^https?:/.test(address) ? address : "";
   const shown = column.code && text ? make("code", {}, text) : text;
   const inside = link ? make("a", { href: link }, shown) : shown;
   const kind = column.code || text.length > 28 ? "long" : typeof key === "number" ? "number" : "";

@@ -8,6 +8,7 @@ from itertools import islice
 
 from mlflow.entities import Metric, Param
 
+from analysis.columns import TIMED
 from study.events import CONFIRM, SEARCH
 from study.finished import Finished
 from study.growth import Growth
@@ -17,7 +18,8 @@ from trainables.record import NONE, Report, Verification
 
 # Few: each is a column of the table of runs. What follows from these is in record.json.
 _MEASURED = tuple(
-    "ratio file_bytes layer_ratio macs epochs_done best_epoch seconds peak_memory".split()
+    "ratio file_bytes layer_ratio macs latency_ms epochs_done".split()
+    + "best_epoch seconds peak_memory".split()
 )
 
 
@@ -83,7 +85,7 @@ def growth(study: Finished) -> Iterator[Metric]:
 def tested(trial: TrialState, found: Verification) -> list[Metric]:
     """What its verification measured."""
     values: dict[str, float | None] = {f"test/{k}": v for k, v in found.metrics.items()}
-    values |= {"latency_ms": found.latency_ms, "resident_bytes": found.resident_bytes}
+    values |= {TIMED: found.latency_ms, "resident_bytes": found.resident_bytes}
     at = milliseconds(trial.ended_at)
     return [Metric(k, float(v), at, 0) for k, v in values.items() if v is not None]
 
