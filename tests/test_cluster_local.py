@@ -10,12 +10,7 @@ import hosts as real
 import pytest
 from hosts import Host, Hosts
 
-WHY_NOT = real.available()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"no hosts on this machine: {WHY_NOT}"),
-]
+pytestmark = real.marks(timeout=300)
 FILE = Path("clusters/local.yaml")
 
 

@@ -162,15 +162,19 @@ class Runs:
     def __init__(self, below: Path) -> None:
         self.below = below
         self.folders: dict[str, Path] = {}
+        self.failed: set[str] = set()
 
     def folder(self, page: Page) -> Path:
         """Run the page once, after the one that it goes on from; its folder."""
+        assert page.path not in self.failed, f"{page.path} has failed"
         if page.path not in self.folders:
+            self.failed.add(page.path)
             folder = self.folder(page.after) if page.after else self._checkout(page)
             for block in page.blocks:
                 if "not run" not in block.notes:
                     self._do(block, folder, f"{page.path}:{block.line}")
             self.folders[page.path] = folder
+            self.failed.remove(page.path)
         return self.folders[page.path]
 
     def _checkout(self, page: Page) -> Path:

@@ -11,12 +11,7 @@ import hosts as real
 import pytest
 from host_network import Failed, do, wait
 
-WHY_NOT = real.available()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"no hosts on this machine: {WHY_NOT}"),
-]
+pytestmark = real.marks(timeout=120)
 
 
 @pytest.fixture(scope="module")
