@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -135,8 +136,14 @@ def test_detached_and_attached_again_it_ends_with_the_records_of_an_undisturbed_
     assert second.code == 2
     assert "runs study 'left' already" in second.text
     assert user.run("--down").code == 2, "not while a study runs"
-    again = user.run("--attach")
+    again = user.run("--attach", "--json")
     assert again.code == 0, again.text
+    answer = json.loads(again.text.splitlines()[-1])
+    assert (answer["name"], answer["exit_code"], answer["trials"]) == ("left", 0, 8)
+    assert (user.folder / answer["report"]["html"]).is_file(), "of the files that were fetched"
+    files = [f"artifacts/{point['trial_id']}.safetensors" for point in answer["front"]]
+    assert all((user.folder / answer["location"] / file).is_file() for file in files)
+    assert files
     assert len(records(user.folder / "results" / "left")) >= 8
     assert records(user.folder / "results" / "left") == records(user.folder / "results" / "first")
 

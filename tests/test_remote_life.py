@@ -187,7 +187,8 @@ def test_a_study_outlives_its_cluster(tmp_path, monkeypatch, host, told, capsys)
     here = remote(tmp_path, monkeypatch, text)
     with pytest.raises(Gone):
         here.status()
-    assert here.attach(None) == 0
+    ended = here.attach(None)
+    assert ended.answer() == {"name": "new", "location": "results/new", "exit_code": 0}
     assert (tmp_path / "results" / "new" / "report" / "front.csv").read_text() == "new"
     with pytest.raises(InvalidSetting, match="there: new, old"):
         here.attach("other")

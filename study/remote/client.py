@@ -87,8 +87,8 @@ class Remote:
         named = {file.name: file.source.encode() for file in self._plugins(order)}
         return {CONFIG: order.path.read_bytes(), **named}
 
-    def run(self, order: Order) -> int:
-        """Ship a study, follow it, fetch what came of it; its exit code.
+    def run(self, order: Order) -> results.Ended:
+        """Ship a study, follow it, fetch what came of it.
 
         Raises:
             InvalidSetting: a check failed; nothing is left running that this call started.
@@ -151,7 +151,7 @@ class Remote:
                     ]
                 )
 
-    def follow(self, job: Job, storage: str | None, fresh: bool = False) -> int:
+    def follow(self, job: Job, storage: str | None, fresh: bool = False) -> results.Ended:
         """Show a job's words until it ends, through lost connections; then fetch its results.
 
         Ctrl-C leaves it running. Results of a cluster that is gone come from its ``storage``.
@@ -159,11 +159,13 @@ class Remote:
         Raises:
             StudyError: the cluster does not answer for ten minutes.
         """
+        results.forget(job.study)
         try:
             job = watch(self._entered, job.id, self._commands())
         except KeyboardInterrupt:
-            say(f"\ndetached; the study goes on. {self._commands()}")
-            return DETACHED
+            detached = f"detached; the study goes on. {self._commands()}"
+            say(f"\n{detached}")
+            return results.Ended(job.study, DETACHED, detached)
         except Gone as error:
             say(str(error))
             return results.from_storage(storage, job.study)
@@ -171,10 +173,10 @@ class Remote:
         if code == 2:  # nothing was run
             with in_our_words():
                 self._end(fresh)
-            return code
+            return results.Ended(job.study, code)
         results.from_head(self._head(), job.study)
         say(self._bill())
-        return code
+        return results.Ended(job.study, code)
 
     @contextmanager
     def _entered(self) -> Iterator[Entrance]:
@@ -186,7 +188,7 @@ class Remote:
             raise Gone(f"cluster {self.file.name} does not run")
         return head
 
-    def attach(self, name: str | None) -> int:
+    def attach(self, name: str | None) -> results.Ended:
         """Follow the study of that name, or the newest; of a cluster that is gone, its results."""
         try:
             with in_our_words(), self._entered() as entrance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from compression.registry import InvalidSetting
+from study.terminal.answer import told_aside
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
     from study.remote.client import Remote
     from study.remote.order import Order
+    from study.remote.results import Ended
 
 VERBS = ("attach", "status", "stop", "down", "mlflow")
 
@@ -62,8 +65,7 @@ Read = Callable[[], tuple["StudyConfig", Path, dict[str, str]]]
 
 def serve(asked: Asked, read: Read) -> int:
     """Do what is asked of a cluster; the exit code. ``read`` gives a study to be run there."""
-    from study.remote.client import Remote
-    from study.remote.order import say
+    from study.remote.client import DETACHED, Remote
 
     asked.check()
     if asked.cluster is None:
@@ -77,14 +79,33 @@ def serve(asked: Asked, read: Read) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
         try:
-            return remote.run(order)
+            return _ended(lambda: remote.run(order), asked.as_json)
         except KeyboardInterrupt:
             flags = f"--cluster {asked.cluster}"
-            say(f"interrupted; `{flags} --status` says whether it runs, `{flags} --down` ends it")
-            return 130
+            what = f"`{flags} --status` says whether it runs, `{flags} --down` ends it"
+            return _said(DETACHED, f"interrupted; {what}", asked.as_json)
     lines, wrong = remote.plan(order)
     click.echo(json.dumps({"plan": lines}) if asked.as_json else "\n".join(lines))
     return 2 if wrong else 0
+
+
+def _said(code: int, why: str, as_json: bool) -> int:
+    """An exit code, and why, where nobody may be there any more to read it."""
+    from study.remote.order import say
+
+    say(why)
+    if as_json:
+        click.echo(json.dumps({"exit_code": code, "errors": [why]}))
+    return code
+
+
+def _ended(follow: Callable[[], Ended], as_json: bool) -> int:
+    """Follow a study to its end; its exit code."""
+    with told_aside() if as_json else nullcontext():
+        ended = follow()
+    if as_json:
+        click.echo(json.dumps(ended.answer()))
+    return ended.code
 
 
 def _order(asked: Asked, config: StudyConfig, path: Path, given: dict[str, str]) -> Order:
@@ -103,7 +124,7 @@ def _manage(remote: Remote, asked: Asked) -> int:
         return 0
 
     actions: dict[str, Callable[[], int]] = {
-        "attach": lambda: remote.attach(asked.name),
+        "attach": lambda: _ended(lambda: remote.attach(asked.name), asked.as_json),
         "status": lambda: shown(remote.status()),
         "stop": lambda: shown([remote.stop(asked.name)]),
         "down": lambda: shown([remote.down("force" in asked.flags)]),

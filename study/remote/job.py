@@ -16,11 +16,11 @@ from study.errors import StorageError, StudyError, fail
 from study.loop.placement import Node, nodes_of
 from study.remote import nodes
 from study.remote.results import copy
-from study.remote.spec import CONFIG, RESULTS, Spec
+from study.remote.spec import ANSWER, CONFIG, RESULTS, Spec
 from study.store.patience import to_stderr
 from study.store.storage import Storage
 from study.study import Study
-from study.terminal.show import front_text
+from study.terminal.show import as_json, front_text
 
 TRACKING_SECONDS = 60.0
 
@@ -37,10 +37,12 @@ def main(folder: Path) -> int:
         study = Study(
             config, spec.name, spec.resume, "auto", warm_start=spec.warm_start, promised=promised
         )
+        _here(spec.name).discard(ANSWER)
         try:
             result = study.run()
         finally:  # of a study that failed on its way, what there is
             _put_down(study.storage, spec.name)
+    _here(spec.name).write_bytes(ANSWER, as_json(result).encode())
     print(printable(front_text(result)), flush=True)
     return result.exit_code
 
@@ -80,9 +82,14 @@ def _await_tracking(uri: str | None) -> None:
         time.sleep(1)
 
 
+def _here(name: str) -> Storage:
+    """A study's folder on the head's disk."""
+    return Storage.open(str(Path(RESULTS).expanduser())).sub(name)
+
+
 def _put_down(storage: Storage, name: str) -> None:
     """A copy of the study's folder on the head's disk, for the user's machine to take."""
-    there = Storage.open(str(Path(RESULTS).expanduser())).sub(name)
+    there = _here(name)
     if storage.is_local and storage.root == there.root:
         return
     try:

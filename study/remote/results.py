@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis.masking import masked
 from clusters.fetch import fetch
@@ -14,7 +16,8 @@ from study.errors import StudyError
 from study.events import Closed
 from study.finished import study_names
 from study.remote.order import in_our_words, say
-from study.remote.spec import RESULTS
+from study.remote.spec import ANSWER, RESULTS
+from study.store.files import REPORT, artifact
 from study.store.storage import Storage
 
 HERE = Path("results")
@@ -23,10 +26,39 @@ KEPT = "artifacts/"  # files that are never written again once they are whole
 
 @dataclass(frozen=True)
 class Ended:
-    """A study, and whether it came to its end."""
+    """A study that was followed, the exit code that says how it ended, and what more there is."""
 
     name: str
-    well: bool
+    code: int
+    why: str = "the study's own words are on standard error"
+
+    def answer(self) -> dict[str, Any]:
+        """As ``study.run --json`` says it of a study that runs here.
+
+        These are the job's own words, of the files that were fetched; where the job left none,
+        what was fetched, and where the errors are.
+        """
+        here = HERE / self.name
+        try:
+            said = _moved(json.loads((here / ANSWER).read_bytes()), here)
+        except FileNotFoundError:
+            said = {"name": self.name, "location": str(here)}
+            if self.code:
+                said["errors"] = [self.why]
+        return {**said, "exit_code": self.code}
+
+
+def _moved(said: dict[str, Any], here: Path) -> dict[str, Any]:
+    """The same of a copy of the study's folder."""
+    report = {kind: str(here / REPORT / Path(file).name) for kind, file in said["report"].items()}
+    ships = said["smallest_certified"]
+    ships = ships and str(here / artifact(Path(ships).stem))
+    return {**said, "location": str(here), "report": report, "smallest_certified": ships}
+
+
+def forget(name: str) -> None:
+    """What a study of this name said when it ended before is not how it ends now."""
+    (HERE / name / ANSWER).unlink(missing_ok=True)
 
 
 def from_head(head: Ssh, name: str) -> None:
@@ -40,8 +72,8 @@ def from_head(head: Ssh, name: str) -> None:
     _tell(HERE / name)
 
 
-def from_storage(uri: str | None, name: str | None) -> int:
-    """What a cluster that is gone left in its storage; 0 if the study had come to its end.
+def from_storage(uri: str | None, name: str | None) -> Ended:
+    """What a cluster that is gone left in its storage; code 0 if the study had come to its end.
 
     Raises:
         StudyError: no storage that outlives the machines is known.
@@ -53,14 +85,15 @@ def from_storage(uri: str | None, name: str | None) -> int:
             "one of its own (storage, or --set storage) is there still"
         )
     ended = newest(uri, name, HERE)
+    forget(ended.name)
     _tell(HERE / ended.name)
     say(f"the whole study: {masked(uri)}/{ended.name}")
-    return 0 if ended.well else 1
+    return ended
 
 
 def _tell(here: Path) -> None:
     say(f"results: {here}")
-    for file in sorted((here / "report").glob("[!.]*")):
+    for file in sorted((here / REPORT).glob("[!.]*")):
         say(f"report: {file}")
 
 
@@ -81,7 +114,7 @@ def newest(uri: str, name: str | None, here: Path) -> Ended:
     copy(there, Storage.open(str(here.absolute())).sub(chosen))
     events = log.read(there)
     last = events[-1] if events else None
-    return Ended(chosen, isinstance(last, Closed) and last.reason == "exit 0")
+    return Ended(chosen, 0 if isinstance(last, Closed) and last.reason == "exit 0" else 1)
 
 
 def _began(study: Storage) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from clusters import derived
 
 FILE, CONFIG = "job.json", "study.yaml"
+ANSWER = "answer.json"  # of a study that ended, beside its files: what `--json` says
 RESULTS = f"{derived.THERE}/results"  # on the head: from where the user's machine takes them
 COMMAND = "python -m study.remote.job"
 

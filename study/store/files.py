@@ -5,6 +5,7 @@ from study.store.names import part
 FILE = "study.json"
 FOLDER = "artifacts"
 CHECKPOINTS = "checkpoints"
+REPORT = "report"
 FEATURES = "features"  # while a cluster searches: what its machines share
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from study.errors import StorageError
 from study.finished import Finished
 from study.state import StudyState
-from study.store.files import FILE, artifact, in_writing
+from study.store.files import FILE, REPORT, artifact, in_writing
 from study.store.storage import Storage
 from study.tracking.mirror import MODEL, Mirror
 from study.tracking.models import ON_FRONT, Model
@@ -22,7 +22,7 @@ from study.tracking.note import before, note
 from study.tracking.shown import final_metrics, growth, name_of, params_of, tested, word
 from study.tracking.view import View
 
-REPORT, SUMMARY = "report", "report/summary.md"
+SUMMARY = f"{REPORT}/summary.md"
 _LEADING = ("ratio", "file_bytes", "val_", "test/")
 
 
