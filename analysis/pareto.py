@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import click
 
+from analysis.answering import Answering, fail
 from analysis.columns import SIZES
 from analysis.formats import DEFAULT, FORMATS
 from analysis.front_text import front_text
@@ -23,7 +23,7 @@ from analysis.load import (
     open_folder,
 )
 from analysis.markup import spans
-from analysis.masking import printable, sayable
+from analysis.masking import printable
 from analysis.objectives import trade, wrong_names
 from analysis.published import SYSTEMS, check_systems
 from analysis.telling import told
@@ -59,7 +59,7 @@ def _objectives(
     return names
 
 
-@click.command()
+@click.command(cls=Answering)
 @click.argument("studies", metavar="[STUDY ...]", nargs=-1)
 @click.option("--tracking-uri", help="MLflow store to read from where there is no such folder.")
 @click.option("--x", type=click.Choice(list(SIZES)), default="ratio", show_default=True)
@@ -141,12 +141,7 @@ def main(
             ]
             click.echo(json.dumps({"exit_code": 0, "reports": reports}))
     except StudyDataError as error:
-        lines = [sayable(line) for line in str(error).splitlines()]
-        for line in lines:
-            click.echo(f"error: {line}", err=True)
-        if as_json:
-            click.echo(json.dumps({"exit_code": 2, "errors": lines}))
-        sys.exit(2)
+        fail(2, str(error).splitlines(), as_json)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from analysis import units
+from analysis.answering import Answering, fail
 from analysis.columns import TIMED, setting
 from analysis.front_text import metric_line
 from analysis.load import DEFAULT_STORAGE, Row
 from analysis.masking import printable
 from compression.registry import InvalidSetting
-from study.errors import StudyError, fail
+from study.errors import StudyError
 from study.finished import Finished, find, read
 from study.front.asked import Asked, asking, pick, shown
 from study.front.points import Point
@@ -165,7 +166,7 @@ def table(points: Sequence[Point]) -> Iterator[str]:
         )
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.argument("study")
 @asking
 @click.option("--export", "folder", metavar="DIR", help="Copy the point's file there, with a card.")

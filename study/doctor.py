@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analysis.answering import Answering, fail
+
 if TYPE_CHECKING:
     from clusters.check import Check
     from study.remote.client import Remote
     from study.remote.order import Order
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.option(
     "--cluster", type=click.Path(path_type=Path), required=True, help="The cluster's file."
 )
@@ -35,7 +37,6 @@ def main(cluster: Path, config: Path | None, as_json: bool) -> None:
     nothing stops a launch, 2 something does.
     """
     from compression.registry import InvalidSetting
-    from study.errors import fail
     from study.remote.client import Remote
 
     try:

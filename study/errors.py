@@ -1,13 +1,5 @@
-"""How commands say what went wrong."""
+"""What ends a study, or one command of it, with a sentence for its user."""
 
-import json
-import sys
-from collections.abc import Sequence
-from typing import NoReturn
-
-import click
-
-from analysis.masking import sayable
 from trainables.shelf import ShelfError
 
 
@@ -22,13 +14,3 @@ class StorageError(StudyError, ShelfError):
     """
 
     passing = True
-
-
-def fail(code: int, lines: Sequence[str], as_json: bool = False) -> NoReturn:
-    """End the command with an exit code, a line an error; to programs as one line of JSON, too."""
-    said = [sayable(line) for line in lines]
-    for line in said:
-        click.echo(line, err=True)
-    if as_json:
-        click.echo(json.dumps({"exit_code": code, "errors": said}))
-    sys.exit(code)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analysis.answering import Answering, fail
 from analysis.load import DEFAULT_STORAGE
 from compression.registry import InvalidSetting
-from study.errors import StudyError, fail
+from study.errors import StudyError
 from study.finished import find, find_trial, read
 from study.front.asked import Asked, asking, pick
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from study.front.exporting import Chosen
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.argument("which", metavar="STUDY_OR_TRIAL", required=False)
 @click.option("--to", metavar="TARGET", help="onnx, compressed-tensors or pyfunc.")
 @click.option("--output", metavar="DIR", help="Where to write; by default ./export/TRIAL-TARGET.")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analysis.answering import Answering, fail
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, Row
 from clusters.connection import limits
 from compression.registry import InvalidSetting
-from study.errors import StudyError, fail
+from study.errors import StudyError
 from study.finished import Finished, Found, find_trial
 from study.store.files import probe
 from trainables.record import Fingerprint, Origin, Outcome, Record, Report, Status
@@ -246,7 +247,7 @@ def as_json(done: Replay) -> dict[str, Any]:
     }
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.argument("trial")
 @click.option("--study", help="Its study, by name or folder; without it all in the storage.")
 @click.option("--storage", metavar="URI", default=DEFAULT_STORAGE, help="That holds the studies.")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import click  # noqa: E402
 
+from analysis.answering import Answering, fail  # noqa: E402
 from study.kinds import KINDS, registry  # noqa: E402
-from study.terminal.answer import Answering, told_aside  # noqa: E402
+from study.terminal.answer import told_aside  # noqa: E402
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -73,7 +74,7 @@ def main(
     Exit codes: 0 done, 1 the study failed, 2 the input is wrong (one line for each error).
     """
     from compression.registry import InvalidSetting
-    from study.errors import StudyError, fail
+    from study.errors import StudyError
 
     try:
         if kind:

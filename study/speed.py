@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analysis.answering import Answering, fail
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, SPEED, Row
 from clusters.connection import limits
 from compression.registry import InvalidSetting
-from study.errors import StudyError, fail
+from study.errors import StudyError
 from study.finished import find, read
 from study.front.asked import Asked, asking, pick, shown
 from study.origin import now
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trainables.speed import Called, Speed
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Answering, context_settings={"max_content_width": 100})
 @click.argument("study")
 @asking
 @click.option(

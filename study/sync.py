@@ -10,10 +10,11 @@ import os
 
 import click
 
+from analysis.answering import fail
 from analysis.load import DEFAULT_STORAGE
 from analysis.masking import HIDDEN
 from compression.registry import InvalidSetting
-from study.errors import StudyError, fail
+from study.errors import StudyError
 from study.finished import Finished, find, read
 from study.store import lease
 from study.tracking import (

@@ -1,10 +1,12 @@
 """``--json``: standard output has one line of JSON and nothing else, whatever happens."""
 
+import importlib
 import json
 import os
 import sys
 import types
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -95,3 +97,33 @@ def test_a_list_is_json_too(cli):
     found = only_line(cli("--list", "optimizers", "--json"))
     assert {"adam", "sgd"} <= set(found["optimizers"])
     assert all(found["optimizers"].values())
+
+
+def with_json():
+    """The commands that answer programs."""
+    for name in ("run", "best", "export", "replay", "speed", "doctor"):
+        yield importlib.import_module(f"study.{name}").main
+    yield importlib.import_module("analysis.pareto").main
+
+
+@pytest.mark.parametrize("command", with_json(), ids=lambda one: one.callback.__module__)
+def test_every_command_says_what_is_wrong_with_its_line_as_json(command):
+    done = CliRunner().invoke(command, ["--frobnicate", "--json"])
+    said = only_line(done)
+    assert (done.exit_code, said["exit_code"]) == (2, 2)
+    assert "--frobnicate" in said["errors"][0]
+    assert "--frobnicate" in done.stderr
+
+
+@pytest.mark.parametrize("command", with_json(), ids=lambda one: one.callback.__module__)
+def test_of_every_command_a_bug_is_an_answer_too(command, monkeypatch):
+    def fails(*args, **named):
+        raise RuntimeError("what nobody thought of")
+
+    monkeypatch.setattr(command, "callback", fails)
+    words = ["--json"]
+    for one in (one for one in command.params if one.required):
+        words += ["x"] if isinstance(one, click.Argument) else [one.opts[0], "x"]
+    done = CliRunner().invoke(command, words)
+    assert only_line(done)["errors"] == ["RuntimeError: what nobody thought of"]
+    assert isinstance(done.exception, RuntimeError)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.answering import fail
 from analysis.masking import cell, masked, printable
 from study.config import parse_config
-from study.errors import fail
 from study.store.storage import Storage, StorageError
 from study.tracking.address import TrackingError, page_address, ui_command
 

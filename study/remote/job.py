@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.answering import fail
 from analysis.masking import printable
 from compression.registry import InvalidSetting
 from study.checks import tracking_problem
 from study.config import StudyConfig, load_config
-from study.errors import StorageError, StudyError, fail
+from study.errors import StorageError, StudyError
 from study.loop.placement import Node, nodes_of
 from study.remote import nodes
 from study.remote.results import copy
