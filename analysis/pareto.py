@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import partial
 
 import click
 
-from analysis.answering import Answering, fail
+from analysis.answering import Answering, answer, fail
 from analysis.columns import SIZES
 from analysis.formats import DEFAULT, FORMATS
 from analysis.front_text import front_text
@@ -139,9 +138,9 @@ def main(
             reports = [
                 {"study": w.study, "headline": w.headline, "report": w.files} for w in written
             ]
-            click.echo(json.dumps({"exit_code": 0, "reports": reports}))
+            answer({"exit_code": 0, "reports": reports})
     except StudyDataError as error:
-        fail(2, str(error).splitlines(), as_json)
+        fail(2, str(error).splitlines())
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,7 @@ def _silent(line: str) -> None:
 
 def _show(written: _Written, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"exit_code": 0, "comparison": dict(written.files)}))
-        return
+        return answer({"exit_code": 0, "comparison": dict(written.files)})
     if written.table:
         click.echo(written.table)
     for kind, path in written.files.items():

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from analysis import units
-from analysis.answering import Answering, fail
-from analysis.columns import TIMED, setting
+from analysis.answering import Answering, answer, fail
+from analysis.columns import LATENCY, TIMED, setting
 from analysis.front_text import metric_line
 from analysis.load import DEFAULT_STORAGE, Row
 from analysis.masking import printable
@@ -80,7 +80,8 @@ def as_json(point: Point) -> dict[str, Any]:
         "test_drop": versus.drop if versus else None,
         "test_drop_interval": _ends(versus.lower, versus.upper) if versus else None,
         "verified": point.verification.verified if point.verification else None,
-        TIMED: point.latency_ms,
+        LATENCY.name: point.record.outcome.latency_ms,
+        TIMED: point.verified_latency_ms,
         "artifact": f"{point.study.storage}/{artifact(member.trial_id)}",
         "dense": dense_file(point),
         "replay": replay_command(point),
@@ -118,7 +119,8 @@ def as_text(point: Point) -> Iterator[str]:
         yield f"              over seeds {mean}{_span(y, over.lower, over.upper)}"
     if member.probability is not None:
         yield f"  front       belongs to it with probability {member.probability:.2f}"
-    latency = "not measured" if point.latency_ms is None else f"{point.latency_ms:.3g} ms"
+    timed = point.verified_latency_ms
+    latency = "not measured" if timed is None else f"{timed:.3g} ms when verified"
     yield f"  latency     {latency}"
     if (dense := dense_file(point)) is not None:
         path = f"{point.study.storage}/{artifact(member.trial_id)}"
@@ -209,7 +211,7 @@ def _state(study: Finished) -> Iterator[str]:
 
 
 def _say(in_json: bool, data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
-    click.echo(json.dumps(data) if in_json else printable("\n".join(lines)))
+    answer(data, printable("\n".join(lines)))
 
 
 if __name__ == "__main__":

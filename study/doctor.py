@@ -5,7 +5,6 @@ Changes nothing, starts nothing, costs nothing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analysis.answering import Answering, fail
+from analysis.answering import Answering, answer, fail
 
 if TYPE_CHECKING:
     from clusters.check import Check
@@ -52,7 +51,7 @@ def main(cluster: Path, config: Path | None, as_json: bool) -> None:
     failed = any(check.failed for check in found)
     if as_json:
         told = [{**asdict(check), "failed": check.failed} for check in found]
-        click.echo(json.dumps({"ok": not failed, "checks": told}))
+        answer({"ok": not failed, "checks": told})
     sys.exit(2 if failed else 0)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analysis.answering import Answering, fail
+from analysis.answering import Answering, answer, fail
 from analysis.load import DEFAULT_STORAGE
 from compression.registry import InvalidSetting
 from study.errors import StudyError
@@ -68,7 +68,7 @@ def main(
         exporter = _exporter(to, {"opset": opset})
         chosen = _chosen(which, asked, within, storage)
         found = _export(exporter, chosen, output, examples)
-        click.echo(json.dumps(found) if in_json else "\n".join(as_text(found)))
+        answer(found, "\n".join(as_text(found)))
     except InvalidSetting as error:
         fail(2, error.errors)
     except StudyError as error:

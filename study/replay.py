@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analysis.answering import Answering, fail
+from analysis.answering import Answering, answer, fail
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, Row
 from clusters.connection import limits
@@ -268,7 +268,7 @@ def main(trial: str, study: str | None, storage: str, in_json: bool) -> None:
         fail(2, error.errors)
     except StudyError as error:
         fail(1, [str(error)])
-    click.echo(json.dumps(as_json(done)) if in_json else "\n".join(as_text(done)))
+    answer(as_json(done), "\n".join(as_text(done)))
     sys.exit(0 if done.same else 1)
 
 

@@ -10,15 +10,13 @@ if not (3, 11) <= sys.version_info[:2] < (3, 14):
     )
 
 import json  # noqa: E402
-from contextlib import nullcontext  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import click  # noqa: E402
 
-from analysis.answering import Answering, fail  # noqa: E402
+from analysis.answering import Answering, answer, fail  # noqa: E402
 from study.kinds import KINDS, registry  # noqa: E402
-from study.terminal.answer import told_aside  # noqa: E402
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -94,11 +92,11 @@ def main(
         study = Study(read, name or _name(read, resume), resume, address, quiet, warm_start)
         sys.exit(_plan(study, as_json) if dry_run else _run(study, as_json))
     except InvalidSetting as error:
-        fail(2, error.errors, as_json)
+        fail(2, error.errors)
     except (StudyError, ConnectionError) as error:
-        fail(1, (str(error),), as_json)
+        fail(1, (str(error),))
     except KeyboardInterrupt:
-        fail(130, ("ended at once by a second signal; --resume goes on",), as_json)
+        fail(130, ("ended at once by a second signal; --resume goes on",))
 
 
 def _plan(study: "Study", as_json: bool) -> int:
@@ -106,19 +104,17 @@ def _plan(study: "Study", as_json: bool) -> int:
 
     study.check()
     plan = plan_lines(study.config)
-    click.echo(json.dumps({"plan": plan}) if as_json else "\n".join(plan))
+    answer({"plan": plan}, "\n".join(plan))
     return 0
 
 
 def _run(study: "Study", as_json: bool) -> int:
     from analysis.masking import printable
-    from study.terminal.show import as_json as in_json
-    from study.terminal.show import as_text
+    from study.terminal.show import as_data, as_text
 
-    with told_aside() if as_json else nullcontext():
-        study.check()
-        result = study.run()
-    click.echo(in_json(result) if as_json else printable(as_text(result)))
+    study.check()
+    result = study.run()
+    answer(as_data(result), printable(as_text(result)))
     return result.exit_code
 
 
@@ -189,7 +185,7 @@ def _list(kind: str, config: Path | None, as_json: bool) -> None:
         _read(config, {}, [], _probes(None, False))
     plugins = registry(kind)
     if as_json:
-        return click.echo(json.dumps({kind: {name: plugins.help(name) for name in plugins}}))
+        return answer({kind: {name: plugins.help(name) for name in plugins}})
     width = max(map(len, plugins))
     for name in plugins:
         click.echo(f"{name:{width}}  {plugins.help(name)}")

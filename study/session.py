@@ -17,6 +17,8 @@ from compression.registry import InvalidSetting
 from study import description
 from study.constraints import Demands
 from study.events import Closed, Event, Opened, Verified
+from study.keeping import disk
+from study.keeping.retention import missing
 from study.latency import Table, measured
 from study.layerwise.guide import Guide, guide
 from study.log import EventLog
@@ -28,11 +30,11 @@ from study.objectives import aims
 from study.once import run_once
 from study.origin import now, versions
 from study.result import StudyResult
-from study.retention import missing
 from study.retiming import retime
 from study.signals import Interrupted, Interrupts, leave
 from study.state import StudyState
-from study.store import disk, reads
+from study.store import reads
+from study.store.files import REPORT
 from study.tables import write_parquet
 from study.terminal.live import LINE_SECONDS, Live
 from study.tracking import Tracker, ending, page_address, params_of_study
@@ -254,7 +256,7 @@ class Session:
 
         try:
             found = findings(load_study(self.storage.uri))
-            where = self.storage.path("report")
+            where = self.storage.path(REPORT)
             write = partial(write_findings, found, self.storage.filesystem, where)
             paths = self.storage.patiently("write", "report", write)
         except StudyDataError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analysis.answering import Answering, fail
+from analysis.answering import Answering, answer, fail
 from analysis.columns import setting
 from analysis.load import DEFAULT_STORAGE, SPEED, Row
 from clusters.connection import limits
@@ -67,7 +67,7 @@ def main(
         os.environ.update(limits(threads))
         found = measure(points, batches, threads, seconds)
         finished.write_text(SPEED, json.dumps(found, indent=1) + "\n")
-        click.echo(json.dumps(found) if in_json else "\n".join(as_text(found)))
+        answer(found, "\n".join(as_text(found)))
     except InvalidSetting as error:
         fail(2, error.errors)
     except StudyError as error:

@@ -10,6 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from analysis.answering import answer
+from analysis.pareto import main as pareto
 from study.errors import StudyError
 from study.result import StudyResult
 from study.run import main
@@ -106,6 +108,14 @@ def with_json():
     yield importlib.import_module("analysis.pareto").main
 
 
+def needed(command, value):
+    """The least that it must be given."""
+    words = ["--json"]
+    for one in (one for one in command.params if one.required):
+        words += [value] if isinstance(one, click.Argument) else [one.opts[0], value]
+    return words
+
+
 @pytest.mark.parametrize("command", with_json(), ids=lambda one: one.callback.__module__)
 def test_every_command_says_what_is_wrong_with_its_line_as_json(command):
     done = CliRunner().invoke(command, ["--frobnicate", "--json"])
@@ -121,9 +131,41 @@ def test_of_every_command_a_bug_is_an_answer_too(command, monkeypatch):
         raise RuntimeError("what nobody thought of")
 
     monkeypatch.setattr(command, "callback", fails)
-    words = ["--json"]
-    for one in (one for one in command.params if one.required):
-        words += ["x"] if isinstance(one, click.Argument) else [one.opts[0], "x"]
+    words = needed(command, "x")
     done = CliRunner().invoke(command, words)
     assert only_line(done)["errors"] == ["RuntimeError: what nobody thought of"]
     assert isinstance(done.exception, RuntimeError)
+
+
+@pytest.mark.parametrize("command", with_json(), ids=lambda one: one.callback.__module__)
+def test_every_command_says_what_is_wrong_with_its_input_as_json(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = needed(command, "nosuch")
+    words += {"run": ["--config", "nosuch"], "export": ["nosuch", "--to", "onnx"]}.get(
+        command.callback.__module__.removeprefix("study."), []
+    )
+    done = CliRunner().invoke(command, words)
+    said = only_line(done)
+    assert (done.exit_code, said["exit_code"]) == (2, 2)
+    assert any("nosuch" in error or "no study" in error for error in said["errors"])
+
+
+def test_options_that_do_not_go_together_are_no_bug():
+    done = CliRunner().invoke(pareto, ["a", "b", "--compare", "--x", "macs", "--json"])
+    said = only_line(done)
+    assert (done.exit_code, said["exit_code"]) == (2, 2)
+    assert said["errors"] == ["command line: --x: means nothing beside --compare"]
+
+
+@pytest.mark.parametrize("command", with_json(), ids=lambda one: one.callback.__module__)
+def test_what_libraries_print_in_any_command_goes_elsewhere(command, monkeypatch):
+    def noisy(*args, **named):
+        print("a library says hello")
+        answer({"all": "well"}, "as text")
+        sys.exit(3)
+
+    monkeypatch.setattr(command, "callback", noisy)
+    words = needed(command, "x")
+    done = CliRunner().invoke(command, words)
+    assert (done.exit_code, only_line(done)) == (3, {"all": "well"})
+    assert "a library says hello" in done.stderr

@@ -16,11 +16,11 @@ from compression.registry import InvalidSetting
 from study.config import make_config, parse_config
 from study.events import CONFIRM, SEARCH, Ended, Frozen, Started, Suggested, decode, encode
 from study.fields.sections import Confirm
+from study.keeping.retention import Retention
 from study.loop.confirm import Race, freeze, front, is_exact, near, seed_of, wanted
 from study.loop.limits import Limits
 from study.objectives import aims, final
 from study.plan import plan_lines
-from study.retention import Retention
 from study.state import StudyState
 from study.store.storage import Storage
 from study.verify import unverified

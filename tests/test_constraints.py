@@ -17,9 +17,9 @@ from study.config import parse_config
 from study.constraints import Demands, parse_constraint
 from study.events import SEARCH
 from study.fields.choices import parse_options
+from study.keeping.retention import Retention
 from study.loop.confirm import front
 from study.reach import reach
-from study.retention import Retention
 from study.state import Phase
 from study.store.storage import Storage
 from trainables import attempt as attempts

@@ -1,11 +1,10 @@
 """What the command ends with: where everything is, and what a person does next."""
 
-import json
 import re
 from urllib.parse import unquote, urlsplit
 
 from study.result import StudyResult
-from study.terminal.show import as_json, as_text
+from study.terminal.show import as_data, as_text
 from study.tracking import page_address
 
 LONG = "The disk that holds the study is nearly full and " * 6
@@ -43,7 +42,7 @@ def test_where_the_runs_are_to_be_seen():
     found = steps(tracking_uri="sqlite:////tmp/mlflow.db", runs_page=local)
     assert found["see every run"].strip().startswith("mlflow ui")
     assert urlsplit(found["and open"].strip()).port == 5000  # where that serves
-    assert json.loads(as_json(result(runs_page=page)))["runs_page"] == page
+    assert as_data(result(runs_page=page))["runs_page"] == page
     assert page_address("http://mlflow:5000", "") == ""
     assert steps()["see every run"].strip() == "http://mlflow:5000"
 
@@ -64,6 +63,6 @@ def test_remarks_and_the_headline_fit_a_terminal_and_are_whole():
     text = as_text(result(remarks=(LONG,), headline=LONG))
     assert max(map(len, text.splitlines())) <= 80
     assert text.split().count("nearly") == 12
-    found = json.loads(as_json(result(remarks=(LONG,), headline="So.", ships="a")))
+    found = as_data(result(remarks=(LONG,), headline="So.", ships="a"))
     assert found["remarks"] == [LONG]
     assert (found["headline"], found["smallest_certified"]) == ("So.", "a")

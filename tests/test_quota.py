@@ -26,13 +26,13 @@ from study.events import (
     Suggested,
 )
 from study.fields.sections import Confirm
+from study.keeping.disk import as_text, counted, left_over, tidy, used
+from study.keeping.quota import Quota
+from study.keeping.retention import Retention, missing
 from study.loop.confirm import freeze, front, seed_of
 from study.objectives import aims
-from study.retention import Retention, missing
 from study.state import StudyState
-from study.store.disk import as_text, counted, left_over, tidy, used
 from study.store.files import CHECKPOINTS, artifact, owner, probe
-from study.store.quota import Quota
 from study.store.storage import Storage
 from trainables.record import Fingerprint, Origin, Outcome, Parts, Record, Report, Size, Status
 

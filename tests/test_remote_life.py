@@ -188,7 +188,11 @@ def test_a_study_outlives_its_cluster(tmp_path, monkeypatch, host, told, capsys)
     with pytest.raises(Gone):
         here.status()
     ended = here.attach(None)
-    assert ended.answer() == {"name": "new", "location": "results/new", "exit_code": 0}
+    assert ended.answer() == {
+        "name": "new",
+        "location": str(tmp_path / "results" / "new"),
+        "exit_code": 0,
+    }
     assert (tmp_path / "results" / "new" / "report" / "front.csv").read_text() == "new"
     with pytest.raises(InvalidSetting, match="there: new, old"):
         here.attach("other")

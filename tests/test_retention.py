@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.events import Frozen, Member
+from study.keeping.retention import Retention, missing
 from study.objectives import Aim, aims
-from study.retention import Retention, missing
 from study.state import StudyState
 from study.store.files import artifact, probe
 from study.store.storage import Storage

@@ -81,7 +81,9 @@ def test_latency_by_the_table_and_of_the_verified_file_have_names_of_their_own(t
     (trial,) = StudyState(events).ended
     metrics = [*shown.final_metrics(trial), *shown.tested(trial, found)]
     values = {metric.key: metric.value for metric in metrics}
-    assert (values["latency_ms"], values["verified_latency_ms"]) == (3.0, 5.0)
+    assert (values["table_latency_ms"], values["verified_latency_ms"]) == (3.0, 5.0)
+    # By that name MLflow has the verified time of studies from before: it takes no other value.
+    assert "latency_ms" not in values
 
 
 @pytest.mark.parametrize("events", [[], [opened(), *begin(), *end(status=Status.FAILED)]])

@@ -127,7 +127,7 @@ function aboutMark(panel, { points: [point] }) {
   return [
     make("strong", {}, series.texts?.[i] ?? series.name),
     facts([[panel.x.label || "x", value("x")], [panel.y.label || "y", value("y")], ["interval", ends], ["value", isKnown(series.shade?.[i]) ? shownShade(series.shade[i], series) : ""]]),
-    ...(series.trials ? [facts(settingOf(series.trials[i]))] : []),
+    ...(settingOf(series.trials?.[i]).length ? [facts(settingOf(series.trials[i]))] : []),
   ];
 }
 

@@ -28,7 +28,7 @@ class Bounded(Protocol):
     @property
     def drop(self) -> float | None: ...  # noqa: D102
     @property
-    def latency_ms(self) -> float | None: ...  # noqa: D102
+    def verified_latency_ms(self) -> float | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _latency(y: Objective, text: str) -> Bound:
     if not found or not float(found[1]):
         raise ValueError(f"expected a time such as 3ms, got {text!r}")
     most = float(found[1]) * {"s": 1e3, "ms": 1.0, "us": 1e-3}[found[2]]
-    return Bound("latency", most, lambda p: p.latency_ms, lambda ms: f"{ms:.4g} ms")
+    return Bound("latency", most, lambda p: p.verified_latency_ms, lambda ms: f"{ms:.4g} ms")
 
 
 def _drop(y: Objective, text: str) -> Bound:

@@ -66,7 +66,7 @@ class Point:
         return (found.sha256, found.file_bytes) == (outcome.sha256, self.file_bytes)
 
     @property
-    def latency_ms(self) -> float | None:
+    def verified_latency_ms(self) -> float | None:
         """Measured at the verification, or not at all."""
         return self.verification.latency_ms if self.verification else None
 

@@ -18,9 +18,9 @@ from analysis.fronts import non_dominated
 from analysis.stats import mean_interval
 from study.events import Frozen, Member
 from study.fields.sections import Confirm
+from study.keeping.retention import beats
 from study.loop.racing import chances, filled, undecided
 from study.objectives import Aim, final
-from study.retention import beats
 from study.state import StudyState, TrialState
 from trainables.record import NONE, Trial
 from trainables.serial import digest

@@ -12,6 +12,9 @@ from analysis.telling import told
 from study.constraints import Demands
 from study.errors import StudyError
 from study.events import Event
+from study.keeping.quota import Quota
+from study.keeping.retention import Retention
+from study.keeping.sweeper import Sweeper
 from study.latency import Table
 from study.layerwise.guide import Guide
 from study.log import EventLog
@@ -25,16 +28,13 @@ from study.loop.setting import Setting
 from study.objectives import Aim
 from study.once import Pass
 from study.origin import origin
-from study.retention import Retention
 from study.schedulers import Budget, Rungs
 from study.signals import Interrupted, Interrupts, leave
 from study.space.baselines import baselines
 from study.state import StudyState
 from study.store.files import CHECKPOINTS, FEATURES, FOLDER
 from study.store.patience import Patience
-from study.store.quota import Quota
 from study.store.storage import Storage, StorageError
-from study.store.sweeper import Sweeper
 from study.terminal.live import Live
 from study.tracking.optuna_view import in_optuna
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator, Set
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from analysis.answering import answer
 from compression.registry import InvalidSetting
-from study.terminal.answer import told_aside
 
 if TYPE_CHECKING:
     from study.config import StudyConfig
@@ -85,7 +81,7 @@ def serve(asked: Asked, read: Read) -> int:
             what = f"`{flags} --status` says whether it runs, `{flags} --down` ends it"
             return _said(DETACHED, f"interrupted; {what}", asked.as_json)
     lines, wrong = remote.plan(order)
-    click.echo(json.dumps({"plan": lines}) if asked.as_json else "\n".join(lines))
+    answer({"plan": lines}, "\n".join(lines))
     return 2 if wrong else 0
 
 
@@ -95,16 +91,15 @@ def _said(code: int, why: str, as_json: bool) -> int:
 
     say(why)
     if as_json:
-        click.echo(json.dumps({"exit_code": code, "errors": [why]}))
+        answer({"exit_code": code, "errors": [why]})
     return code
 
 
 def _ended(follow: Callable[[], Ended], as_json: bool) -> int:
     """Follow a study to its end; its exit code."""
-    with told_aside() if as_json else nullcontext():
-        ended = follow()
+    ended = follow()
     if as_json:
-        click.echo(json.dumps(ended.answer()))
+        answer(ended.answer())
     return ended.code
 
 
@@ -120,7 +115,7 @@ def _manage(remote: Remote, asked: Asked) -> int:
     """Everything about a cluster but to run a study on it."""
 
     def shown(said: list[str]) -> int:
-        click.echo(json.dumps({"said": said}) if asked.as_json else "\n".join(said))
+        answer({"said": said}, "\n".join(said))
         return 0
 
     actions: dict[str, Callable[[], int]] = {

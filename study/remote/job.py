@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from study.remote.spec import ANSWER, CONFIG, RESULTS, Spec
 from study.store.patience import to_stderr
 from study.store.storage import Storage
 from study.study import Study
-from study.terminal.show import as_json, front_text
+from study.terminal.show import as_data, front_text
 
 TRACKING_SECONDS = 60.0
 
@@ -31,6 +32,7 @@ def main(folder: Path) -> int:
     from clusters.connection import connected
 
     spec = Spec.read(folder)
+    _here(spec.name).discard(ANSWER)  # of an earlier run
     config = load_config(folder / CONFIG, spec.overrides)
     launcher = nodes.launched()
     with connected("auto", 0, threads=config.resources.cpus):
@@ -38,12 +40,12 @@ def main(folder: Path) -> int:
         study = Study(
             config, spec.name, spec.resume, "auto", warm_start=spec.warm_start, promised=promised
         )
-        _here(spec.name).discard(ANSWER)
+        study.storage.discard(ANSWER)
         try:
             result = study.run()
+            _keep(as_data(result), study.storage)
         finally:  # of a study that failed on its way, what there is
             _put_down(study.storage, spec.name)
-    _here(spec.name).write_bytes(ANSWER, as_json(result).encode())
     print(printable(front_text(result)), flush=True)
     return result.exit_code
 
@@ -86,6 +88,14 @@ def _await_tracking(uri: str | None) -> None:
 def _here(name: str) -> Storage:
     """A study's folder on the head's disk."""
     return Storage.open(str(Path(RESULTS).expanduser())).sub(name)
+
+
+def _keep(answer: dict[str, Any], storage: Storage) -> None:
+    """What ``--json`` says, beside the study's files; a copy of these has it, too."""
+    try:
+        storage.write_bytes(ANSWER, json.dumps(answer).encode())
+    except StorageError as error:  # as below
+        to_stderr(f"no {ANSWER}: {error}")
 
 
 def _put_down(storage: Storage, name: str) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from analysis.masking import masked
 from clusters.fetch import fetch
@@ -17,7 +18,7 @@ from study.events import Closed
 from study.finished import study_names
 from study.remote.order import in_our_words, say
 from study.remote.spec import ANSWER, RESULTS
-from study.store.files import REPORT, artifact
+from study.store.files import FOLDER, REPORT
 from study.store.storage import Storage
 
 HERE = Path("results")
@@ -35,25 +36,32 @@ class Ended:
     def answer(self) -> dict[str, Any]:
         """As ``study.run --json`` says it of a study that runs here.
 
-        These are the job's own words, of the files that were fetched; where the job left none,
-        what was fetched, and where the errors are.
+        These are the job's own words, of the files that were fetched; where it left none of an end
+        like this one, what was fetched and why there is no more.
         """
-        here = HERE / self.name
+        here = (HERE / self.name).absolute()
         try:
-            said = _moved(json.loads((here / ANSWER).read_bytes()), here)
+            said = json.loads((here / ANSWER).read_bytes())
         except FileNotFoundError:
-            said = {"name": self.name, "location": str(here)}
-            if self.code:
-                said["errors"] = [self.why]
-        return {**said, "exit_code": self.code}
+            said = {}
+        if said.get("exit_code") == self.code:
+            return _moved(said, here)
+        found = {"name": self.name, "location": str(here), "exit_code": self.code}
+        return found | ({"errors": [self.why]} if self.code else {})
 
 
 def _moved(said: dict[str, Any], here: Path) -> dict[str, Any]:
-    """The same of a copy of the study's folder."""
-    report = {kind: str(here / REPORT / Path(file).name) for kind, file in said["report"].items()}
-    ships = said["smallest_certified"]
-    ships = ships and str(here / artifact(Path(ships).stem))
-    return {**said, "location": str(here), "report": report, "smallest_certified": ships}
+    """The same of a copy of the study's folder: files that are there, MLflow if it is anywhere."""
+
+    def found(folder: str, file: str | None) -> str | None:
+        path = here / folder / Path(file or "-").name
+        return str(path) if path.is_file() else None
+
+    report = {kind: path for kind, file in said["report"].items() if (path := found(REPORT, file))}
+    ships = found(FOLDER, said["smallest_certified"])
+    at_the_head = urlsplit(said["tracking_uri"]).hostname in ("127.0.0.1", "localhost")
+    seen = dict.fromkeys(("tracking_uri", "runs_page"), "") if at_the_head else {}
+    return {**said, **seen, "location": str(here), "report": report, "smallest_certified": ships}
 
 
 def forget(name: str) -> None:
@@ -85,7 +93,6 @@ def from_storage(uri: str | None, name: str | None) -> Ended:
             "one of its own (storage, or --set storage) is there still"
         )
     ended = newest(uri, name, HERE)
-    forget(ended.name)
     _tell(HERE / ended.name)
     say(f"the whole study: {masked(uri)}/{ended.name}")
     return ended
@@ -111,10 +118,12 @@ def newest(uri: str, name: str | None, here: Path) -> Ended:
         known = ", ".join(names) or "none"
         raise InvalidSetting([f"--name: no study '{name or ''}' in {root}; there: {known}"])
     there = root.sub(chosen)
+    forget(chosen)
     copy(there, Storage.open(str(here.absolute())).sub(chosen))
     events = log.read(there)
     last = events[-1] if events else None
-    return Ended(chosen, 0 if isinstance(last, Closed) and last.reason == "exit 0" else 1)
+    well = isinstance(last, Closed) and last.reason == "exit 0"
+    return Ended(chosen, 0 if well else 1, "" if well else f"{chosen} has not come to its end")
 
 
 def _began(study: Storage) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from analysis import units
 from analysis.front_text import front_text as table_of_front
@@ -57,26 +58,24 @@ def _address(path: str | None) -> str | None:
     return Path(path).as_uri() if path and local else path
 
 
-def as_json(result: StudyResult) -> str:
-    """The same as one line of JSON."""
+def as_data(result: StudyResult) -> dict[str, Any]:
+    """The same as plain data."""
     front = result.front_frame.to_json(orient="records") if result.front else "[]"
-    return json.dumps(
-        {
-            "name": result.name,
-            "location": result.location,
-            "exit_code": result.exit_code,
-            "metric": result.objective.name,
-            "direction": result.objective.direction.value,
-            "trials": sum(role == SEARCH for role in result.roles),
-            "front": json.loads(front),
-            "headline": result.headline,
-            "smallest_certified": result.ships,
-            "report": dict(result.report),
-            "tracking_uri": masked(result.tracking_uri),
-            "runs_page": result.runs_page,
-            "remarks": list(result.remarks),
-        }
-    )
+    return {
+        "name": result.name,
+        "location": result.location,
+        "exit_code": result.exit_code,
+        "metric": result.objective.name,
+        "direction": result.objective.direction.value,
+        "trials": sum(role == SEARCH for role in result.roles),
+        "front": json.loads(front),
+        "headline": result.headline,
+        "smallest_certified": result.ships,
+        "report": dict(result.report),
+        "tracking_uri": masked(result.tracking_uri),
+        "runs_page": result.runs_page,
+        "remarks": list(result.remarks),
+    }
 
 
 def front_text(result: StudyResult) -> str:

@@ -13,13 +13,22 @@ from typing import Any
 
 from study.errors import StorageError
 from study.finished import Finished
+from study.objectives import LATENCY
 from study.state import StudyState
 from study.store.files import FILE, REPORT, artifact, in_writing
 from study.store.storage import Storage
 from study.tracking.mirror import MODEL, Mirror
 from study.tracking.models import ON_FRONT, Model
 from study.tracking.note import before, note
-from study.tracking.shown import final_metrics, growth, name_of, params_of, tested, word
+from study.tracking.shown import (
+    TABLE_LATENCY,
+    final_metrics,
+    growth,
+    name_of,
+    params_of,
+    tested,
+    word,
+)
 from study.tracking.view import View
 
 SUMMARY = f"{REPORT}/summary.md"
@@ -36,7 +45,8 @@ def show_view(mirror: Mirror, state: StudyState, storage: Storage, name: str) ->
     study = _described(state, storage, name)
     if study is None:
         return False
-    further = [aim.name.removeprefix("log2_") for aim in study.aims[2:]]
+    named = {LATENCY: TABLE_LATENCY}
+    further = [named.get(aim.name, aim.name.removeprefix("log2_")) for aim in study.aims[2:]]
     began = state.opened[0].at
     view = View(state.study_id, name, study.objective.name, further, began)
     if mirror.views.show(view):

@@ -141,8 +141,8 @@ def fails(trial: Any) -> bool:
 def real(runner: Any, log: Any, storage: Any) -> tuple[Clock, array[float], array[float]]:
     """Give the driver what a study gives it, timed; when reports and results come."""
     from study.events import Reported
+    from study.keeping.retention import Retention
     from study.origin import origin
-    from study.retention import Retention
     from study.terminal.live import Live
 
     clock, reports, results = Clock(), array("d"), array("d")

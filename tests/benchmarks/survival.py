@@ -136,8 +136,8 @@ def resume(events: list[Any], trials: int) -> float:
     from fake_runner import FakeRunner
 
     from study.config import parse_config
+    from study.keeping.retention import missing
     from study.log import EventLog
-    from study.retention import missing
     from study.store.storage import Storage
 
     config = parse_config(STUDY % (trials + 10))

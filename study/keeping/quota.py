@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 
-from study.store.disk import counted
+from study.keeping.disk import counted
 from study.store.files import CHECKPOINTS, FOLDER, owner
 from study.store.storage import Storage, StorageError
 

@@ -9,10 +9,10 @@ import numpy as np
 from analysis.fronts import non_dominated
 from study.constraints import NO_DEMANDS, Demands
 from study.events import SEARCH, Answered, Ended, Event, Retried, Started
+from study.keeping.quota import Quota
 from study.objectives import Aim, final
 from study.state import StudyState, TrialState
 from study.store.files import FOLDER, artifact, probe
-from study.store.quota import Quota
 from study.store.storage import Storage
 from trainables.record import Objective
 
