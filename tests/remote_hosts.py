@@ -15,6 +15,15 @@ import yaml
 from hosts import ROOT, Hosts
 
 # A study of a minute, one trial after the other: time to leave it, and the same records each time.
+NOWHERE = """
+cluster_name: tiny
+provider: {type: aws, region: eu-north-1}
+auth: {ssh_user: ubuntu}
+available_node_types:
+  head: {node_config: {}, resources: {CPU: 0}}
+head_node_type: head
+metadata: {study: {storage: "file:///tmp/none"}}
+"""
 SMALL = """
 plugins: [steady.py]
 task: steady

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from remote_hosts import NOWHERE
 
 from clusters import connection
 from study.errors import StorageError
@@ -16,16 +17,6 @@ from study.remote.spec import ANSWER, Spec
 from study.result import StudyResult
 from study.run import main
 from study.store.storage import Storage
-
-FILE = """
-cluster_name: tiny
-provider: {type: aws, region: eu-north-1}
-auth: {ssh_user: ubuntu}
-available_node_types:
-  head: {node_config: {}, resources: {CPU: 0}}
-head_node_type: head
-metadata: {study: {storage: "file:///tmp/none"}}
-"""
 
 
 def answer_of(code, **said):
@@ -149,7 +140,7 @@ def test_with_json_there_is_one_line_and_nothing_beside_it(tmp_path, monkeypatch
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Remote, "attach", follow)
-    Path("tiny.yaml").write_text(FILE)
+    Path("tiny.yaml").write_text(NOWHERE)
     words = ["--cluster", "tiny.yaml", "--attach", "--name", "s", "--json"]
     with pytest.raises(SystemExit) as ended:
         main(words, standalone_mode=False)

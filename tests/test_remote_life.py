@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from remote_hosts import NOWHERE
 
 from clusters import guard, keeper, state
 from clusters.cluster import Cluster
@@ -26,16 +27,6 @@ from study.remote.client import Remote
 from study.remote.order import Order, say
 from study.remote.watching import Gone
 from study.store.storage import Storage
-
-FILE = """
-cluster_name: tiny
-provider: {type: aws, region: eu-north-1}
-auth: {ssh_user: ubuntu}
-available_node_types:
-  head: {node_config: {}, resources: {CPU: 0}}
-head_node_type: head
-metadata: {study: {storage: "file:///tmp/none"}}
-"""
 
 
 class Host:
@@ -85,7 +76,7 @@ def told(monkeypatch):
     return calls
 
 
-def remote(tmp_path, monkeypatch, text=FILE) -> Remote:
+def remote(tmp_path, monkeypatch, text=NOWHERE) -> Remote:
     monkeypatch.setenv("PARETUNE_STATE", str(tmp_path / "state"))
     (tmp_path / "c.yaml").write_text(text)
     return Remote(tmp_path / "c.yaml")
@@ -183,7 +174,7 @@ def test_a_study_outlives_its_cluster(tmp_path, monkeypatch, host, told, capsys)
         place.sub(name).write_text("report/front.csv", name)
     monkeypatch.chdir(tmp_path)
     told["head"] = None
-    text = FILE.replace("file:///tmp/none", f"file://{tmp_path}/store")
+    text = NOWHERE.replace("file:///tmp/none", f"file://{tmp_path}/store")
     here = remote(tmp_path, monkeypatch, text)
     with pytest.raises(Gone):
         here.status()
@@ -245,7 +236,7 @@ def test_a_name_that_is_taken_is_told_before_a_launch(tmp_path, monkeypatch):
     with EventLog(place.sub("s")) as log:
         log.append(Closed(1.0, "exit 0", 1.0))
     file = remote(
-        tmp_path, monkeypatch, FILE.replace("file:///tmp/none", f"file://{tmp_path}/store")
+        tmp_path, monkeypatch, NOWHERE.replace("file:///tmp/none", f"file://{tmp_path}/store")
     ).file
     assert looks.name_check(file, order(tmp_path)).failed
     assert not looks.name_check(file, order(tmp_path, resume=True)).failed
