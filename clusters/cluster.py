@@ -20,7 +20,7 @@ from clusters.kinds import KINDS
 from clusters.kinds.kind import Kind
 from clusters.launcher import Launcher
 from clusters.ssh import FAILED as SSH_FAILED
-from clusters.ssh import Ssh
+from clusters.ssh import RAY_RUNS, Ssh
 from clusters.token import token_file
 
 Say = Callable[[str], None]
@@ -200,7 +200,7 @@ def at_work(host: Ssh) -> bool:
     Raises:
         ClusterError: the host does not answer.
     """
-    done = host.run('pgrep -u "$(id -u)" -x "gcs_server|raylet" > /dev/null', timeout=15)
+    done = host.run(RAY_RUNS, timeout=15)
     if done.code == SSH_FAILED:
         raise ClusterError(f"{host.host} does not answer over ssh: {_last(done.error)}")
     return done.code == 0

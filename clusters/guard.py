@@ -24,9 +24,22 @@ EVERY = 30.0  # seconds
 
 
 def ray_runs() -> bool:
-    """Whether a Ray of this user does."""
+    """Whether a Ray of this user does.
+
+    A process that ended, and for whose end nobody asked, still has its name: it is none.
+    """
     words = ["pgrep", "-u", str(os.getuid()), "-x", "raylet"]
-    return subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    return any(map(lives, found))
+
+
+def lives(pid: str) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        about = Path("/proc", pid, "stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return not about.rpartition(")")[2].strip().startswith("Z")
 
 
 def watch(seconds: float, runs: Callable[[], bool] = ray_runs) -> None:

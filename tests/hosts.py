@@ -131,7 +131,6 @@ def marks(timeout: float) -> list[pytest.MarkDecorator]:
     return [
         pytest.mark.cluster,
         pytest.mark.timeout(timeout),
-        pytest.mark.xdist_group("hosts"),  # one after the other, by --dist loadgroup
         pytest.mark.skipif(why_not is not None, reason=f"no hosts on this machine: {why_not}"),
     ]
 

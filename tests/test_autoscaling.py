@@ -21,8 +21,7 @@ from study.loop.placement import Node
 from study.remote.nodes import await_first
 from tests.mlflow_server import free_port
 
-# One worker has the cluster that all tests here share.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400), pytest.mark.xdist_group("scaling")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 WORKER = {
     "resources": {"CPU": 1, "GPU": 1, "card": 1},
     "node_config": {},

@@ -16,7 +16,7 @@ from clusters.cluster import Cluster
 from clusters.errors import ClusterError
 from clusters.file import parse
 from clusters.launcher import Launcher
-from clusters.ssh import FAILED, Done, Ssh
+from clusters.ssh import FAILED, RAY_RUNS, Done, Ssh
 from compression.registry import InvalidSetting
 from study.config import load_config
 from study.events import Closed
@@ -267,6 +267,29 @@ def test_a_guard_ends_a_machine_without_ray_alone(monkeypatch):
     began = time.monotonic()
     guard.watch(0.1, lambda: next(answers))
     assert time.monotonic() - began >= 0.12
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_ray_that_ended_unasked_does_not_run(tmp_path, monkeypatch):
+    """As in a container whose first process is no init."""
+    process = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "pgrep").write_text(f"#!/bin/sh\necho {process.pid}\n")
+    (tmp_path / "pgrep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def seen():
+        return guard.ray_runs(), subprocess.run(["sh", "-c", RAY_RUNS]).returncode == 0
+
+    try:
+        assert seen() == (True, True)
+    finally:
+        process.kill()
+    stat = Path(f"/proc/{process.pid}/stat")
+    while not stat.read_text().rpartition(") ")[2].startswith("Z"):
+        time.sleep(0.01)
+    assert seen() == (False, False)
+    process.wait()
+    assert seen() == (False, False)
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs pgrep")

@@ -10,7 +10,7 @@ from clusters.check import Check
 from clusters.errors import ClusterError
 from clusters.file import ClusterFile
 from clusters.kinds.kind import Kind
-from clusters.ssh import Ssh, key_check
+from clusters.ssh import RAY_RUNS, Ssh, key_check
 
 _KEY = "ray_bootstrap_key.pem"  # at home on the head: Ray's launcher copies the user's there
 
@@ -48,7 +48,7 @@ class OnPrem(Kind):
         workers = [str(host) for host in file.provider.get("worker_ips", [])]
         if not workers:
             return
-        stop = "ray stop; ! pgrep -x raylet"
+        stop = f"ray stop; ! ({RAY_RUNS})"
         with ThreadPoolExecutor(len(workers)) as pool:
             done = [*pool.map(lambda host: Ssh.of(file, host).run(stop, timeout=60), workers)]
         left = [host for host, each in zip(workers, done, strict=True) if each.code]
