@@ -21,6 +21,7 @@ from pathlib import Path
 FOLDER = Path.home() / ".paretune"
 LOCK, LOG = FOLDER / "guard.lock", FOLDER / "guard.log"
 EVERY = 30.0  # seconds
+PROC = Path("/proc")
 
 
 def ray_runs() -> bool:
@@ -34,9 +35,11 @@ def ray_runs() -> bool:
 
 
 def lives(pid: str) -> bool:
-    """Whether a process is there and has not ended."""
+    """Whether a process is there and has not ended; without /proc it is taken to live."""
+    if not PROC.joinpath("self").exists():
+        return True
     try:
-        about = Path("/proc", pid, "stat").read_text(errors="replace")
+        about = (PROC / pid / "stat").read_text(errors="replace")
     except OSError:
         return False
     return not about.rpartition(")")[2].strip().startswith("Z")

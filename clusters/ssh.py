@@ -30,9 +30,11 @@ OPTIONS = (
 FAILED = 255  # the exit code of ssh itself
 
 # Shell: succeeds where a Ray of this user runs. A process that has ended and for whose end nobody
-# asked, as where a container's first process is no init, still has its name: it is none.
+# asked, as where a container's first process is no init, still has its name: it is none. Without
+# /proc, which tells them apart, it is one: better that than to call a machine idle that works.
 RAY_RUNS = (
     'for pid in $(pgrep -u "$(id -u)" -x "gcs_server|raylet"); do '
+    "[ -d /proc/self ] || exit 0; "
     'read -r about < /proc/$pid/stat && case "${about##*) }" in Z*) ;; *) exit 0 ;; esac; '
     "done 2> /dev/null; exit 1"
 )

@@ -194,11 +194,11 @@ def main(
             if folder:
                 raise InvalidSetting(["--export: say which point: a bound, --certified or --knee"])
             points = shown(finished)
-            return _say(in_json, [as_json(p) for p in points], [*_state(finished), *table(points)])
+            return _say([as_json(p) for p in points], [*_state(finished), *table(points)])
         point = pick(finished, asked)
         path = str(export(point, folder)) if folder else as_json(point)["artifact"]
         card = {**as_json(point), "path": path}
-        _say(in_json, card, [*_state(finished), *as_text(point), f"  path        {path}"])
+        _say(card, [*_state(finished), *as_text(point), f"  path        {path}"])
     except InvalidSetting as error:
         fail(2, error.errors)
     except StudyError as error:
@@ -210,7 +210,7 @@ def _state(study: Finished) -> Iterator[str]:
         yield f"{study.name} has not ended: its front as it is now, not yet tested"
 
 
-def _say(in_json: bool, data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
+def _say(data: Sequence[Any] | Mapping[str, Any], lines: Sequence[str]) -> None:
     answer(data, printable("\n".join(lines)))
 
 

@@ -90,7 +90,7 @@ def main(
         from study.study import Study
 
         study = Study(read, name or _name(read, resume), resume, address, quiet, warm_start)
-        sys.exit(_plan(study, as_json) if dry_run else _run(study, as_json))
+        sys.exit(_plan(study) if dry_run else _run(study))
     except InvalidSetting as error:
         fail(2, error.errors)
     except (StudyError, ConnectionError) as error:
@@ -99,7 +99,7 @@ def main(
         fail(130, ("ended at once by a second signal; --resume goes on",))
 
 
-def _plan(study: "Study", as_json: bool) -> int:
+def _plan(study: "Study") -> int:
     from study.plan import plan_lines
 
     study.check()
@@ -108,7 +108,7 @@ def _plan(study: "Study", as_json: bool) -> int:
     return 0
 
 
-def _run(study: "Study", as_json: bool) -> int:
+def _run(study: "Study") -> int:
     from analysis.masking import printable
     from study.terminal.show import as_data, as_text
 

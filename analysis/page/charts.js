@@ -124,10 +124,11 @@ function aboutMark(panel, { points: [point] }) {
   const i = series.mark === "cells" ? point.customdata : point.pointNumber;
   const value = (way) => (typeof series[way][i] === "string" ? series[way][i] : shown(series[way][i], panel[way]));
   const ends = isKnown(series.low?.[i]) && isKnown(series.high?.[i]) ? `${shown(series.low[i], panel.y)} to ${shown(series.high[i], panel.y)}` : "";
+  const asked = settingOf(series.trials?.[i]);
   return [
     make("strong", {}, series.texts?.[i] ?? series.name),
     facts([[panel.x.label || "x", value("x")], [panel.y.label || "y", value("y")], ["interval", ends], ["value", isKnown(series.shade?.[i]) ? shownShade(series.shade[i], series) : ""]]),
-    ...(settingOf(series.trials?.[i]).length ? [facts(settingOf(series.trials[i]))] : []),
+    ...(asked.length ? [facts(asked)] : []),
   ];
 }
 
