@@ -77,6 +77,8 @@ class Network:
 
     def connect(self, name: str, number: int, pid: int) -> None:
         """Plugs the process's network in."""
+        with contextlib.suppress(Failed):  # of a host that was killed: it may outlive it
+            self.within("ip", "link", "delete", name)
         # A host that starts again has the hardware address that its neighbours remember.
         end = ["eth0", "address", f"02:00:00:00:00:{number:02x}", "netns", str(pid)]
         self.within("ip", "link", "add", name, "type", "veth", "peer", *end)
