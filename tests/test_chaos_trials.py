@@ -181,9 +181,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing(tmp_path, undisturbed):
 def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, notice):
     """The trial is handed on within 20 s, and goes on from its last kept epoch.
 
-    After a notice it took 20 to 28 s, for which no cause was found: there the 20 s are missed, and
-    the bound is what a worker may take to start. When the trial reports again depends on how long
-    that takes, which is printed.
+    When it reports again depends on how long a worker takes to start, which is printed. Ray Tune by
+    itself would run a trial a second time whose machine was given notice.
     """
     from ray.cluster_utils import Cluster
 
@@ -216,7 +215,7 @@ def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, notice):
     print(f"reports again after {gap:.1f} s, from epoch {after[0]} of {len(before)} reported")
     assert after[0] > len(before) - 10  # one is kept at most every 0.3 s, or every step of 1 s
     print(f"handed on after {again:.1f} s")
-    assert again < (START_SECONDS if notice else 20)
+    assert again < 20
     assert gap < START_SECONDS + again
 
 

@@ -205,6 +205,17 @@ def test_machines_that_go_away_are_no_fault_of_the_trial_but_not_for_ever():
     assert {t.starts for t in failed} == {MOST_MOVES + 1}
 
 
+def test_a_worker_whose_trial_was_handed_on_is_stopped_and_not_listened_to():
+    runner = FakeRunner()
+    runner.driver.next("t")
+    runner.driver.on_lost("t", MOVED)
+    assert runner.driver.next("u")["number"] == -4
+    before = list(runner.log)
+    late = {"outcome": "{}", "reports": "[]", "done": True}
+    assert runner.driver.on_result("t", late) is False
+    assert list(runner.log) == before
+
+
 def test_a_shelf_that_refuses_pauses_the_study_and_costs_the_trial_nothing():
     runner = FakeRunner()
     assert runner.driver.next("t")["number"] == -4

@@ -224,7 +224,7 @@ class Driver:
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Take a worker's result; whether its trial may go on."""
         if (trial := self._running.get(tune_id)) is None:
-            return True
+            return False  # it was given to another worker, or has ended
         if "trouble" in result:
             self._hold_for(tune_id, str(result["trouble"]))
             return False
