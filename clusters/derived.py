@@ -29,16 +29,19 @@ WORKER_START = (
     f"ulimit -n 65536; ray start --address=$RAY_HEAD_IP:{RAY_PORT} --object-manager-port=8076",
 )
 # A link that is cut for minutes is not a node that is lost. Left to itself Ray 2.60 gives a node up
-# a minute after a cut of 30 s, with all that ran there. A check that hangs counts 22 s here, so
+# a minute after a cut of 30 s, with all that ran there. A check that hangs counts 62 s here, so
 # that a node has 5 minutes; one that is refused, its Ray having died, counts 2 s. Calls under way
 # wait for their connection as long, where Ray would fail them after 20 s (servers) or 120 s.
 PATIENCE = {
     "RAY_health_check_period_ms": "2000",
-    "RAY_health_check_timeout_ms": "20000",
-    "RAY_health_check_failure_threshold": "14",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "5",
     "RAY_grpc_keepalive_timeout_ms": "600000",
     "RAY_grpc_client_keepalive_timeout_ms": "600000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
+    # Until it is given up a node counts as one that has a copy of what another asks for. Left to
+    # itself Ray asks again after 10 s, then 20, 40, ...; a worker that starts would wait as long.
+    "RAY_object_manager_pull_timeout_ms": "1000",
 }
 # What Ray listens on is bound to all addresses of a node, but asks for the token; its metrics do
 # not. These turn them off; the port -1 is none, and the monitor and the dashboard go on without.

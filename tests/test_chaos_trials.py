@@ -18,6 +18,7 @@ import processes
 import pytest
 from studies import command, essences, run, state
 
+from clusters.derived import PATIENCE
 from study import log
 from study.events import Cause, Ended, Reported, Retried, Started
 from study.store.storage import Storage
@@ -178,7 +179,7 @@ def test_a_driver_killed_at_random_moments_loses_nothing(tmp_path, undisturbed):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("notice", [False, True], ids=["without notice", "preempted"])
-def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, notice):
+def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, monkeypatch, notice):
     """The trial is handed on within 20 s, and goes on from its last kept epoch.
 
     When it reports again depends on how long a worker takes to start, which is printed. Ray Tune by
@@ -186,6 +187,8 @@ def test_a_machine_that_goes_away_stops_nothing_for_long(tmp_path, notice):
     """
     from ray.cluster_utils import Cluster
 
+    for name, value in PATIENCE.items():  # as nodes are started by --cluster
+        monkeypatch.setenv(name, value)
     at = folder(tmp_path / "a")
     config = CONFIG.replace("epochs: 6", "epochs: 40").replace(
         f"trials: {max(6, 2 * KILLS)}", "trials: 1"
